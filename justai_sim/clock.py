@@ -63,9 +63,7 @@ def parse(text: str, tz: str | None = None) -> int:
         raise DataError(f"time {text!r} is not ISO-8601; expected e.g. 2026-01-05T09:30:00Z") from None
     if t.tzinfo is None:
         if tz is None:
-            raise DataError(
-                f"time {text!r} has no offset; write one (Z, +02:00) or name the zone with --timezone"
-            )
+            raise DataError(f"time {text!r} has no offset; write one (Z, +02:00) or name the zone with --timezone")
         t = t.replace(tzinfo=zone(tz))
     return checked((t - _EPOCH) // timedelta(microseconds=1), text)
 

@@ -320,7 +320,18 @@ class Credits(Table):
 
 
 TABLES: dict[str, type[Table]] = {"sends": Sends, "events": Events, "decisions": Decisions}
-CODE_SPACES = ("user", "send", "event", "order", "decision", "template", "variant", "segment", "name", "currency")
+CODE_SPACES = (
+    "user",
+    "send",
+    "event",
+    "order",
+    "decision",
+    "template",
+    "variant",
+    "segment",
+    "name",
+    "currency",
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""From a policy's shares to one arm and its propensity: the mixtures, and the draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from justai_sim.bandit.policy import treatments
+from justai_sim.errors import UsageError
+from justai_sim.tables import B1, F8, I8
+
+
+def final_shares(shares: F8, live: B1, control_share: float, epsilon: float, floor: float) -> F8:
+    """The shares that are drawn from, (R, C, K), rows sum to 1.
+
+    A policy's shares (R, C, K) are mixed, in this order, with the uniform split of the live arms (weight
+    `epsilon`), with the floor (each live arm gets `floor` and its part of what is left: nobody is clipped,
+    so the propensity stays exact), and with the control (`control_share` to arm 0). Where no treatment arm
+    is live the control has all. Column 0 of `live` (R, K) is ignored.
+    Raises UsageError for a setting out of range or a floor that more live arms ask for than there is,
+    ValueError for shares that do not sum to 1 over the live arms.
+    """
+    for field, value in (("control_share", control_share), ("epsilon", epsilon), ("floor", floor)):
+        if not 0 <= value <= 1:
+            raise UsageError(f"{field} is {value}; expected a number from 0 to 1")
+    mask = treatments(live)[:, None, :]
+    count = mask.sum(-1, keepdims=True)
+    most = int(count.max(initial=0))
+    if most * floor > 1 + 1e-12:
+        raise UsageError(f"floor is {floor}; expected at most {1 / most:.4g}: {most} live arms share the traffic")
+    treated = np.where(mask, shares, 0.0)
+    off = np.where(count[..., 0] > 0, np.abs(treated.sum(-1) - 1), 0.0)
+    if not ((treated >= 0).all() and (off <= 1e-9).all()):
+        raise ValueError("shares must be at least 0 and sum to 1 over the live treatment arms of every row")
+    even = np.divide(mask, count, out=np.zeros(mask.shape), where=count > 0)
+    treated = (1 - epsilon) * treated + epsilon * even
+    treated = np.maximum(1 - count * floor, 0.0) * treated + floor * mask
+    treated *= 1 - control_share
+    treated[..., 0] = np.where(count[..., 0] > 0, control_share, 1.0)
+    return treated
+
+
+def choose(
+    shares: F8, rep_row: npt.NDArray[np.integer[Any]], segment_row: npt.NDArray[np.integer[Any]], u: F8
+) -> tuple[I8, F8]:
+    """One arm for each of n decisions, and its propensity: the very share that it was drawn from.
+
+    `shares` (R, C, K) as `final_shares` gives them; `rep_row`, `segment_row` (n,) say which row a decision
+    draws from, `u` (n,) in [0, 1) is its draw. Arm k is chosen for u in [edge k-1, edge k), edges being the
+    cumulated shares; what rounding leaves above the last edge belongs to the last arm that has a share.
+    Returns arm int64 (n,) and propensity float64 (n,).
+
+    >>> import numpy as np
+    >>> row = np.zeros(3, int)
+    >>> choose(np.array([[[0.25, 0.0, 0.75]]]), row, row, np.array([0.0, 0.25, 0.99]))
+    (array([0, 2, 2]), array([0.25, 0.75, 0.75]))
+    """
+    K = shares.shape[2]
+    if not (np.isfinite(shares).all() and (shares >= 0).all() and (shares.sum(-1) > 0).all()):
+        raise ValueError("shares must be finite, at least 0 and not all 0 in any row")
+    if len(u) and not (u.min() >= 0 and u.max() < 1):
+        raise ValueError("draws must lie in [0, 1)")
+    edges = np.cumsum(shares, axis=-1)
+    last = K - 1 - np.argmax(shares[..., ::-1] > 0, axis=-1)
+    edges[np.arange(K) >= last[..., None]] = 2.0
+    arm = np.zeros(len(u), np.int64)
+    for k in range(K - 1):
+        arm += u >= edges[rep_row, segment_row, k]
+    return arm, shares[rep_row, segment_row, arm]

@@ -1,0 +1,261 @@
+"""From text rows to coded tables and back: what every adapter, the loader and the frames share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from justai_sim.clock import MISSING
+from justai_sim.errors import DataError
+from justai_sim.esp.rows import DecisionRow, EventRow, Rows, SendRow
+from justai_sim.tables import CODE_SPACES, NONE, TABLES, Array, Codes, Column, Log, Table, TextCodes
+
+ROWS: dict[str, type[Any]] = {"sends": SendRow, "events": EventRow, "decisions": DecisionRow}
+"""The row type of each table; its fields are the table's public columns."""
+
+COLUMNS: dict[str, dict[str, Column]] = {
+    name: {c.public: c for c in table.SCHEMA if c.public in ROWS[name]._fields} for name, table in TABLES.items()
+}
+"""Public column name -> column, per table (without `rep`, which exists only in simulated runs)."""
+
+OWN_TIME = {"sends": "sent_at", "events": "occurred_at", "decisions": "decided_at"}
+_LARGE = {"user", "send", "event", "order", "decision"}
+
+
+class ArrowCodes:
+    """Codes of a sorted Arrow array of distinct texts: as `TextCodes`, in a tenth of the memory."""
+
+    def __init__(self, values: pa.Array) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def code(self, text: str) -> int:
+        return int(self.codes([text])[0])
+
+    def codes(self, texts: Iterable[str]) -> Array:
+        wanted = pa.array(list(texts), self.values.type)
+        return pc.index_in(wanted, self.values).fill_null(NONE).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def text(self, codes: Array) -> list[str]:
+        at = np.asarray(codes, np.int64)
+        found: list[str] = self.values.take(pa.array(at, mask=at < 0)).fill_null("").to_pylist()
+        return found
+
+
+def auto_id(row: EventRow) -> str:
+    """A stable id for an event without one: a hash of all its columns but `received_at`.
+
+    >>> a = EventRow("", "u", "open", 1, received_at=5)
+    >>> auto_id(a) == auto_id(a._replace(received_at=9)), len(auto_id(a))
+    (True, 25)
+    """
+    body = msgspec.json.encode(row._replace(event_id="", received_at=0))
+    return "auto:" + hashlib.blake2b(body, digest_size=10).hexdigest()
+
+
+def arrow_type(column: Column) -> pa.DataType:
+    """The type of a column in a text table: ids and enumerations as text, times and money as int64."""
+    numeric = {"time": pa.int64(), "money": pa.int64(), "number": pa.float64(), "flag": pa.int8()}
+    return pa.string() if isinstance(column.text, tuple) else numeric.get(column.text, pa.string())
+
+
+def text_schema(table: str) -> pa.Schema:
+    """The Arrow schema of a text table; each field's metadata says its unit and meaning."""
+    units = {"time": "microseconds since the epoch, UTC", "money": "micro-units", "flag": "1, 0; null: unknown"}
+    fields = []
+    for name in ROWS[table]._fields:
+        c = COLUMNS[table][name]
+        meta = {"meaning": c.meaning} | ({"unit": units[str(c.text)]} if c.text in units else {})
+        fields.append(pa.field(name, arrow_type(c), metadata=meta))
+    return pa.schema(fields)
+
+
+def text_tables(rows: Rows) -> dict[str, pa.Table]:
+    """The rows as Arrow tables, nulls where a value is missing, every event with an id.
+
+    A row without a required value is moved to `rows.rejects`: adapters should have said so themselves.
+    """
+    out = {}
+    for name in ROWS:
+        items = getattr(rows, name)
+        schema = text_schema(name)
+        columns = list(zip(*items, strict=True)) if items else [()] * len(schema)
+        arrays = [_arrow(v, COLUMNS[name][f.name]) for v, f in zip(columns, schema, strict=True)]
+        table = pa.Table.from_arrays(arrays, schema=schema)
+        if name == "events":
+            table = with_event_ids(table)
+        out[name] = _complete(name, table, rows)
+    return out
+
+
+def _arrow(values: tuple[Any, ...], column: Column) -> pa.Array:
+    kind = arrow_type(column)
+    if kind == pa.string():
+        try:
+            texts = pa.array(values, kind)
+        except UnicodeEncodeError:  # a lone surrogate, which JSON can spell and UTF-8 cannot hold
+            texts = pa.array([v.encode("utf-8", "backslashreplace").decode() for v in values], kind)
+        return pc.if_else(pc.equal(texts, ""), None, texts)
+    numbers = np.array(values, kind.to_pandas_dtype())
+    missing = np.isnan(numbers) if column.text == "number" else numbers == column.missing
+    if column.text == "time":
+        missing = numbers == MISSING
+    return pa.array(numbers, kind, mask=missing)
+
+
+def required(table: str) -> list[str]:
+    """The public columns that every row must fill."""
+    return [name for name, c in COLUMNS[table].items() if c.missing is None]
+
+
+def _complete(name: str, table: pa.Table, rows: Rows) -> pa.Table:
+    holes = [c for c in required(name) if table[c].null_count]
+    if not holes:
+        return table
+    bad = pc.is_null(table[holes[0]])
+    for c in holes[1:]:
+        bad = pc.or_(bad, pc.is_null(table[c]))
+    for row in table.filter(bad).to_pylist():
+        empty = next(c for c in holes if row[c] is None)
+        rows.reject(name, "missing_value", f"{empty} is empty; expected {COLUMNS[name][empty].meaning}", str(row))
+    return table.filter(pc.invert(bad))
+
+
+def with_event_ids(events: pa.Table) -> pa.Table:
+    """The events with an automatic id where there was none."""
+    column = events["event_id"]
+    if not column.null_count:
+        return events
+    hole = pc.is_null(column).combine_chunks()
+    made = pa.array([auto_id(r) for r in event_rows(events.filter(hole))], pa.string())
+    filled = pc.replace_with_mask(column.combine_chunks(), hole, made)
+    return events.set_column(events.schema.get_field_index("event_id"), events.schema.field("event_id"), filled)
+
+
+def event_rows(events: pa.Table) -> list[EventRow]:
+    """A text table of events as rows."""
+    columns = []
+    for name in EventRow._fields:
+        c = COLUMNS["events"][name]
+        hole: Any = "" if arrow_type(c) == pa.string() else MISSING if c.text == "time" else c.missing
+        columns.append([hole if v is None else v for v in events[name].to_pylist()])
+    return [EventRow(*r) for r in zip(*columns, strict=True)]
+
+
+def build(
+    rows: Iterable[Rows] | Mapping[str, pa.Table],
+    source: str = "",
+    notes: Iterable[str] = (),
+    *,
+    rejects: Mapping[str, int] | None = None,
+    skipped: Mapping[str, int] | None = None,
+) -> Log:
+    """Text rows (or text tables, see `text_tables`) to one coded log.
+
+    Codes are in the byte order of the texts. A missing `received_at` is the row's own time, a missing
+    `status_known_at` the row's `received_at`. Counts of rejects, skips and notes of the rows are kept.
+    """
+    said, refused, passed = list(notes), Counter(rejects or {}), Counter(skipped or {})
+    if isinstance(rows, Mapping):
+        tables = {n: rows[n] if n in rows else text_schema(n).empty_table() for n in ROWS}
+        tables["events"] = with_event_ids(tables["events"])
+    else:
+        parts: dict[str, list[pa.Table]] = {n: [text_schema(n).empty_table()] for n in ROWS}
+        counts: Counter[str] = Counter()
+        for batch in rows:
+            for n, t in text_tables(batch).items():
+                parts[n].append(t)
+            refused.update(r.reason for r in batch.rejects)
+            passed.update(batch.skipped)
+            counts.update(batch.notes)
+        tables = {n: pa.concat_tables(ts) for n, ts in parts.items()}
+        said += note_texts(counts)
+    spaces = {space: _space(space, tables) for space in CODE_SPACES}
+    coded: dict[str, Any] = {n: _coded(n, t, spaces) for n, t in tables.items()}
+    codes: dict[str, Codes] = {s: ArrowCodes(v) if s in _LARGE else TextCodes(v.to_pylist()) for s, v in spaces.items()}
+    return Log(**coded, codes=codes, notes=tuple(said), source=source, rejects=dict(refused), skipped=dict(passed))
+
+
+def note_texts(counts: Mapping[str, int]) -> list[str]:
+    """Notes with their counts, as sentences, in a fixed order."""
+    return [f"{text}: {n:,}" for text, n in sorted(counts.items())]
+
+
+def _space(space: str, tables: Mapping[str, pa.Table]) -> pa.Array:
+    """All distinct texts of a code space in byte order (Arrow compares strings as bytes)."""
+    chunks = [
+        chunk
+        for name, table in tables.items()
+        for column, c in COLUMNS[name].items()
+        if c.codes == space
+        for chunk in table[column].chunks
+    ]
+    values = pc.unique(pa.chunked_array(chunks, pa.string())).drop_null()
+    return values.take(pc.array_sort_indices(values))
+
+
+def _coded(name: str, table: pa.Table, spaces: Mapping[str, pa.Array]) -> Table:
+    columns: dict[str, Array] = {}
+    for public, c in COLUMNS[name].items():
+        column = table[public]
+        if c.codes:
+            columns[c.name] = _numpy(pc.index_in(column, spaces[c.codes]), NONE, np.dtype(np.int64))
+        elif isinstance(c.text, tuple):
+            columns[c.name] = _enumerated(name, public, column, c)
+        else:
+            hole = MISSING if c.text == "time" else c.missing
+            columns[c.name] = _numpy(column, hole, np.dtype(c.dtype))
+    if "received_at" in columns:
+        got = columns["received_at"]
+        columns["received_at"] = np.where(got == MISSING, columns[OWN_TIME[name]], got)
+    if "status_known_at" in columns:
+        known = columns["status_known_at"]
+        columns["status_known_at"] = np.where(known == MISSING, columns["received_at"], known)
+    return TABLES[name].build(table.num_rows, **columns)
+
+
+def _numpy(column: pa.ChunkedArray, hole: Any, dtype: np.dtype[Any]) -> Array:
+    return column.fill_null(pa.scalar(hole, column.type)).to_numpy().astype(dtype)
+
+
+def _enumerated(name: str, public: str, column: pa.ChunkedArray, c: Column) -> Array:
+    if c.missing is not None:
+        column = column.fill_null(c.text[int(c.missing)])
+    code = pc.index_in(column, pa.array(c.text))
+    if code.null_count:
+        wrong = column.filter(pc.is_null(code))[0].as_py()
+        raise DataError(f"{name}.{public}: found {wrong!r}, expected one of {', '.join(c.text)}")
+    return code.to_numpy().astype(c.dtype)
+
+
+def public_columns(log: Log, name: str) -> dict[str, list[Any]]:
+    """A table of a log as Python values by public column: texts, names of enumerations, integers."""
+    table = getattr(log, name)
+    out: dict[str, list[Any]] = {}
+    for public in ROWS[name]._fields:
+        c = COLUMNS[name][public]
+        values = getattr(table, c.name)
+        if c.codes:
+            out[public] = log.text(c.codes, values)
+        elif isinstance(c.text, tuple):
+            out[public] = [c.text[i] for i in values.tolist()]
+        else:
+            out[public] = values.tolist()
+    return out
+
+
+def rows_of(log: Log) -> Rows:
+    """A log as text rows again."""
+    rows = Rows()
+    for name, row in ROWS.items():
+        getattr(rows, name).extend(map(row._make, zip(*public_columns(log, name).values(), strict=True)))
+    return rows

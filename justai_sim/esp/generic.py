@@ -1,0 +1,375 @@
+"""The plain log: a folder with `sends.*`, `events.*` and perhaps `decisions.*` (Parquet, CSV or NDJSON)."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from justai_sim.clock import MISSING
+from justai_sim.errors import DataError, nearest
+from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, public_columns
+from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, default, micro_to_units, values_of
+from justai_sim.esp.rows import Rows
+from justai_sim.tables import TABLES, Log
+
+BATCH = 50_000
+"""Rows converted at a time."""
+_FILE = re.compile(r"^(sends|events|decisions)([-_.].*)?$")
+_ENDING = re.compile(r"\.(parquet|csv|ndjson|jsonl|json)(\.gz)?$")
+_DECODE = msgspec.json.Decoder(float_hook=Decimal)
+_ENCODE = msgspec.json.Encoder(decimal_format="number")
+
+
+class Generic:
+    """The adapter of the plain log."""
+
+    name = "generic"
+    time_grid = 1
+    money_grid = 1
+    cannot_carry: tuple[str, ...] = ()
+
+    def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
+        return serial
+
+    def event_id(self, serial: str, kind: str, name: str) -> str:  # noqa: ARG002
+        return serial
+
+    def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
+        """One JSON object a row, in the order of (received_at, sends first, row)."""
+        columns = {name: public_columns(log, name) for name in TABLES}
+        rank, row, time = [], [], []
+        for i, (name, table) in enumerate(TABLES.items()):
+            own = np.array(columns[name][OWN_TIME[name]], np.int64)
+            got = np.array(columns[name].get("received_at", own), np.int64)
+            time.append(np.where(got == MISSING, own, got))
+            rank.append(np.full(len(own), i))
+            row.append(np.arange(len(own)))
+            assert len(getattr(log, name)) == len(own), table
+        t, k, r = np.concatenate(time), np.concatenate(rank), np.concatenate(row)
+        names = list(TABLES)
+        for j in np.lexsort((r, k, t)).tolist():
+            yield int(t[j]), _body(names[k[j]], columns[names[k[j]]], int(r[j]))
+
+    def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
+        """A JSON object, an array of objects, or objects a line, each with `table` (default events)."""
+        for where, element in _elements(body, place, rows):
+            raw = element if isinstance(element, bytes) else _ENCODE.encode(element)
+            if not isinstance(element, dict):
+                rows.reject(where, "bad_json", f"found {_clip(raw)}, expected a JSON object", _text(raw))
+                continue
+            table = element.get("table", "events")
+            if table not in ROWS:
+                expected = f"expected sends, events or decisions; {nearest(str(table), ROWS)}"
+                rows.reject(where, "unknown_table", f"table: found {table!r}, {expected}", _text(raw))
+                continue
+            if "received_at" in COLUMNS[table] and element.get("received_at") in (None, "") and received_at != MISSING:
+                element["received_at"] = received_at
+            # A required key that is absent is an empty value: its own reject, like any other.
+            columns = {c: [element.get(c)] for c in COLUMNS[table] if c in element or c in REQUIRED[table]}
+            append(rows, table, columns, 1, Where(lambda _, p=where: p, lambda _, b=raw: _text(b)))  # type: ignore[misc]
+
+    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:
+        """Decisions, sends, events of a folder, in batches of up to `BATCH` rows."""
+        found = plain_files(path)
+        for table in ("sends", "events"):
+            if table not in found:
+                here = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+                shown = ", ".join(here[:12]) or "nothing"
+                raise DataError(
+                    f"{path}: found {shown}; expected {table}.parquet, {table}.csv or {table}.ndjson (.gz allowed)"
+                )
+        for table in ("decisions", "sends", "events"):
+            for file in found.get(table, []):
+                yield from _read_file(table, file, str(file.relative_to(path)), timezone)
+
+
+ADAPTER = Generic()
+
+
+def plain_files(path: Path) -> dict[str, list[Path]]:
+    """The files of a plain log by table: `sends.csv`, `sends-1.csv.gz`, `sends/part-00.parquet`."""
+    out: dict[str, list[Path]] = {}
+    for p in sorted(path.iterdir()) if path.is_dir() else []:
+        if p.is_dir() and p.name in ROWS:
+            files = [f for f in sorted(p.iterdir()) if _ENDING.search(f.name)]
+            if files:
+                out.setdefault(p.name, []).extend(files)
+        else:
+            table, ending = _FILE.match(p.name), _ENDING.search(p.name)
+            if table and ending and p.is_file():
+                out.setdefault(table[1], []).append(p)
+    return out
+
+
+def _read_file(table: str, file: Path, place: str, timezone: str | None) -> Iterator[Rows]:
+    """The batches of one file; a file whose every time is naive is one error, not a reject a row."""
+    ending = _ENDING.search(file.name)
+    assert ending is not None
+    reader: Callable[..., Iterator[tuple[Rows, int]]] = {"parquet": _parquet, "csv": _csv}.get(ending[1], _ndjson)
+    good = 0
+    for rows, n in reader(table, file, place, timezone):
+        good += n
+        naive = [r for r in rows.rejects if r.reason == "naive_time"]
+        if not good and naive and 2 * len(naive) >= len(rows.rejects):
+            raise DataError(f"nothing could be read, no time has an offset. {naive[0].place}: {naive[0].message}")
+        yield rows
+
+
+def _csv(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
+    with _Lines(file, place) as lines:
+        yield from _csv_batches(table, lines, place, timezone)
+
+
+def _csv_batches(table: str, lines: _Lines, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
+    header = next(lines, "")
+    if lines.broken:
+        raise DataError(f"{place}: a damaged gzip file ({lines.broken}); nothing could be read")
+    delimiter = max(",;\t", key=header.count)
+    names = [h.strip() for h in next(csv.reader([header], delimiter=delimiter), [])]
+    rows = Rows()
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise DataError(f"{place}: column {twice!r} is there twice")
+    check_columns(table, names, place, rows)
+    good: list[tuple[int, list[str], list[str]]] = []
+
+    def flush() -> int:
+        columns = dict(zip(names, map(list, zip(*(g[1] for g in good), strict=True)), strict=False))
+        where = Where(lambda i: f"{place}:{good[i][0]}", lambda i: "".join(good[i][2]).rstrip("\r\n"), timezone)
+        n = append(rows, table, columns, len(good), where) if good else 0
+        good.clear()
+        return n
+
+    for number, fields, raw in _records(lines, delimiter, len(names)):
+        if isinstance(fields, str):
+            rows.reject(f"{place}:{number}", "field_count", fields, _text("".join(raw).rstrip("\r\n")))
+            continue
+        good.append((number, fields, raw))
+        if len(good) == BATCH:
+            yield rows, flush()
+            rows = Rows()
+    n = flush()
+    lines.report(rows)
+    yield _sorted(rows), n
+
+
+def _sorted(rows: Rows) -> Rows:
+    """Rejects in the order of their lines (a batch finds broken lines before bad values)."""
+    rows.rejects.sort(key=lambda r: int(r.place.rpartition(":")[2]))
+    return rows
+
+
+def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str] | str, list[str]]]:
+    """(first line, fields or what is wrong, raw lines) of each CSV record; blank lines are passed over.
+
+    A stray quote swallows the lines after it: such a record loses its first line only, the rest is
+    read again.
+    """
+    reader = csv.reader(lines, delimiter=delimiter)
+    while True:
+        raw: list[str] = []
+        lines.record = raw
+        number = lines.number + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as e:
+            fields, wrong = [], f"found a line that is not CSV ({e}), expected {width} fields"
+        else:
+            wrong = f"found {len(fields)} fields, expected {width}"
+            if len(fields) == width:
+                yield number, fields, raw
+                continue
+            if len(fields) <= 1 and not "".join(fields).strip():
+                continue
+        if len(raw) > 1:
+            lines.push_back(raw[1:])
+            wrong = "found a quote that is never closed in its record, expected a closing quote"
+        yield number, wrong, raw[:1]
+
+
+def _ndjson(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
+    with _Lines(file, place) as lines:
+        yield from _ndjson_batches(table, lines, place, timezone)
+
+
+def _ndjson_batches(table: str, lines: _Lines, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
+    rows, batch, checked = Rows(), list[tuple[int, str, dict[str, Any]]](), False
+
+    def flush() -> int:
+        nonlocal checked
+        keys = list(dict.fromkeys(k for _, _, d in batch for k in d))
+        if not checked and batch:
+            check_columns(table, keys, place, rows)
+            checked = True
+        wanted = [c for c in COLUMNS[table] if c in keys or c in REQUIRED[table]]
+        columns = {c: [d.get(c) for _, _, d in batch] for c in wanted}
+        where = Where(lambda i: f"{place}:{batch[i][0]}", lambda i: _text(batch[i][1].strip()), timezone)
+        n = append(rows, table, columns, len(batch), where) if batch else 0
+        batch.clear()
+        return n
+
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            found = _DECODE.decode(line.encode("utf-8", "surrogateescape"))
+            wrong = "" if isinstance(found, dict) else f"found {_clip(line.strip())}, expected a JSON object"
+        except (msgspec.DecodeError, RecursionError) as e:
+            wrong = f"found a line that is not JSON ({e}), expected an object"
+        if wrong:
+            rows.reject(f"{place}:{lines.number}", "bad_json", wrong, _text(line.strip()))
+            continue
+        batch.append((lines.number, line, found))
+        if len(batch) == BATCH:
+            n = flush()
+            yield _sorted(rows), n
+            rows = Rows()
+    n = flush()
+    lines.report(rows)
+    yield _sorted(rows), n
+
+
+def _parquet(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
+    try:
+        with pq.ParquetFile(file) as source:
+            yield from _parquet_batches(table, source, place, timezone)
+    except (pa.ArrowException, OSError) as e:
+        raise DataError(f"{place}: not a Parquet file that can be read ({e})") from None
+
+
+def _parquet_batches(table: str, source: Any, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
+    rows, first = Rows(), 1
+    check_columns(table, source.schema_arrow.names, place, rows)
+    wanted = [c for c in COLUMNS[table] if c in source.schema_arrow.names]
+    for batch in source.iter_batches(BATCH, columns=wanted):
+        n = append_arrow(rows, table, pa.Table.from_batches([batch]), place, timezone, first=first)
+        first += len(batch)
+        yield rows, n
+        rows = Rows()
+    yield rows, 0
+
+
+def append_arrow(
+    rows: Rows,
+    table: str,
+    found: pa.Table,
+    place: str,
+    timezone: str | None,
+    *,
+    option: str = "--timezone",
+    first: int = 1,
+) -> int:
+    """Append an Arrow table with the plain log's columns; rows are numbered from `first` in rejects."""
+    columns: dict[str, list[Any]] = {}
+    where = Where(lambda i: f"{place}:{first + i}", lambda i: str(found.slice(i, 1).to_pylist()[0]), timezone, option)
+    for field in found.schema:
+        if field.name in COLUMNS[table]:
+            columns[field.name] = values_of(found[field.name], place, field.name, where)
+            if (field.metadata or {}).get(b"unit") == b"micro-units":
+                columns[field.name] = micro_to_units(columns[field.name])
+    return append(rows, table, columns, found.num_rows, where)
+
+
+class _Lines:
+    """The lines of a UTF-8 file, numbered from 1, until its end or until its gzip stream breaks."""
+
+    def __init__(self, file: Path, place: str) -> None:
+        self.place, self.number, self.broken = place, 0, ""
+        self.record: list[str] = []
+        self._back: list[str] = []
+        with file.open("rb") as f:
+            if f.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise DataError(f"{place}: the text is UTF-16, expected UTF-8")
+        opened: Any = gzip.open if file.suffix == ".gz" else Path.open
+        self._stream: IO[bytes] = opened(file, "rb")
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._back.pop() if self._back else self._read()
+        self.number += 1
+        self.record.append(line)
+        return line
+
+    def _read(self) -> str:
+        try:
+            raw = b"" if self._stream.closed else self._stream.readline()
+        except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+            self.broken, raw = str(e), b""
+            self._stream.close()
+        if not raw:
+            raise StopIteration
+        return raw.decode("utf-8-sig" if self.number == 0 else "utf-8", "surrogateescape")
+
+    def push_back(self, lines: list[str]) -> None:
+        self._back.extend(reversed(lines))
+        self.number -= len(lines)
+
+    def report(self, rows: Rows) -> None:
+        """A reject for the rest of a file that ended early."""
+        if self.broken:
+            message = f"found a damaged gzip file ({self.broken}), expected more rows; those before are kept"
+            rows.reject(f"{self.place}:{self.number + 1}", "truncated_gzip", message)
+
+
+def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
+    try:
+        found = _DECODE.decode(body)
+    except (msgspec.DecodeError, RecursionError) as e:
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        if len(lines) < 2:
+            rows.reject(place, "bad_json", f"found a body that is not JSON ({e}), expected an object", _text(body))
+            return
+        for i, line in enumerate(io.BytesIO(body), 1):
+            if line.strip():
+                try:
+                    yield f"{place}:{i}", _DECODE.decode(line)
+                except (msgspec.DecodeError, RecursionError):
+                    yield f"{place}:{i}", line
+        return
+    if isinstance(found, list):
+        yield from ((f"{place}[{i}]", e) for i, e in enumerate(found))
+    else:
+        yield place, found
+
+
+def _body(table: str, columns: dict[str, list[Any]], row: int) -> bytes:
+    """One row as JSON; what is missing is left out."""
+    out: dict[str, Any] = {"table": table}
+    for name, c in COLUMNS[table].items():
+        v = columns[name][row]
+        if not isinstance(c.text, tuple) and (v == default(c) or v != v):
+            continue
+        out[name] = Decimal(v).scaleb(-6) if c.text == "money" else bool(v) if c.text == "flag" else v
+    return _ENCODE.encode(out)
+
+
+def _text(raw: str | bytes) -> str:
+    data = raw.encode("utf-8", "surrogateescape") if isinstance(raw, str) else raw
+    return data.decode("utf-8", "replace")
+
+
+def _clip(raw: str | bytes) -> str:
+    text = _text(raw)
+    return text if len(text) <= 80 else text[:77] + "..."

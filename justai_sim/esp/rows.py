@@ -1,0 +1,86 @@
+"""What an adapter makes of its provider's bytes: text rows, rejects with a reason, counts of what it skipped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from justai_sim.clock import MISSING
+
+NO_VALUE = MISSING
+
+
+class SendRow(NamedTuple):
+    """One send as text. Times are microseconds; `MISSING` where unknown; '' for a missing id."""
+
+    send_id: str
+    user_id: str
+    template_id: str
+    variant_id: str
+    sent_at: int
+    delivered_at: int = MISSING
+    status: str = "sent"
+    status_known_at: int = MISSING
+    received_at: int = MISSING
+    decided_at: int = MISSING
+    propensity: float = float("nan")
+    segment: str = ""
+
+
+class EventRow(NamedTuple):
+    """One event as text. `value` in micro-units, `MISSING` where there is none; machine 1, 0 or -1 unknown."""
+
+    event_id: str
+    user_id: str
+    kind: str
+    occurred_at: int
+    name: str = ""
+    received_at: int = MISSING
+    value: int = MISSING
+    currency: str = ""
+    send_id: str = ""
+    order_id: str = ""
+    template_id: str = ""
+    variant_id: str = ""
+    machine: int = -1
+
+
+class DecisionRow(NamedTuple):
+    """One choice as text."""
+
+    decision_id: str
+    user_id: str
+    template_id: str
+    variant_id: str
+    decided_at: int
+    propensity: float = float("nan")
+    mode: str = "policy"
+    segment: str = ""
+
+
+class Reject(NamedTuple):
+    """A row that could not be read: where, a typed reason, a sentence, and its raw bytes as text."""
+
+    place: str
+    reason: str
+    message: str
+    raw: str
+
+
+@dataclass
+class Rows:
+    """What was read so far. Adapters append; nothing is dropped without a reject or a skip count."""
+
+    sends: list[SendRow] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+    decisions: list[DecisionRow] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def reject(self, place: str, reason: str, message: str, raw: str = "") -> None:
+        self.rejects.append(Reject(place, reason, message, raw))
+
+    def __len__(self) -> int:
+        return len(self.sends) + len(self.events) + len(self.decisions)

@@ -1,0 +1,90 @@
+"""Tables as pandas DataFrames and back: texts for ids, UTC times, money in units. Only here is pandas imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from justai_sim.clock import MISSING
+from justai_sim.errors import DataError, UsageError, nearest
+from justai_sim.esp.coding import COLUMNS, build
+from justai_sim.esp.generic import append_arrow
+from justai_sim.esp.plain import check_columns
+from justai_sim.esp.rows import Rows
+from justai_sim.tables import MICRO, Array, Column, Log
+
+
+def to_frame(log: Log, table: str) -> pd.DataFrame:
+    """The `sends`, `events` or `decisions` of a log as a DataFrame with the plain log's columns.
+
+    Ids are strings (missing: NA), times `datetime64[us, UTC]`, `value` float units of money,
+    enumerations categoricals, `machine` a nullable boolean. `rep` appears only if there are several.
+    """
+    if table not in COLUMNS:
+        raise UsageError(f"table {table!r} is not known; {nearest(table, COLUMNS)}")
+    found = getattr(log, table)
+    columns = {name: _series(log, getattr(found, c.name), c) for name, c in COLUMNS[table].items()}
+    if found.rep.any():
+        columns = {"rep": pd.Series(found.rep)} | columns
+    return pd.DataFrame(columns)
+
+
+def _series(log: Log, values: Array, c: Column) -> pd.Series:
+    if isinstance(c.text, tuple):
+        return pd.Series(pd.Categorical.from_codes(values, categories=list(c.text)))
+    if c.text == "id":
+        texts = [t or None for t in log.text(c.codes, values)]
+        return pd.Series(texts, dtype="string")
+    if c.text == "time":
+        return pd.Series(values.view("datetime64[us]")).dt.tz_localize("UTC")
+    if c.text == "money":
+        return pd.Series(np.where(values == MISSING, np.nan, values / MICRO))
+    if c.text == "flag":
+        return pd.Series(pd.arrays.BooleanArray(values == 1, values < 0))
+    return pd.Series(values)
+
+
+def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | None = None) -> Log:
+    """A log of DataFrames (or Arrow or polars tables) with the plain log's columns.
+
+    Times are aware datetimes, ISO texts with an offset or integer microseconds; naive ones need
+    `timezone`. Amounts are in units of money. Rows that cannot be read are counted in `log.rejects`,
+    the first named in `log.notes`. DataError if a column is missing or nothing could be read.
+    """
+    rows = Rows()
+    for table, frame in (("decisions", decisions), ("sends", sends), ("events", events)):
+        if frame is None:
+            continue
+        found = _arrow(frame, table)
+        check_columns(table, found.column_names, table, rows)
+        append_arrow(rows, table, found, table, timezone, option="timezone=", first=0)
+    if rows.rejects and not len(rows):
+        first = rows.rejects[0]
+        raise DataError(f"nothing could be read; row {first.place}: {first.message}")
+    notes = [f"row {r.place} was refused: {r.message}" for r in rows.rejects[:3]]
+    return build([rows], "frames", notes)
+
+
+def _arrow(frame: Any, table: str) -> pa.Table:
+    """Any table as Arrow; a column of mixed Python objects becomes text."""
+    if isinstance(frame, pd.DataFrame):
+        names = [str(n) for n in frame.columns]
+        if len(set(names)) < len(names):
+            raise DataError(f"{table}: a column is there twice: {', '.join(names)}")
+        return pa.table([_column(frame.iloc[:, i]) for i in range(len(names))], names=names)
+    try:
+        return pa.table(frame)
+    except (TypeError, ValueError) as e:
+        raise UsageError(f"{table}: found {type(frame).__name__}, expected a DataFrame or an Arrow table") from e
+
+
+def _column(series: pd.Series) -> pa.Array:
+    try:
+        found = pa.array(series, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError):
+        texts = [None if v is None or v is pd.NA or v != v else str(v) for v in series.tolist()]
+        return pa.array(texts, pa.string())
+    return pa.chunked_array(found) if isinstance(found, pa.ChunkedArray) else found

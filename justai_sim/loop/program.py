@@ -1,0 +1,112 @@
+"""What production runs: templates, goals, key metric, split, policy, rule and refresh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from justai_sim import clock
+from justai_sim.attribution import Bound, Rule, bind
+from justai_sim.bandit.policy import PolicySpec
+from justai_sim.errors import UsageError, nearest
+from justai_sim.tables import B1, I8, Log
+
+KeyMetric = Literal["conversion_rate", "open_rate", "click_rate", "unsubscribe_rate", "revenue_per_send"]
+Feedback = Literal["all", "mature"]
+CONTROL = "control"
+
+
+class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One touchpoint. The first variant is the control."""
+
+    id: str
+    variants: list[str]
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What production is told. `goals`: names of the conversion events; empty means any name."""
+
+    templates: list[Template] = []
+    goals: list[str] = []
+    key_metric: KeyMetric = "conversion_rate"
+    control_share: float = 0.10
+    refresh_hours: float = 24
+    feedback: Feedback = "all"
+    policy: PolicySpec = PolicySpec()
+    rule: Rule = Rule()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.control_share < 1:
+            raise UsageError(f"control_share is {self.control_share}; expected a number in [0, 1)")
+        if not 0 < self.refresh_hours <= 24 * 365:
+            raise UsageError(f"refresh_hours is {self.refresh_hours}; expected hours above 0")
+        seen: set[str] = set()
+        for t in self.templates:
+            if t.id in seen:
+                raise UsageError(f"template {t.id!r} is named twice")
+            seen.add(t.id)
+            if not t.variants or len(set(t.variants)) < len(t.variants):
+                raise UsageError(f"template {t.id!r} needs distinct variants, found {t.variants}")
+
+    @property
+    def refresh(self) -> int:
+        """Microseconds between refreshes."""
+        return round(self.refresh_hours * clock.HOUR)
+
+
+class Layout:
+    """A program's templates and variants bound to code texts.
+
+    arm: (template codes, variant codes) -> arm, -1 where the variant is not of the template; arm 0 is
+    the control. live: (templates, arms) the treatment arms that a policy may serve.
+    """
+
+    def __init__(self, program: Program, templates: Sequence[str], variants: Sequence[str]) -> None:
+        self.arms = max((len(t.variants) for t in program.templates), default=1)
+        self.arm: I8 = np.full((len(templates), len(variants)), -1, np.int64)
+        self.live: B1 = np.zeros((len(templates), self.arms), bool)
+        self.variant: I8 = np.full((len(templates), self.arms), -1, np.int64)
+        by_id = {t.id: t for t in program.templates}
+        code = {v: i for i, v in enumerate(variants)}
+        for i, name in enumerate(templates):
+            if name not in by_id:
+                continue
+            for a, v in enumerate(by_id[name].variants):
+                self.arm[i, code[v]] = a
+                self.variant[i, a] = code[v]
+                self.live[i, a] = a > 0
+
+
+def program_of(log: Log, program: Program, control: str | None = None) -> Program:
+    """The program with its templates read off a log: every variant seen, the control first.
+
+    The control is `control`, else the variant named 'control' (any case); a template without it has none
+    and gets an empty place, so that arm 0 keeps its meaning.
+    """
+    names, variants = log.names("template"), log.names("variant")
+    if control is not None and control not in variants:
+        raise UsageError(f"--control {control!r} is not a variant of the log; {nearest(control, variants)}")
+    found: dict[int, set[int]] = {}
+    pairs = np.unique(np.stack([log.sends.template, log.sends.variant]), axis=1)
+    for t, v in pairs.T.tolist():
+        found.setdefault(t, set()).add(v)
+    templates = []
+    for t, vs in sorted(found.items()):
+        texts = [variants[v] for v in sorted(vs)]
+        wanted = control or next((v for v in texts if v.lower() == CONTROL), CONTROL)
+        templates.append(Template(id=names[t], variants=[wanted, *(v for v in texts if v != wanted)]))
+    return msgspec.structs.replace(program, templates=templates)
+
+
+def bound_to(program: Program, log: Log) -> Bound:
+    """The program's rule bound to the codes of a log."""
+    return bind(
+        program.rule,
+        templates=log.names("template"),
+        names=log.names("name"),
+        currencies=log.names("currency"),
+        goals=program.goals or None,
+    )

@@ -1,0 +1,191 @@
+"""Intervals, tests and curves on plain arrays; nothing here knows what a send is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+Num = npt.ArrayLike
+F8 = npt.NDArray[np.float64]
+
+
+def z_value(level: float) -> float:
+    """The two-sided normal quantile: P(|Z| <= z) = level.
+
+    >>> round(z_value(0.95), 4)
+    1.96
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a number strictly between 0 and 1")
+    return float(special.ndtri(0.5 + level / 2))
+
+
+def wilson(y: Num, n: Num, level: float = 0.95) -> tuple[F8, F8]:
+    """Wilson's score interval of a share: arrays y <= n of any equal shape -> (low, high), nan where n = 0.
+
+    `y` may be a sum of fractional credits. The interval holds y / n, also in its last digits.
+
+    >>> low, high = wilson(3, 100)
+    >>> round(float(low), 4), round(float(high), 4)
+    (0.0103, 0.0845)
+    """
+    y, n = np.asarray(y, np.float64), np.asarray(n, np.float64)
+    z2 = z_value(level) ** 2
+    n = np.where(n > 0, n, np.nan)
+    p = y / n
+    centre = p + z2 / (2 * n)
+    # A sum of fractional credits may pass n by a rounding error.
+    half = np.sqrt(np.maximum(z2 * (p * (1 - p) / n + z2 / (4 * n * n)), 0.0))
+    scale = 1 + z2 / n
+    return np.clip((centre - half) / scale, 0.0, p), np.clip((centre + half) / scale, p, np.maximum(p, 1.0))
+
+
+def mean_interval(total: Num, total2: Num, n: Num, level: float = 0.95) -> tuple[F8, F8]:
+    """Student's interval of a mean from sums of values and of squares -> (low, high), nan where n < 2.
+
+    >>> low, high = mean_interval(30.0, 110.0, 10)
+    >>> round(float(low), 3), round(float(high), 3)
+    (1.934, 4.066)
+    """
+    total, total2, n = (np.asarray(v, np.float64) for v in (total, total2, n))
+    z_value(level)
+    n = np.where(n >= 2, n, np.nan)
+    mean = total / n
+    variance = np.maximum(total2 - total * mean, 0.0) / (n - 1)
+    half = special.stdtrit(n - 1, 0.5 + level / 2) * np.sqrt(variance / n)
+    return mean - half, mean + half
+
+
+def two_proportion_z(y1: Num, n1: Num, y2: Num, n2: Num) -> tuple[F8, F8]:
+    """The pooled two-sample test of shares -> (z, two-sided p); z > 0 where the first share is larger.
+
+    Nan where a group is empty or where no, or every, trial succeeded (there is nothing to compare).
+
+    >>> z, p = two_proportion_z(60, 1000, 40, 1000)
+    >>> round(float(z), 3), round(float(p), 4)
+    (2.052, 0.0402)
+    """
+    y1, n1, y2, n2 = (np.asarray(v, np.float64) for v in (y1, n1, y2, n2))
+    n1, n2 = np.where(n1 > 0, n1, np.nan), np.where(n2 > 0, n2, np.nan)
+    p = (y1 + y2) / (n1 + n2)
+    variance = p * (1 - p) * (1 / n1 + 1 / n2)
+    z = (y1 / n1 - y2 / n2) / np.sqrt(np.where(variance > 0, variance, np.nan))
+    return z, 2 * special.ndtr(-np.abs(z))
+
+
+def min_detectable_lift(
+    p: float, n1: float, n2: float, power: float = 0.8, alpha: float = 0.05, *, variance: str = "base"
+) -> float:
+    """The smallest relative lift over a base share `p` that a two-sided test finds with that power.
+
+    `n1` trials at the base share, `n2` at the lifted one. With `variance` = 'base' both groups have the
+    variance of the base share: the usual planning formula, short of the truth where the lift is large. With
+    'solved' the lifted group has its own variance and the test is pooled, as `two_proportion_z` is. Inf
+    where no lift up to a share of 1 is found; nan without trials or for p outside (0, 1).
+
+    >>> round(min_detectable_lift(0.02, 1000, 1000), 2), round(min_detectable_lift(0.02, 333, 1000), 2)
+    (0.88, 1.24)
+    >>> round(min_detectable_lift(0.02, 1000, 1000, variance="solved"), 2)
+    1.08
+    """
+    if variance not in ("base", "solved"):
+        raise ValueError(f"variance is {variance!r}; expected 'base' or 'solved'")
+    if not (0 < p < 1 and n1 > 0 and n2 > 0):
+        return math.nan
+    z_test, z_power = z_value(1 - alpha), float(special.ndtri(power))
+    if variance == "base":
+        lift = (z_test + z_power) * math.sqrt(p * (1 - p) * (1 / n1 + 1 / n2)) / p
+        return lift if p * (1 + lift) <= 1 else math.inf
+
+    def short(q: float) -> bool:
+        pooled = (p * n1 + q * n2) / (n1 + n2)
+        null = math.sqrt(pooled * (1 - pooled) * (1 / n1 + 1 / n2))
+        own = math.sqrt(p * (1 - p) / n1 + q * (1 - q) / n2)
+        return q - p < z_test * null + z_power * own
+
+    if short(1.0):
+        return math.inf
+    low, high = p, 1.0
+    while high - low > 1e-12:
+        mid = (low + high) / 2
+        low, high = (mid, high) if short(mid) else (low, mid)
+    return high / p - 1
+
+
+def simultaneous_band(
+    groups: F8, level: float = 0.95, draws: int = 2000, *, rng: np.random.Generator
+) -> tuple[F8, F8, float]:
+    """A band that holds a whole curve at once: (estimate (A,), se (A,), multiplier).
+
+    `groups` (G, A): what each independent group (a user) adds to the curve at A points, so that the curve is
+    the sum over groups. The band is estimate -+ multiplier * se. The Gaussian multiplier bootstrap of
+    max |z| draws sum_g xi_g (g_a - mean_a), which given the data is exactly normal with the empirical
+    covariance: it is drawn from that, at a cost that does not grow with G times draws. Points where every
+    group adds the same have se 0 and do not count. Raises ValueError for fewer than 2 groups.
+    """
+    G = len(groups)
+    if G < 2:
+        raise ValueError(f"{G} groups; expected at least 2")
+    pointwise = z_value(level)
+    estimate = groups.sum(0)
+    centred = groups - estimate / G
+    covariance = centred.T @ centred * (G / (G - 1))
+    se = np.sqrt(np.diag(covariance))
+    # Rounding leaves a trace where all groups are equal: 1e-12 of the curve's scale is nothing.
+    varies = se > 1e-12 * math.sqrt(G) * np.maximum(np.abs(groups).max(0, initial=0.0), 1e-300)
+    se = np.where(varies, se, 0.0)
+    if not varies.any():
+        return estimate, se, pointwise
+    s = se[varies]
+    values, vectors = np.linalg.eigh(covariance[np.ix_(varies, varies)] / np.outer(s, s))
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    z = np.abs(rng.standard_normal((draws, len(s))) @ root.T).max(1)
+    return estimate, se, max(float(np.quantile(z, level)), pointwise)
+
+
+def kaplan_meier(age: Num, event: Num, at: Num) -> tuple[F8, F8]:
+    """Incidence with censoring: P(an event has happened at age <= at) -> (incidence, standard error), as `at`.
+
+    `age` (n,): where the row had its event (`event` true) or was last seen without one (false), in any
+    unit. Rows censored at an age are still at risk at that age. The error is Greenwood's. Beyond the last
+    row seen the incidence is nan, unless nobody was left; without rows it is nan everywhere. For a
+    half-open window pass its last instant.
+
+    >>> kaplan_meier([1, 2, 2, 3], [True, True, False, False], [0, 1, 2])[0].tolist()
+    [0.0, 0.25, 0.5]
+    """
+    age, event, at = np.asarray(age), np.asarray(event, np.bool_), np.asarray(at)
+    if not len(age):
+        return np.full(at.shape, np.nan), np.full(at.shape, np.nan)
+    when, events = np.unique(age[event], return_counts=True)
+    at_risk = len(age) - np.searchsorted(np.sort(age), when, side="left")
+    survival = np.concatenate([[1.0], np.cumprod(1 - events / at_risk)])
+    gone = at_risk == events
+    terms = np.divide(events, at_risk * np.maximum(at_risk - events, 1), out=np.zeros(len(when)), where=~gone)
+    greenwood = np.concatenate([[0.0], np.cumsum(terms)])
+    i = np.searchsorted(when, at, side="right")
+    seen = (at <= age.max()) | (survival[i] == 0)
+    nan = np.where(seen, 0.0, np.nan)
+    return 1 - survival[i] + nan, survival[i] * np.sqrt(greenwood[i]) + nan
+
+
+def mixture_radius(sd: Num, n: Num, r: float = 0.05, alpha: float = 0.05) -> Any:
+    """Half-width, at any time n, of a confidence sequence for a mean that may be looked at after every trial.
+
+    The normal mixture (Robbins; Howard et al. 2021): P(any n ever misses) <= alpha for known `sd` of normal
+    data. `r` tunes it: the sequence is tightest near n = 8.2 / r^2 (at 95 %). With an estimated sd start at n >= 1,000.
+    Inf where n = 0.
+
+    >>> wald = 1.959964 / np.sqrt([100, 1000, 5000])
+    >>> (mixture_radius(1.0, [100, 1000, 5000]) / wald).round(2).tolist()
+    [2.84, 1.62, 1.55]
+    """
+    if not (r > 0 and 0 < alpha < 1):
+        raise ValueError(f"r = {r}, alpha = {alpha}; expected r > 0 and alpha strictly between 0 and 1")
+    v = np.where(np.asarray(n) > 0, np.asarray(n, np.float64) * r * r, np.nan)
+    radius = np.sqrt(2 * (v + 1) / (v / r) ** 2 * np.log(np.sqrt(v + 1) / alpha)) * np.asarray(sd)
+    return np.where(np.isnan(v), np.inf, radius)

@@ -1,0 +1,406 @@
+"""Conformance of every registered policy, the mixtures, and the draw."""
+
+from __future__ import annotations
+
+import copy
+import math
+import subprocess
+import sys
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from justai_sim.bandit.best import best_beta
+from justai_sim.bandit.choose import choose, final_shares
+from justai_sim.bandit.policy import METRICS, PolicySpec, spread
+from justai_sim.bandit.registry import POLICIES, policy
+from justai_sim.bandit.tally import Shape, Tally
+from justai_sim.errors import UsageError
+
+each_policy = pytest.mark.parametrize("name", sorted(POLICIES))
+NOW = 1_767_571_200_000_000
+
+
+def names(K):
+    return tuple("abcdefgh"[:K])
+
+
+@st.composite
+def cases(draw):
+    """(shape, tally of H cohorts, live, rng): counts as production makes them, y <= n, whole numbers."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    R, C, K, H = (draw(st.integers(1, top)) for top in (3, 2, 6, 3))
+    shape = Shape(R, C, K, names(K), draw(st.sampled_from(["conversion_rate", "unsubscribe_rate"])))
+    n = np.floor(10 ** rng.uniform(0, draw(st.sampled_from([1, 4])), (R, C, K, H)) * (rng.random((R, C, K, H)) > 0.2))
+    y = rng.binomial(n.astype(int), rng.uniform(0, 0.2, (R, C, K, 1))).astype(float)
+    return shape, Tally(n, y, y.copy()), rng.random((R, K)) > 0.25, rng
+
+
+def spec_for(name, K, **settings):
+    if name == "fixed":
+        settings["shares"] = {v: float(i) for i, v in enumerate(names(K)[1:])} | {names(K)[-1]: 2.0}
+    return PolicySpec(name=name, **settings)
+
+
+def run(name, shape, tally, live, split=0, **settings):
+    """The policy's shares after learning the first `split` cohorts, the rest being open."""
+    p = policy(name)
+    state = p.init(spec_for(name, shape.K, **settings), shape)
+    for h in range(split):
+        state = p.update(state, tally.cohorts(h, h + 1))
+    return p.allocate(state, tally.cohorts(split, tally.n_cohorts), live, NOW)
+
+
+def frozen(tally):
+    for a in (tally.n, tally.y, tally.y2):
+        a.flags.writeable = False
+    return tally
+
+
+@each_policy
+@given(case=cases(), corrected=st.booleans())
+def test_rows_sum_to_one_over_live_arms(name, case, corrected):
+    shape, tally, live, _ = case
+    assume(name != "fixed" or shape.K > 1)
+    shares = run(name, shape, tally, live, bias_correction=corrected)
+    assert shares.shape == (shape.R, shape.C, shape.K)
+    assert (shares >= 0).all()
+    np.testing.assert_allclose(shares.sum(-1), 1, rtol=0, atol=1e-12)
+    treated = live[:, 1:].any(1)
+    for r in range(shape.R):
+        dead = ~live[r, 1:]
+        assert (shares[r][:, 1:][:, dead] == 0).all()
+        assert (shares[r, :, 0] == (0 if treated[r] else 1)).all()
+
+
+@each_policy
+@given(case=cases())
+def test_pure(name, case):
+    shape, tally, live, _ = case
+    assume(name != "fixed" or shape.K > 1)
+    frozen(tally)
+    live.flags.writeable = False
+    p = policy(name)
+    state = p.init(spec_for(name, shape.K, bias_correction=True), shape)
+    before = copy.deepcopy(state)
+    p.update(state, tally)
+    once = p.allocate(state, tally, live, NOW)
+    np.testing.assert_array_equal(once, p.allocate(state, tally, live, NOW))
+    for old, new in zip(before, state, strict=True):
+        np.testing.assert_array_equal(old, new)
+        assert len(new) == shape.R
+
+
+@each_policy
+@given(case=cases(), data=st.data())
+def test_order_and_split_of_cohorts_do_not_matter_without_memory(name, case, data):
+    shape, tally, live, rng = case
+    p = policy(name)
+    assume(not p.memory and (name != "fixed" or shape.K > 1))
+    whole = run(name, shape, tally, live)
+    split = data.draw(st.integers(0, tally.n_cohorts))
+    np.testing.assert_array_equal(run(name, shape, tally, live, split), whole)
+    order = rng.permutation(tally.n_cohorts)
+    mixed = Tally(*(a[..., order] for a in (tally.n, tally.y, tally.y2)))
+    np.testing.assert_array_equal(run(name, shape, mixed, live, split), whole)
+    spec = spec_for(name, shape.K)
+    a, b = tally.cohorts(0, 1), mixed.cohorts(0, 1)
+    s = p.init(spec, shape)
+    for x, y in zip(p.update(p.update(s, a), b), p.update(s, a + b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - {"fixed"}))
+@given(case=cases(), corrected=st.booleans())
+def test_relabelling_arms_permutes_shares(name, case, corrected):
+    shape, tally, live, rng = case
+    order = np.append(0, 1 + rng.permutation(shape.K - 1))
+    mixed = Tally(*(a[:, :, order] for a in (tally.n, tally.y, tally.y2)))
+    shares = run(name, shape, tally, live, bias_correction=corrected)
+    again = run(name, shape, mixed, live[:, order], bias_correction=corrected)
+    np.testing.assert_allclose(again, shares[..., order], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - {"fixed"}))
+@given(n=st.integers(0, 10**6), y=st.integers(0, 10**6))
+def test_exchangeable_arms_are_alike(name, n, y):
+    shape = Shape(1, 1, 5)
+    a = np.full((1, 1, 5, 1), float(n)), np.full((1, 1, 5, 1), float(min(n, y)))
+    shares = run(name, shape, Tally(a[0], a[1], a[1]), np.ones((1, 5), bool))
+    np.testing.assert_allclose(shares, [[[0, 0.25, 0.25, 0.25, 0.25]]], rtol=0, atol=1e-8)
+
+
+@each_policy
+@given(case=cases(), corrected=st.booleans())
+def test_replications_do_not_leak(name, case, corrected):
+    """R = 1 is bitwise the slice of R = n, the state's too."""
+    shape, tally, live, _ = case
+    assume(name != "fixed" or shape.K > 1)
+    p, spec = policy(name), spec_for(name, shape.K, bias_correction=corrected)
+    state = p.update(p.init(spec, shape), tally.cohorts(0, 1))
+    shares = p.allocate(state, tally, live, NOW)
+    one = Shape(1, shape.C, shape.K, shape.variants, shape.metric)
+    for r in range(shape.R):
+        row = slice(r, r + 1)
+        alone = p.update(p.init(spec, one), tally.rows(row).cohorts(0, 1))
+        for x, y in zip(alone, state, strict=True):
+            np.testing.assert_array_equal(x, y[row])
+        np.testing.assert_array_equal(p.allocate(alone, tally.rows(row), live[row], NOW), shares[row])
+
+
+def test_the_control_does_not_teach():
+    shape = Shape(1, 1, 3)
+    n, y = np.full((1, 1, 3, 1), 100.0), np.array([[[[90.0], [5.0], [7.0]]]])
+    shares = run("weighted_thompson", shape, Tally(n, y, y), np.ones((1, 3), bool))
+    y0 = y.copy()
+    y0[0, 0, 0] = 0
+    np.testing.assert_array_equal(shares, run("weighted_thompson", shape, Tally(n, y0, y0), np.ones((1, 3), bool)))
+
+
+def tally_of(n, y):
+    """One replication, segment and cohort from lists by arm."""
+    n, y = (np.array(v, float)[None, None, :, None] for v in (n, y))
+    return Tally(n, y, y)
+
+
+def test_weighted_thompson_is_the_published_posterior():
+    tally = tally_of([500, 1000, 1000, 1000], [0, 30, 35, 45])
+    live = np.ones((1, 4), bool)
+    exact = [0, 0.02822328, 0.12169139, 0.85008533]
+    got = run("weighted_thompson", Shape(1, 1, 4), tally, live)
+    np.testing.assert_allclose(got[0, 0], exact, rtol=0, atol=6e-9)
+    low = run("weighted_thompson", Shape(1, 1, 4, metric="unsubscribe_rate"), tally, live)
+    mirrored = best_beta(np.array([971.0, 966, 956]), np.array([31.0, 36, 46]), np.ones(3, bool))
+    np.testing.assert_allclose(low[0, 0, 1:], mirrored, rtol=0, atol=1e-12)
+    prior = run("weighted_thompson", Shape(1, 1, 4), tally_of([0] * 4, [0] * 4), live, prior_alpha=31, prior_beta=971)
+    np.testing.assert_allclose(prior[0, 0], [0, 1 / 3, 1 / 3, 1 / 3], atol=1e-9)
+
+
+def test_segments_learn_alone():
+    n = np.full((1, 2, 3, 1), 1000.0)
+    y = np.zeros_like(n)
+    y[0, 0, 1], y[0, 1, 2] = 100, 100
+    shares = run("weighted_thompson", Shape(1, 2, 3), Tally(n, y, y), np.ones((1, 3), bool))
+    assert shares[0, 0, 1] > 0.999
+    assert shares[0, 1, 2] > 0.999
+
+
+@pytest.mark.parametrize(
+    ("live", "n", "median"),
+    [
+        ([1, 1, 1, 1], [9, 100, 900, 400], 400),
+        ([1, 1, 1, 0], [9, 100, 900, 400], 500),
+        ([0, 1, 1, 1], [9, 0, 900, 400], 400),
+        ([0, 1, 0, 0], [9, 70, 900, 400], 70),
+    ],
+)
+def test_median_bias_correction(live, n, median):
+    live, n = np.array([live], bool), np.array(n, float)
+    y = np.floor(0.1 * n + [0, 2, 5, 1] * (n > 0))
+    got = run("weighted_thompson", Shape(1, 1, 4), tally_of(n, y), live, bias_correction=True)
+    seen = n > 0
+    s = np.where(seen, y * median / np.maximum(n, 1), 0)
+    m = np.where(seen, median, 0)
+    expected = best_beta(1 + s, 1 + m - s, live[0] & (np.arange(4) > 0))
+    np.testing.assert_allclose(got[0, 0], expected, rtol=0, atol=1e-12)
+
+
+def test_exposure_weighted_counts_are_refused():
+    tally = tally_of([10, 10, 3.4], [1, 1, 4])
+    p = policy("weighted_thompson")
+    state = p.init(PolicySpec(), Shape(1, 1, 3))
+    with pytest.raises(UsageError, match=r"arm 2 .*y = 4 .*n = 3\.4 .*Exposure-weighted"):
+        p.update(state, tally)
+    with pytest.raises(UsageError, match="Exposure-weighted"):
+        p.allocate(state, tally, np.ones((1, 3), bool), NOW)
+    rounding = tally_of([10, 10, 3], [1, 1, 3 + 1e-12])
+    assert np.isfinite(p.allocate(state, rounding, np.ones((1, 3), bool), NOW)).all()
+
+
+@pytest.mark.parametrize(("metric", "why"), [("revenue", "is money"), ("conversion", "did you mean 'conversion_rate'")])
+def test_weighted_thompson_refuses_other_metrics(metric, why):
+    assert "revenue" in METRICS
+    with pytest.raises(UsageError, match=why):
+        policy("weighted_thompson").init(PolicySpec(), Shape(1, 1, 2, metric=metric))
+
+
+def test_fixed_follows_the_names_and_renormalises():
+    shape, tally = Shape(1, 1, 4, ("ctl", "x", "y", "z")), Tally.zeros(Shape(1, 1, 4))
+    p = policy("fixed")
+    state = p.init(PolicySpec(name="fixed", shares={"z": 3, "x": 1}), shape)
+    for live, expected in (
+        ([1, 1, 1, 1], [0, 0.25, 0, 0.75]),
+        ([1, 1, 1, 0], [0, 1, 0, 0]),
+        ([1, 0, 1, 0], [0, 0, 1, 0]),
+        ([1, 0, 0, 0], [1, 0, 0, 0]),
+    ):
+        assert p.allocate(state, tally, np.array([live], bool), NOW)[0, 0].tolist() == expected
+    for shares, message in (({"ctl": 1.0}, "the control"), ({"other": 1.0}, "no variant; valid: x, y, z")):
+        with pytest.raises(UsageError, match=message):
+            p.init(PolicySpec(name="fixed", shares=shares), shape)
+    with pytest.raises(UsageError, match="needs the names"):
+        p.init(PolicySpec(name="fixed", shares={"x": 1}), Shape(1, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "weighted_thomson"}, "policy.name is 'weighted_thomson'; did you mean 'weighted_thompson'"),
+        ({"epsilon": 1.2}, r"policy.epsilon is 1.2; expected a number from 0 to 1"),
+        ({"epsilon": math.nan}, "policy.epsilon is nan"),
+        ({"floor": -0.1}, "policy.floor is -0.1"),
+        ({"prior_alpha": 0.0}, "policy.prior_alpha is 0.0; expected"),
+        ({"prior_beta": math.inf}, "policy.prior_beta is inf"),
+        ({"name": "fixed"}, "expects a positive weight"),
+        ({"name": "fixed", "shares": {"b": -1.0}}, r"policy.shares\['b'\] is -1.0"),
+        ({"shares": {"b": 1.0}}, "belongs to the policy 'fixed'"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        PolicySpec(**settings)
+    with pytest.raises(UsageError, match=message):
+        msgspec.convert(settings, PolicySpec)
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(msgspec.ValidationError, match="epsilom"):
+        msgspec.convert({"epsilom": 0.1}, PolicySpec)
+
+
+def test_shapes_and_tallies_are_checked():
+    with pytest.raises(ValueError, match="at least 1"):
+        Shape(1, 0, 2)
+    with pytest.raises(ValueError, match="2 variants"):
+        Shape(1, 1, 3, ("a", "b"))
+    z = np.zeros((1, 1, 2, 1))
+    with pytest.raises(ValueError, match=r"tally\.y is int64"):
+        Tally(z, z.astype(int), z)
+    with pytest.raises(ValueError, match="cannot be added"):
+        _ = Tally(z, z, z) + Tally.zeros(Shape(1, 1, 2), 2)
+    tally = tally_of([1, 2], [0, 1])
+    assert [a.shape for a in tally.sum()] == [(1, 1, 2)] * 3
+    assert (tally + tally).sum().n.tolist() == [[[2, 4]]]
+
+
+# Mixtures and the draw.
+
+
+def test_mixtures_in_order():
+    live = np.array([[True, True, True, False, True]])
+    shares = np.array([[[0.0, 1.0, 0.0, 0.0, 0.0]]])
+    got = final_shares(shares, live, 0.1, 0.3, 0.05)
+    after_epsilon = np.array([0, 0.8, 0.1, 0, 0.1])
+    after_floor = 0.85 * after_epsilon + 0.05 * np.array([0, 1, 1, 0, 1])
+    np.testing.assert_allclose(got[0, 0], 0.9 * after_floor + [0.1, 0, 0, 0, 0], atol=1e-15)
+    assert (got[0, 0, [1, 2, 4]] >= 0.9 * 0.05).all()
+    assert got[0, 0, 0] == 0.1
+    assert got[0, 0, 3] == 0
+
+
+@given(
+    case=cases(),
+    control=st.floats(0, 1),
+    epsilon=st.floats(0, 1),
+    floor=st.floats(0, 0.2),
+)
+def test_final_shares_hold_what_they_say(case, control, epsilon, floor):
+    shape, tally, live, _ = case
+    shares = run("weighted_thompson", shape, tally, live)
+    before = shares.copy()
+    got = final_shares(shares, live, control, epsilon, floor)
+    np.testing.assert_array_equal(shares, before)
+    np.testing.assert_allclose(got.sum(-1), 1, rtol=0, atol=1e-12)
+    some = live[:, 1:].any(1)
+    assert (got[some][..., 0] == control).all()
+    assert (got[~some][..., 0] == 1).all()
+    for r in range(shape.R):
+        arms = got[r][:, 1:]
+        assert (arms[:, ~live[r, 1:]] == 0).all()
+        assert (arms[:, live[r, 1:]] >= (1 - control) * floor * (1 - 1e-12)).all()
+
+
+def test_no_live_arm_serves_the_control():
+    got = final_shares(np.array([[[1.0, 0.0]]]), np.array([[True, False]]), 0.1, 0.2, 0.1)
+    assert got.tolist() == [[[1, 0]]]
+
+
+def test_mixtures_refuse():
+    live, shares = np.ones((1, 4), bool), np.array([[[0, 0.5, 0.25, 0.25]]])
+    np.testing.assert_allclose(final_shares(shares, live, 0, 0, 1 / 3)[0, 0], [0, 1 / 3, 1 / 3, 1 / 3])
+    with pytest.raises(UsageError, match=r"floor is 0\.4; expected at most 0\.3333: 3 live arms"):
+        final_shares(shares, live, 0.1, 0, 0.4)
+    with pytest.raises(UsageError, match=r"control_share is 1\.1"):
+        final_shares(shares, live, 1.1, 0, 0)
+    with pytest.raises(UsageError, match="epsilon is nan"):
+        final_shares(shares, live, 0.1, math.nan, 0)
+    for wrong in ([0.5, 0.5, 0, 0], [0, 1.5, -0.5, 0], [0, math.nan, 0, 0]):
+        with pytest.raises(ValueError, match="sum to 1"):
+            final_shares(np.array([[wrong]], float), live, 0.1, 0, 0)
+
+
+def test_an_edge_belongs_to_the_next_arm():
+    shares = np.array([[[0.25, 0.25, 0.0, 0.5]]])
+    u = np.array([0, 0.25, np.nextafter(0.25, 0), 0.5, np.nextafter(0.5, 0), np.nextafter(1, 0)])
+    row = np.zeros(len(u), int)
+    arm, propensity = choose(shares, row, row, u)
+    assert arm.tolist() == [0, 1, 0, 3, 1, 3]
+    assert propensity.tolist() == [0.25, 0.25, 0.25, 0.5, 0.25, 0.5]
+
+
+@given(st.data())
+def test_rounding_never_yields_a_dead_arm(data):
+    K = data.draw(st.integers(1, 12))
+    w = np.array(data.draw(st.lists(st.sampled_from([0.0, 1e-300, 1e-9, 0.1, 1 / 3, 0.7]), min_size=K, max_size=K)))
+    assume(w.sum() > 0)
+    shares = (w / w.sum())[None, None]
+    edges = np.cumsum(shares)
+    u = np.concatenate([edges, np.nextafter(edges, 0), np.nextafter(edges, 2), [0, np.nextafter(1, 0)]])
+    u = u[(u >= 0) & (u < 1)]
+    row = np.zeros(len(u), int)
+    arm, propensity = choose(shares, row, row, u)
+    assert (propensity > 0).all()
+    np.testing.assert_array_equal(propensity, shares[0, 0, arm])
+
+
+def test_choose_draws_with_the_logged_propensity():
+    """Counts by row and arm against the shares, and the mean of 1 / propensity against the number of live arms."""
+    rng, n = np.random.default_rng(11), 400_000
+    live = np.array([[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 0, 0]], bool)
+    shares = final_shares(spread(rng.random((3, 2, 4)), live), live, 0.1, 0.1, 0.02)
+    rep, segment = rng.integers(0, 3, n), rng.integers(0, 2, n)
+    arm, propensity = choose(shares, rep, segment, rng.random(n))
+    np.testing.assert_array_equal(propensity, shares[rep, segment, arm])
+    k = 4.5  # 24 comparisons: a false alarm in 6,000 runs, and the seed is fixed
+    for r in range(3):
+        for c in range(2):
+            here = (rep == r) & (segment == c)
+            counts = np.bincount(arm[here], minlength=4)
+            p = shares[r, c]
+            assert (np.abs(counts - here.sum() * p) <= k * np.sqrt(here.sum() * p * (1 - p))).all()
+    positive = (shares > 0).sum(-1)[rep, segment]
+    z = (1 / propensity - positive).sum() / math.sqrt(((1 / propensity - positive) ** 2).sum())
+    assert abs(z) < k
+
+
+def test_choose_refuses():
+    row = np.zeros(1, int)
+    for u in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match="draws"):
+            choose(np.array([[[1.0, 0.0]]]), row, row, np.array([u]))
+    for wrong in ([math.nan, 1.0], [-1.0, 2.0], [0.0, 0.0]):
+        with pytest.raises(ValueError, match="shares must be finite"):
+            choose(np.array([[wrong]]), row, row, np.array([0.5]))
+    arm, propensity = choose(np.array([[[1.0, 0.0]]]), row[:0], row[:0], np.zeros(0))
+    assert len(arm) == len(propensity) == 0
+
+
+def test_importing_the_bandit_costs_no_compiler():
+    code = (
+        "import sys, justai_sim.bandit.registry, justai_sim.bandit.choose, justai_sim.stats;"
+        "print([m for m in ('numba', 'pandas', 'simpy', 'matplotlib') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
