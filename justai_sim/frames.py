@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,9 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
     """A log of DataFrames (or Arrow or polars tables) with the plain log's columns.
 
     Times are aware datetimes, ISO texts with an offset or integer microseconds; naive ones need
-    `timezone`. Amounts are in units of money. Rows that cannot be read are counted in `log.rejects`,
-    the first named in `log.notes`. DataError if a column is missing or nothing could be read.
+    `timezone`. Amounts are in units of money, exact below 2^33. Rows that cannot be read are counted in
+    `log.rejects`, and a UserWarning names the first (not a note: reports hold no user-level data).
+    DataError if a column is missing or nothing could be read.
     """
     rows = Rows()
     for table, frame in (("decisions", decisions), ("sends", sends), ("events", events)):
@@ -63,9 +65,12 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
         append_arrow(rows, table, found, table, timezone, option="timezone=", first=0)
     if rows.rejects and not len(rows):
         first = rows.rejects[0]
-        raise DataError(f"nothing could be read; row {first.place}: {first.message}")
-    notes = [f"row {r.place} was refused: {r.message}" for r in rows.rejects[:3]]
-    return build([rows], "frames", notes)
+        raise DataError(f"nothing could be read; {first.place}: {first.message}")
+    if rows.rejects:
+        first = rows.rejects[0]
+        text = f"{len(rows.rejects):,} rows were refused; the first is {first.place}: {first.message}"
+        warnings.warn(text, stacklevel=2)
+    return build([rows], "frames")
 
 
 def _arrow(frame: Any, table: str) -> pa.Table:
@@ -83,8 +88,7 @@ def _arrow(frame: Any, table: str) -> pa.Table:
 
 def _column(series: pd.Series) -> pa.Array:
     try:
-        found = pa.array(series, from_pandas=True)
+        return pa.array(series, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError):
         texts = [None if v is None or v is pd.NA or v != v else str(v) for v in series.tolist()]
         return pa.array(texts, pa.string())
-    return pa.chunked_array(found) if isinstance(found, pa.ChunkedArray) else found

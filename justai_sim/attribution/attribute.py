@@ -297,9 +297,11 @@ class _Pass:
         klass = np.where(~k.reached, 2, np.where(self.anchor == MISSING, 1, 0)).astype(np.int8)
         anchor = np.where(self.anchor == MISSING, k.sent_at, self.anchor)
         scope = self.bound.scope[k.template]
-        order = np.lexsort((k.send, anchor, klass, scope, k.user))
+        # Only the sends of users who converted matter here: they are few, and sorting is what costs.
+        some = np.flatnonzero(_among(k.user, self.user[rows]))
+        order = some[np.lexsort((k.send[some], anchor[some], klass[some], scope[some], k.user[some]))]
         runs = _Runs(k.user[order], scope[order], klass[order])
-        position = np.empty(len(order), np.int64)
+        position = np.full(len(k.key), -1, np.int64)
         position[order] = np.arange(len(order))
         named = self.named[rows]
         own = (named >= 0) & (np.append(k.user, -1)[named] == self.user[rows])
@@ -410,6 +412,18 @@ def _sum_by(index: I8, value: I8, n: int) -> I8:
     out = np.zeros(n, np.int64)
     np.add.at(out, index, value)
     return out
+
+
+def _among(values: I8, wanted: I8) -> B1:
+    """Whether each value is one of `wanted`."""
+    low = int(wanted.min())
+    span = int(wanted.max()) - low + 1
+    if span <= 8 * (len(values) + len(wanted)):  # codes are dense: a table beats sorting
+        flag = np.zeros(span, bool)
+        flag[wanted - low] = True
+        inside = (values >= low) & (values < low + span)
+        return inside & flag[np.where(inside, values - low, 0)]
+    return np.isin(values, wanted)
 
 
 class _Runs:

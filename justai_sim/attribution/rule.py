@@ -83,6 +83,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             low_ok = value > 0 if name in ("lookback_days", "half_life_days") else value >= 0
             if not (math.isfinite(value) and low_ok and value <= 36_500):
                 raise UsageError(f"{name} is {value}; expected a number of days from 0 to 36500")
+        if clock.days(self.half_life_days) < 1 or clock.days(self.lookback_days) < 1:
+            raise UsageError("half_life_days and lookback_days must be at least a microsecond")
         if self.lookback_from == "send" and self.offset_days >= self.lookback_days:
             raise UsageError(
                 f"offset_days {self.offset_days:g} is not below lookback_days {self.lookback_days:g}: "

@@ -58,10 +58,12 @@ def known_sends(sends: Sends, as_of: int, lateness: int, span: int, user_span: i
     sent = np.minimum(sends.sent_at, received)
     rows = np.flatnonzero((received <= as_of) & (received - sent <= lateness))
     key = composite(sends.rep, sends.send, span)[rows]
-    order = np.lexsort((rows, sent[rows], received[rows], key))
-    rows, key = rows[order], key[order]
+    order = np.argsort(key, kind="stable")
     first = np.ones(len(rows), bool)
-    first[1:] = key[1:] != key[:-1]
+    first[1:] = key[order][1:] != key[order][:-1]
+    if not first.all():  # several rows of one send: the first heard of leads
+        order = np.lexsort((rows, sent[rows], received[rows], key))
+    rows, key = rows[order], key[order]
     group = np.cumsum(first) - 1
     status_at = np.where(sends.status_known_at == MISSING, received, sends.status_known_at)[rows]
     status = sends.status[rows]

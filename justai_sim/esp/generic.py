@@ -147,7 +147,7 @@ def _csv_batches(table: str, lines: _Lines, place: str, timezone: str | None) ->
 
     def flush() -> int:
         columns = dict(zip(names, map(list, zip(*(g[1] for g in good), strict=True)), strict=False))
-        where = Where(lambda i: f"{place}:{good[i][0]}", lambda i: "".join(good[i][2]).rstrip("\r\n"), timezone)
+        where = Where(lambda i: f"{place}:{good[i][0]}", lambda i: _text("".join(good[i][2]).rstrip("\r\n")), timezone)
         n = append(rows, table, columns, len(good), where) if good else 0
         good.clear()
         return n

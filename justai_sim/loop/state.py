@@ -9,7 +9,7 @@ import numpy as np
 
 from justai_sim.attribution import Attribution
 from justai_sim.clock import MISSING
-from justai_sim.tables import B1, F8, I1, I8, NONE, Array, Credits, Events, Sends, Table
+from justai_sim.tables import B1, I1, I8, NONE, Array, Credits, Events, Sends, Table
 
 T = TypeVar("T", bound=Table)
 
@@ -36,7 +36,7 @@ class Rows(Generic[T]):
 def grown(a: Array, n: int, new: Array) -> Array:
     """`a` with `new` written at `n`; capacity doubles, so that appending is cheap on average."""
     if n + len(new) > len(a):
-        b = np.zeros(max(2 * len(a), n + len(new), 1024), a.dtype)
+        b = np.empty(max(2 * len(a), n + len(new), 1024), a.dtype)
         b[:n] = a[:n]
         a = b
     a[n : n + len(new)] = new
@@ -104,8 +104,8 @@ class State:
         self.send_user: I8 = np.zeros(0, np.int64)
         self.event_user: I8 = np.zeros(0, np.int64)
 
-    def add(self, sends: Sends, events: Events) -> I8:
-        """Store new rows; returns the accounts that must be attributed again."""
+    def add(self, sends: Sends, events: Events) -> B1:
+        """Store new rows; flags the accounts that must be attributed again."""
         su = sends.rep.astype(np.int64) * self.users + sends.user
         known = events.user >= 0
         eu = np.where(known, events.rep.astype(np.int64) * self.users + events.user, self.reps * self.users)
@@ -126,7 +126,10 @@ class State:
         self.reason = grown(self.reason, self.events.n, np.zeros(len(events), np.int8))
         self.sends.append(sends)
         self.events.append(events)
-        return np.unique(self.account[np.concatenate([su, eu])])
+        flag = np.zeros(len(self.account), bool)
+        flag[self.account[su]] = True
+        flag[self.account[eu]] = True
+        return flag
 
     def _link(self, su: I8, key: I8, first_owner: I8) -> None:
         """Join users that share a send id, or whose event waited for a send that came now."""
@@ -144,10 +147,8 @@ class State:
             self.linked = True
             self.account[self.account == b] = a
 
-    def rows_of(self, accounts: I8) -> tuple[I8, I8]:
-        """Send and event rows of the accounts."""
-        flag = np.zeros(len(self.account), bool)
-        flag[accounts] = True
+    def rows_of(self, flag: B1) -> tuple[I8, I8]:
+        """Send and event rows of the flagged accounts."""
         if self.linked:
             flag = flag[self.account]
         return (
@@ -170,12 +171,12 @@ class State:
         self.credits = Credits.concat([keep, new])
 
 
-def metric_of(earned: Earned, metric: str, n: int) -> tuple[F8, I8]:
-    """Per send row: the metric's value as a float in natural units, and when its window closes."""
+def metric_of(earned: Earned, metric: str, n: int) -> tuple[I8, I8, float]:
+    """Per send row: the metric as an integer, when its window closes, and the unit of the integer."""
     e: Any = earned
     if metric == "conversion_rate":
-        return e.numerator[:n] / 1e9, e.close_at[:n]
+        return e.numerator[:n], e.close_at[:n], 1e-9
     if metric == "revenue_per_send":
-        return e.revenue[:n] / 1e6, e.close_at[:n]
+        return e.revenue[:n], e.close_at[:n], 1e-6
     column = {"open_rate": "opens", "click_rate": "clicks", "unsubscribe_rate": "unsubscribes"}[metric]
-    return getattr(e, column)[:n].astype(np.float64), e.engagement_close_at[:n]
+    return getattr(e, column)[:n], e.engagement_close_at[:n], 1.0

@@ -82,26 +82,19 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
 
 def tally(machine: Machine, state: State, now: int, cohorts: int) -> tuple[Tally, ...]:
     """Sums over the sends known, by template, replication, arm and decision cohort; shape (R, 1, K, H)."""
+    from justai_sim.loop import kernel
+
     program, layout = machine.program, machine.layout
-    sends, n = state.sends.table, state.sends.n
-    arm = layout.arm[sends.template, sends.variant]
-    value, close = metric_of(state.earned, program.key_metric, n)
-    use = state.earned.counted[:n] & ~state.earned.ghost[:n] & (arm >= 0)
-    if program.feedback == "mature":
-        allowance = round(program.rule.mature_allowance_hours * clock.HOUR)
-        use &= close <= now - allowance
-    decided = np.where(sends.decided_at == MISSING, sends.sent_at, sends.decided_at)
-    h = np.clip((decided - state.start) // program.refresh, 0, max(cohorts - 1, 0))
-    shape = (len(layout.live), state.reps, layout.arms, max(cohorts, 1))
-    cell = np.ravel_multi_index((sends.template[use], sends.rep[use], arm[use], h[use]), shape)
-    size = int(np.prod(shape))
-
-    def total(weights: F8 | None) -> F8:
-        return np.bincount(cell, weights, size).reshape(shape).astype(np.float64)[:, :, None]
-
-    v = value[use]
-    trials, y, y2 = total(None), total(v), total(v * v)
-    return tuple(Tally(n=trials[t], y=y[t], y2=y2[t]) for t in range(shape[0]))
+    sends, n, earned = state.sends.table, state.sends.n, state.earned
+    value, close, scale = metric_of(earned, program.key_metric, n)
+    allowance = round(program.rule.mature_allowance_hours * clock.HOUR)
+    limit = now - allowance if program.feedback == "mature" else np.iinfo(np.int64).max
+    trials, y, y2 = kernel.tally(
+        sends.template, sends.variant, sends.rep, sends.decided_at, sends.sent_at, earned.counted[:n],
+        earned.ghost[:n], close, value, scale, layout.arm, limit, state.start, program.refresh, cohorts,
+        state.reps, layout.arms, MISSING,
+    )  # fmt: skip
+    return tuple(Tally(n=trials[t][:, None], y=y[t][:, None], y2=y2[t][:, None]) for t in range(len(trials)))
 
 
 def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: int) -> F8:
