@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, UsageError, nearest
-from justai_sim.esp.coding import COLUMNS, build
+from justai_sim.esp.coding import COLUMNS, ROWS, build
 from justai_sim.esp.generic import append_arrow
 from justai_sim.esp.plain import check_columns
 from justai_sim.esp.rows import Rows
@@ -27,7 +27,8 @@ def to_frame(log: Log, table: str) -> pd.DataFrame:
     if table not in COLUMNS:
         raise UsageError(f"table {table!r} is not known; {nearest(table, COLUMNS)}")
     found = getattr(log, table)
-    columns = {name: _series(log, getattr(found, c.name), c) for name, c in COLUMNS[table].items()}
+    schema = {name: COLUMNS[table][name] for name in ROWS[table]._fields}
+    columns = {name: _series(log, getattr(found, c.name), c) for name, c in schema.items()}
     if found.rep.any():
         columns = {"rep": pd.Series(found.rep)} | columns
     return pd.DataFrame(columns)

@@ -15,9 +15,11 @@ class Truth(Table):
     event: I8
     rep: I4
     cause: I8
+    occurred_at: I8
 
     SCHEMA: ClassVar[tuple[Column, ...]] = (
         Column("event", "int64", "id", "event code", None, "event_id", "event"),
         Column("rep", "int32", "number", "replication", None),
         Column("cause", "int64", "id", "send that caused it; missing: organic", NONE, "cause_send_id", "send"),
+        Column("occurred_at", "int64", "time", "when it happened", None),
     )

@@ -81,12 +81,14 @@ class Outcomes(Table):
 
 @dataclass(frozen=True)
 class Attribution:
-    """Result of `attribute`. `reason[i]` is the index in REASONS of event row i."""
+    """Result of `attribute`. `reason[i]` is the index in REASONS of event row i, `value[i]` its amount in
+    the declared currency (micro-units; 0 where there is none or it does not count)."""
 
     rule: Rule
     as_of: int
     credits: Credits
     reason: I1
+    value: I8
     outcomes: Outcomes
 
     def mature(self) -> B1:
@@ -343,7 +345,7 @@ class _Pass:
         k = self.known
         table = Credits(event_row=event, send_row=k.row[send], weight=weight)
         outcomes = self.outcomes(event, send, weight)
-        return Attribution(self.rule, self.as_of, table, self.reason, outcomes)
+        return Attribution(self.rule, self.as_of, table, self.reason, self.value, outcomes)
 
     def outcomes(self, event: I8, send: I8, weight: I8) -> Outcomes:
         k, kind, n = self.known, self.events.kind[event], len(self.known.key)

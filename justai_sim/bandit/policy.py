@@ -16,7 +16,7 @@ State = Any
 """A NamedTuple of arrays with leading axis R; each policy has its own type."""
 
 RATES = ("open_rate", "click_rate", "conversion_rate", "unsubscribe_rate")
-METRICS = (*RATES, "revenue")
+METRICS = (*RATES, "revenue_per_send")
 """The key metrics a template can have; the first four are shares of sends, 0/1 for each send."""
 LOWER_IS_BETTER = frozenset({"unsubscribe_rate"})
 

@@ -103,9 +103,7 @@ def plain_files(path: Path) -> dict[str, list[Path]]:
     out: dict[str, list[Path]] = {}
     for p in sorted(path.iterdir()) if path.is_dir() else []:
         if p.is_dir() and p.name in ROWS:
-            files = [f for f in sorted(p.iterdir()) if _ENDING.search(f.name)]
-            if files:
-                out.setdefault(p.name, []).extend(files)
+            out.setdefault(p.name, []).extend(f for f in sorted(p.iterdir()) if _ENDING.search(f.name))
         else:
             table, ending = _FILE.match(p.name), _ENDING.search(p.name)
             if table and ending and p.is_file():
@@ -143,22 +141,27 @@ def _csv_batches(table: str, lines: _Lines, place: str, timezone: str | None) ->
         twice = next(n for n in names if names.count(n) > 1)
         raise DataError(f"{place}: column {twice!r} is there twice")
     check_columns(table, names, place, rows)
-    good: list[tuple[int, list[str], list[str]]] = []
+    # Three lists, not one of tuples: fewer objects for the garbage collector to walk.
+    numbers, fields, texts = list[int](), list[list[str]](), list[str]()
 
     def flush() -> int:
-        columns = dict(zip(names, map(list, zip(*(g[1] for g in good), strict=True)), strict=False))
-        where = Where(lambda i: f"{place}:{good[i][0]}", lambda i: _text("".join(good[i][2]).rstrip("\r\n")), timezone)
-        n = append(rows, table, columns, len(good), where) if good else 0
-        good.clear()
+        columns = dict(zip(names, map(list, zip(*fields, strict=True)), strict=False))
+        where = Where(lambda i: f"{place}:{numbers[i]}", lambda i: _text(texts[i].rstrip("\r\n")), timezone)
+        n = append(rows, table, columns, len(fields), where) if fields else 0
+        for kept in (numbers, fields, texts):
+            kept.clear()
         return n
 
-    for number, fields, raw in _records(lines, delimiter, len(names)):
-        if isinstance(fields, str):
-            rows.reject(f"{place}:{number}", "field_count", fields, _text("".join(raw).rstrip("\r\n")))
+    for number, found, text in _records(lines, delimiter, len(names)):
+        if isinstance(found, str):
+            rows.reject(f"{place}:{number}", "field_count", found, _text(text.rstrip("\r\n")))
             continue
-        good.append((number, fields, raw))
-        if len(good) == BATCH:
-            yield rows, flush()
+        numbers.append(number)
+        fields.append(found)
+        texts.append(text)
+        if len(fields) == BATCH:
+            n = flush()
+            yield _sorted(rows), n
             rows = Rows()
     n = flush()
     lines.report(rows)
@@ -171,8 +174,8 @@ def _sorted(rows: Rows) -> Rows:
     return rows
 
 
-def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str] | str, list[str]]]:
-    """(first line, fields or what is wrong, raw lines) of each CSV record; blank lines are passed over.
+def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str] | str, str]]:
+    """(first line, fields or what is wrong, raw text) of each CSV record; blank lines are passed over.
 
     A stray quote swallows the lines after it: such a record loses its first line only, the rest is
     read again.
@@ -191,14 +194,14 @@ def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[tuple[int, l
         else:
             wrong = f"found {len(fields)} fields, expected {width}"
             if len(fields) == width:
-                yield number, fields, raw
+                yield number, fields, raw[0] if len(raw) == 1 else "".join(raw)
                 continue
             if len(fields) <= 1 and not "".join(fields).strip():
                 continue
         if len(raw) > 1:
             lines.push_back(raw[1:])
             wrong = "found a quote that is never closed in its record, expected a closing quote"
-        yield number, wrong, raw[:1]
+        yield number, wrong, raw[0]
 
 
 def _ndjson(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:

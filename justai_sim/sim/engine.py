@@ -16,7 +16,7 @@ from justai_sim.errors import UsageError
 from justai_sim.esp.base import Adapter, adapter
 from justai_sim.loop.program import Program
 from justai_sim.loop.state import State
-from justai_sim.loop.step import Batch, Machine, Tick, step
+from justai_sim.loop.step import Machine, Tick, step
 from justai_sim.scenario import Scenario, Step
 from justai_sim.sim.inbox import Inbox
 from justai_sim.sim.wire import Wire
@@ -239,6 +239,3 @@ def simulate_block(
 ) -> Block:  # fmt: skip
     """Run the worlds `reps` of a scenario; any split into blocks gives the same worlds."""
     return Engine(scenario, reps, wire, keep_journal).run(on_tick)
-
-
-

@@ -78,5 +78,3 @@ class Wire:
             send=self._interned("send", [told.send], [r.send_id for r in rows]),
             order=[NONE] * len(rows),
         )  # fmt: skip
-
-

@@ -149,12 +149,12 @@ class Responder:
             for i in [np.flatnonzero(which)]
         ]  # fmt: skip
         i = np.flatnonzero(bought)
-        delay = self.conversion_delay(
-            place[i], arm[i], self.u("conversion delay", rep[i], user[i], place[i])
-        )
+        delay = self.conversion_delay(place[i], arm[i], self.u("conversion delay", rep[i], user[i], place[i]))
         code = event_code(user[i], place[i], CONVERSION)
-        parts.append(self.purchases(rep[i], user[i], code, t[i] + delay))
-        return Events.concat(parts), Truth(event=code, rep=rep[i], cause=sends.send[i]), stop
+        bought_rows = self.purchases(rep[i], user[i], code, t[i] + delay)
+        parts.append(bought_rows)
+        truth = Truth(event=code, rep=rep[i], cause=sends.send[i], occurred_at=bought_rows.occurred_at)
+        return Events.concat(parts), truth, stop
 
     def conversion_delay(self, template: I8, arm: I8, u: F8) -> I8:
         out = np.zeros(len(u), np.int64)
@@ -180,4 +180,6 @@ class Responder:
 
 
 def organic_truth(events: Events) -> Truth:
-    return Truth(event=events.event, rep=events.rep, cause=np.full(len(events), NONE, np.int64))
+    return Truth(
+        event=events.event, rep=events.rep, cause=np.full(len(events), NONE, np.int64), occurred_at=events.occurred_at
+    )
