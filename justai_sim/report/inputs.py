@@ -2,64 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from justai_sim.replays import ReplayData
+from justai_sim.sweeps.data import SweepData
 
-import pandas as pd
-
-from justai_sim.attribution import Rule
-from justai_sim.scenario import Point, Scenario
-
-
-@dataclass(frozen=True)
-class SweepData:
-    """A finished sweep.
-
-    metrics: one row a point, replication, template, variant, metric: `point` (name), one column per axis
-    (label), `rep, template_id, variant_id, metric, value`. Metrics: sends, mature_sends, opens, clicks,
-    conversions (numerator of the rate), conversion_count, unsubscribes, revenue (units), conversion_rate,
-    true_rate (causal conversions per delivered send that the variant was given), caused (conversions that
-    the variant's sends caused in the run, credited or not), credited_own (credited to the send that caused
-    it), credited_borrowed (caused by another send), credited_organic, share_at_end (what the policy gives
-    the variant at the end).
-    race: `point`, axes, `rep, day` (days since start), `right_leader` (share of templates whose leading
-    variant is the best), `shipped_wrong`, `shipped_right` (share of templates for which the product's
-    shipping rule has already fired for a wrong / the best variant), `lost_per_10k` (true conversions lost so
-    far per 10,000 sends against always sending the best).
-    age: of the reference point: `group` (replication), `variant_id, age_day` (-7..29, the day [a, a+1) since
-    the send), `conversions` (of the user, whatever caused them), `exposure` (send-days observed).
-    windows: of the reference point: `group, offset_day, lookback_day, variant_id, conversions` (credited in
-    that window), `sends` (those whose window is closed at the end).
-    """
-
-    scenario: Scenario
-    points: list[Point]
-    reference: str
-    metrics: pd.DataFrame
-    race: pd.DataFrame
-    age: pd.DataFrame
-    windows: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class ReplayData:
-    """A log replayed under one rule.
-
-    metrics: the frame of metrics.csv. reasons: `kind, reason, events`. shares: `day, template_id,
-    variant_id, share` (what the policy would have set on that day), `sends, rate` (key metric as the page
-    would have shown it then). age, windows: as in SweepData, groups being 100 random groups of users.
-    """
-
-    title: str
-    source: str
-    as_of: int
-    rule: Rule
-    key_metric: str
-    control: str
-    notes: list[str]
-    metrics: pd.DataFrame
-    reasons: pd.DataFrame
-    shares: pd.DataFrame
-    age: pd.DataFrame
-    windows: pd.DataFrame
-    simulated: bool = False
-    settings: dict[str, str] = field(default_factory=dict)
+__all__ = ["ReplayData", "SweepData"]

@@ -1,0 +1,313 @@
+"""The public functions: DataFrames in and out, one call a question."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import pandas as pd
+
+from justai_sim import clock, frames, replays
+from justai_sim import log as logs
+from justai_sim import scenario as scenarios
+from justai_sim.attribution import Attribution, Bound, Rule, bind, with_settings
+from justai_sim.attribution import attribute as attribute_tables
+from justai_sim.bandit.policy import PolicySpec
+from justai_sim.errors import UsageError
+from justai_sim.estimate.metrics import metrics_table
+from justai_sim.replays import Replay
+from justai_sim.report.age import plot_age
+from justai_sim.report.race import plot_race
+from justai_sim.report.shares import plot_shares
+from justai_sim.report.window_map import plot_window_map
+from justai_sim.scenario import Scenario
+from justai_sim.sweeps.data import SweepData
+from justai_sim.tables import PARTS, REASONS, Log
+
+Instant: TypeAlias = "str | int | pd.Timestamp"
+"""A time: ISO-8601 with an offset, microseconds since the epoch, or an aware Timestamp."""
+
+__all__ = [
+    "Attributed",
+    "Replay",
+    "Rule",
+    "Run",
+    "Sweep",
+    "attribute",
+    "load",
+    "metrics",
+    "outcomes",
+    "plot_age",
+    "plot_race",
+    "plot_shares",
+    "plot_window_map",
+    "read_log",
+    "replay",
+    "report",
+    "simulate",
+    "sweep",
+]
+
+
+def instant(t: Instant | None) -> int | None:
+    """Microseconds since the epoch, or None."""
+    if t is None or isinstance(t, int):
+        return t
+    if isinstance(t, pd.Timestamp):
+        if t.tzinfo is None:
+            raise UsageError(f"time {t} has no time zone; use e.g. pd.Timestamp({str(t)!r}, tz='UTC')")
+        return int(t.as_unit("us").value)
+    return clock.parse(t)
+
+
+def load(src: str | Path, esp: str, out: str | Path, **options: Any) -> logs.Summary:
+    """Load an export of `esp` once into a log folder; see `justai_sim.log.load` for the options."""
+    return logs.load(src, esp, out, **options)
+
+
+def read_log(path: str | Path, esp: str | None = None, timezone: str | None = None) -> Log:
+    """A loaded log, a plain log folder, or with `esp` an export directly."""
+    return logs.read_log(path, esp, timezone)
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """Result of `attribute`, as frames."""
+
+    log: Log
+    bound: Bound
+    result: Attribution
+
+    @cached_property
+    def credits(self) -> pd.DataFrame:
+        """`event_id, send_id, weight`."""
+        c = self.result.credits
+        return pd.DataFrame(
+            {
+                "event_id": self.log.text("event", self.log.events.event[c.event_row]),
+                "send_id": self.log.text("send", self.log.sends.send[c.send_row]),
+                "weight": c.weight / PARTS,
+            }
+        )
+
+    @cached_property
+    def reasons(self) -> pd.DataFrame:
+        """`event_id, reason`, one row an event row."""
+        return pd.DataFrame(
+            {
+                "event_id": self.log.text("event", self.log.events.event),
+                "reason": [REASONS[r] for r in self.result.reason.tolist()],
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        return self.reasons["reason"].value_counts().rename("events").to_frame().to_html()
+
+
+def attribute(
+    rule: Rule,
+    sends: Any,
+    events: Any,
+    *,
+    goals: Mapping[str, Collection[str]] | Collection[str] | None = None,
+    as_of: Instant | None = None,
+    timezone: str | None = None,
+) -> Attributed:
+    """Credit the events of two frames with the plain log's columns (see the README) to their sends.
+
+    `goals`: names of the conversion events, for all templates or per template; None: every name counts.
+    """
+    log = frames.from_frames(sends, events, timezone=timezone)
+    bound = bind(
+        rule, templates=log.names("template"), names=log.names("name"), currencies=log.names("currency"), goals=goals
+    )
+    return Attributed(log, bound, attribute_tables(bound, log.sends, log.events, instant(as_of)))
+
+
+def outcomes(attributed: Attributed) -> pd.DataFrame:
+    """One row a send: what it earned and when that is settled."""
+    log, got = attributed.log, attributed.result
+    o = got.outcomes
+    row = o.send_row
+    return pd.DataFrame(
+        {
+            "send_id": log.text("send", log.sends.send[row]),
+            "user_id": log.text("user", log.sends.user[row]),
+            "template_id": log.text("template", log.sends.template[row]),
+            "variant_id": log.text("variant", log.sends.variant[row]),
+            "sent_at": pd.to_datetime(log.sends.sent_at[row], unit="us", utc=True),
+            "reached": o.reached,
+            "opened": o.opens,
+            "clicked": o.clicks,
+            "unsubscribed": o.unsubscribes,
+            "conversions": o.weight / PARTS,
+            "converted": o.numerator / PARTS,
+            "revenue": o.revenue / 1e6,
+            "mature": got.mature(),
+            "final": got.final(),
+        }
+    )
+
+
+def metrics(attributed: Attributed) -> pd.DataFrame:
+    """The results table: a row a template and variant, and `ALL (distinct)`."""
+    return pd.DataFrame(metrics_table(attributed.log, attributed.bound, attributed.result))
+
+
+def replay(
+    log: Log | str | Path,
+    *,
+    rule: Rule | None = None,
+    goals: Sequence[str] = (),
+    control: str | None = None,
+    template: str | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    as_of: Instant | None = None,
+    policy: PolicySpec | str | None = None,
+    **settings: Any,
+) -> Replay:
+    """A log through attribution, metrics and policy; further settings are options of the rule.
+
+    `js.replay(log, goals=["purchase"], lookback_days=7, offset_days=0).metrics`
+    """
+    if not isinstance(log, Log):
+        log = read_log(log)
+    chosen = with_settings(rule or Rule(), settings)
+    spec = PolicySpec(name=policy) if isinstance(policy, str) else policy
+    return replays.replay(
+        log, rule=chosen, goals=goals, control=control, template=template, since=instant(since), until=instant(until),
+        as_of=instant(as_of), policy=spec, currency_given="currency" in settings or rule is not None,
+    )  # fmt: skip
+
+
+def _scenario(source: Scenario | str | Path) -> Scenario:
+    return source if isinstance(source, Scenario) else scenarios.read(source)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A simulated world: what production saw, and the truth behind it."""
+
+    scenario: Scenario
+    log: Log
+    truth: pd.DataFrame
+    """`event_id, cause_send_id` ('' = organic), `occurred_at`: one row a conversion that happened."""
+
+    @cached_property
+    def sends(self) -> pd.DataFrame:
+        return frames.to_frame(self.log, "sends")
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        return frames.to_frame(self.log, "events")
+
+    def replay(self, **options: Any) -> Replay:
+        """The world's log replayed under the scenario's program, or with other options of `replay`."""
+        program = self.scenario.program
+        given: dict[str, Any] = {"rule": program.rule, "goals": program.goals, "policy": program.policy}
+        given |= options
+        return replay(self.log, **given)
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<p>SIMULATED {self.scenario.name}, seed {self.scenario.seed}: {len(self.log.sends):,} sends, "
+            f"{len(self.log.events):,} events, {len(self.truth):,} conversions</p>"
+        )
+
+
+def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int = 0, wire: bool = False) -> Run:
+    """One world of a scenario (a file, the name of a packaged one, or a Scenario)."""
+    from justai_sim.sim.engine import simulate_block
+
+    scenario = _scenario(source)
+    if seed is not None:
+        scenario = msgspec.structs.replace(scenario, seed=seed)
+    block = simulate_block(scenario, range(rep, rep + 1), wire=wire)
+    log = block.log(rep)
+    truth = pd.DataFrame(
+        {
+            "event_id": log.text("event", block.truth.event),
+            "cause_send_id": log.text("send", block.truth.cause),
+            "occurred_at": pd.to_datetime(block.truth.occurred_at, unit="us", utc=True),
+        }
+    )
+    return Run(scenario, log, truth)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A finished sweep as frames; see `SweepData` for their columns."""
+
+    data: SweepData
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        return self.data.metrics
+
+    @property
+    def race(self) -> pd.DataFrame:
+        return self.data.race
+
+    @property
+    def age(self) -> pd.DataFrame:
+        return self.data.age
+
+    @property
+    def windows(self) -> pd.DataFrame:
+        return self.data.windows
+
+    def summary(self) -> pd.DataFrame:
+        """Per point at the end: how often the right variant leads, what was shipped wrong, what was lost."""
+        last = self.race[self.race["day"] == self.race["day"].max()]
+        columns = ["right_leader", "shipped_wrong", "shipped_right", "lost_per_10k"]
+        return last.groupby("point", sort=False)[columns].mean()
+
+    def _repr_html_(self) -> str:
+        return f"<p>SIMULATED {self.data.scenario.name}</p>" + self.summary().to_html(float_format="%.3g")
+
+
+def sweep(
+    source: Scenario | str | Path,
+    out: str | Path | None = None,
+    *,
+    replications: int | None = None,
+    workers: int | None = None,
+    resume: bool = False,
+) -> Sweep:
+    """Run every point of a scenario's `[sweep]` over the same worlds. Parts and tables are kept in `out`."""
+    import tempfile
+
+    scenario = _scenario(source)
+    if replications is not None:
+        scenario = msgspec.structs.replace(scenario, replications=replications)
+    if out is not None:
+        return Sweep(run_sweep(scenario, Path(out), workers=workers, resume=resume))
+    with tempfile.TemporaryDirectory() as folder:
+        return Sweep(run_sweep(scenario, Path(folder), workers=workers))
+
+
+def run_sweep(scenario: Scenario, out: Path, **options: Any) -> SweepData:
+    """Simulate, collect, write the tables; options as in `justai_sim.sweeps.run.sweep`."""
+    from justai_sim.sweeps.collect import collect, write_tables
+    from justai_sim.sweeps.run import sweep as run
+
+    all_points, parts = run(scenario, out, **options)
+    data = collect(scenario, all_points, parts)
+    write_tables(data, out)
+    return data
+
+
+def report(result: Sweep | Replay, out: str | Path, title: str = "") -> Path:
+    """Write the report folder of a sweep or a replay; returns the page."""
+    from justai_sim.report.replay_page import write_replay_report
+    from justai_sim.report.sweep_page import write_sweep_report
+
+    if isinstance(result, Sweep):
+        return write_sweep_report(result.data, Path(out))
+    replays.write_tables(result, Path(out))
+    return write_replay_report(result.data(title or result.log.source or "log"), Path(out))

@@ -1,0 +1,205 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from justai_sim.version import __version__
+
+app = App(
+    name="justai-sim",
+    help="What attribution windows and bandit policies do to message experiments: simulated, and on your own log.",
+    version=__version__,
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+)
+
+Out = Annotated[Path | None, Parameter(help="Folder for the report and its tables.")]
+Json = Annotated[bool, Parameter(help="Print one JSON object with a schema_version instead of a table.", negative="")]
+Workers = Annotated[int | None, Parameter(help="Processes; default: one a core. The numbers do not depend on it.")]
+Resume = Annotated[bool, Parameter(help="Keep the finished parts of the same scenario.", negative="")]
+Timezone = Annotated[str | None, Parameter(help="Zone of times written without an offset, e.g. Europe/Berlin.")]
+Rejects = Annotated[Path | None, Parameter(help="Folder for the rows that could not be read, with place and reason.")]
+Raw = Annotated[bool, Parameter(help="Do not mask e-mail addresses in the rejects.", negative="")]
+
+
+@app.command
+def demo(*, out: Path = Path("reports/welcome"), workers: Workers = None, replications: int | None = None) -> None:
+    """Simulate the packaged welcome flow, compare four windows and two policies, write the report.
+
+    Example: justai-sim demo
+    """
+    from justai_sim.cli import simulated
+
+    simulated.demo(out, workers, replications)
+
+
+@app.command
+def run(
+    scenario: str, /, *, out: Out = None, seed: int | None = None, replications: int | None = None,
+    wire: bool = False, workers: Workers = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Simulate a scenario as it is given: attribute, let the policy learn, report.
+
+    With --wire every event goes through its provider's payload and back; one world, unless
+    --replications says otherwise. With --out, `OUT/log` is the first world as a plain log.
+
+    Example: justai-sim run welcome --replications 20 --out reports/run
+
+    Parameters
+    ----------
+    scenario
+        A TOML file, or the name of a packaged scenario.
+    seed
+        Replaces the scenario's seed: other worlds.
+    replications
+        Number of worlds.
+    wire
+        Through the provider's payloads.
+    """
+    from justai_sim.cli import simulated
+
+    simulated.run(scenario, out, seed, replications, wire, workers, json)
+
+
+@app.command
+def sweep(
+    scenario: str, /, *, out: Out = None, workers: Workers = None, resume: Resume = False,
+    replications: int | None = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Run every point of the scenario's [sweep] table over the same worlds; long tables and a report.
+
+    A killed sweep goes on with --resume without redoing what is finished.
+
+    Example: justai-sim sweep scenarios/welcome.toml --out reports/welcome --resume
+    """
+    from justai_sim.cli import simulated
+
+    simulated.sweep(scenario, out, workers, resume, replications, json)
+
+
+@app.command
+def load(
+    src: Path, /, *, esp: str, out: Path, timezone: Timezone = None, rejects: Rejects = None, raw: Raw = False,
+    keep_emails: Annotated[bool, Parameter(negative="")] = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Load an export once into a log: Parquet, partitioned by user, without personal columns.
+
+    Example: justai-sim load export/ --esp braze --out log/
+
+    Parameters
+    ----------
+    src
+        File or folder of the export.
+    esp
+        braze, segment, or generic (a folder with sends.* and events.*).
+    out
+        Folder of the log.
+    keep_emails
+        Keep ids that are e-mail addresses as they are; by default they become hashes.
+    """
+    from justai_sim.cli import logs
+
+    logs.load(src, esp, out, timezone, rejects, raw, keep_emails, json)
+
+
+@app.command
+def replay(
+    log: Path, /, *, esp: str | None = None, goal: list[str] | None = None, control: str | None = None,
+    template: str | None = None, since: str | None = None, until: str | None = None,
+    lookback_days: float | None = None, offset_days: float | None = None, as_of: str | None = None,
+    settings: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    policy: str = "weighted_thompson", metric: str = "conversion_rate", timezone: Timezone = None, out: Out = None,
+    rejects: Rejects = None, raw: Raw = False, json: Json = False,
+) -> None:  # fmt: skip
+    """A log through attribution, metrics and policy: what another window would have said.
+
+    Example: justai-sim replay log/ --goal purchase --lookback-days 7 --offset-days 0 --out reports/mine
+
+    Parameters
+    ----------
+    log
+        A loaded log, a plain log folder, or with --esp an export.
+    esp
+        Read an export of this provider directly.
+    goal
+        Name of a conversion event that counts; may be repeated. Needed when the log has several.
+    control
+        The control variant; default: the one named control.
+    template
+        Show only this template. All sends compete for credit whatever is shown.
+    since
+        Show only sends from this time on.
+    until
+        Show only sends before this time.
+    lookback_days
+        Counts until this day.
+    offset_days
+        Ignored first days.
+    as_of
+        What was known at this time; default: the last receipt.
+    settings
+        An option of the rule, key=value, e.g. --set credit=linear --set "bounds=[]"; may be repeated.
+    policy
+        weighted_thompson or uniform: whose shares are shown day by day.
+    metric
+        The key metric that the policy learns from.
+    """
+    from justai_sim.cli import logs
+
+    logs.replay(
+        log, esp=esp, goals=goal or [], control=control, template=template, since=since, until=until,
+        lookback_days=lookback_days, offset_days=offset_days, as_of=as_of, settings=settings or [], policy=policy,
+        metric=metric, timezone=timezone, out=out, rejects=rejects, raw=raw, json=json,
+    )  # fmt: skip
+
+
+@app.command
+def serve(*, host: str = "127.0.0.1", port: int = 8000, data: Path = Path("data")) -> None:
+    """A replay service on an embedded store: webhooks in, choices out, results under /.
+
+    Example: justai-sim serve --port 8000 --data data/
+    """
+    from justai_sim.errors import UsageError
+
+    try:
+        from justai_sim.service.run import serve as start
+    except ModuleNotFoundError as e:
+        raise UsageError(f"serve needs {e.name}; install it with: pip install 'justai-sim[serve]'") from None
+    start(host, port, data)
+
+
+@app.command
+def report(folder: Path, /) -> None:
+    """Write a sweep's page and figures again from its tables.
+
+    Example: justai-sim report reports/welcome
+    """
+    from justai_sim.cli import simulated
+
+    simulated.report(folder)
+
+
+@app.command
+def check(scenario: str, /, *, json: Json = False) -> None:
+    """Validate a scenario; print its size, what its traffic can see, and what it costs to run.
+
+    Example: justai-sim check welcome
+    """
+    from justai_sim.cli import describe
+
+    describe.check(scenario, json)
+
+
+@app.command
+def schema(*, json: Json = False) -> None:
+    """The scenario's fields with their defaults, the columns of the tables, the policies, the rule's options.
+
+    Example: justai-sim schema
+    """
+    from justai_sim.cli import describe
+
+    describe.schema(json)

@@ -1,0 +1,119 @@
+"""check and schema: what a scenario means and costs, and what can be written."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from justai_sim import stats
+from justai_sim.attribution import Rule
+from justai_sim.bandit.policy import PolicySpec
+from justai_sim.bandit.registry import POLICIES
+from justai_sim.cli.output import emit_json, number
+from justai_sim.loop.program import Program
+from justai_sim.scenario import Scenario, Step, points, read
+from justai_sim.sweeps.parts import blocks, expected_sends
+from justai_sim.tables import TABLES
+from justai_sim.world import laws
+from justai_sim.world.spec import Delay, Value, Variant, World
+
+SECONDS_PER_SEND = 3e-6
+"""One send through choice, response, attribution and learning on one core of a laptop, roughly."""
+BYTES_PER_SEND = 500
+
+
+def check(source: str, json: bool) -> None:
+    scenario = read(source)
+    found = describe(scenario)
+    if json:
+        emit_json(**found)
+        return
+    for key, value in found.items():
+        print(f"{key.replace('_', ' '):44} {number(value) if not isinstance(value, str) else value}")
+
+
+def describe(scenario: Scenario) -> dict[str, Any]:
+    """Size, sensitivity and cost of a scenario. Rates are those of the first template's control."""
+    rule, world = scenario.program.rule, scenario.world
+    sends = expected_sends(scenario)
+    first = scenario.flow[0]
+    variants = scenario.variants_of(first)
+    base = variants[0]
+    edges = laws.delay_cdf(base.delay or world.delay, np.array([rule.upper_days, rule.offset_days]))
+    capture = float(edges[0] - edges[1])
+    width = rule.upper_days - rule.offset_days
+    observed = 1 - (1 - base.conversion_rate * capture) * math.exp(-world.organic_per_user_day * width)
+    n = world.signups_per_day * max(0.0, scenario.days - first.day)
+    treated = max(1, len(variants) - 1)
+    control, each = n * scenario.program.control_share, n * (1 - scenario.program.control_share) / treated
+    lift = stats.min_detectable_lift(observed, control, each, variance="solved") if min(control, each) > 1 else math.nan
+    between = stats.min_detectable_lift(observed, each, each, variance="solved") if each > 1 else math.nan
+    shares = [scenario.program.control_share] + [(1 - scenario.program.control_share) / treated] * treated
+    mean = sum(v.conversion_rate * s for v, s in zip(variants, shares, strict=False))
+    caused = sends * (1 - world.bounce_rate) * mean
+    users = world.signups_per_day * scenario.days
+    organic = users * world.organic_per_user_day * (scenario.days / 2 + world.history_days)
+    worlds = scenario.replications * len(points(scenario))
+    block = min(len(blocks(scenario)[0]) * sends, 1e12)
+    return {
+        "scenario": scenario.name,
+        "points_in_sweep": len(points(scenario)),
+        "worlds": scenario.replications,
+        "users_per_world": users,
+        "sends_per_world": sends,
+        "expected_caused_conversions_per_world": caused,
+        "expected_organic_conversions_per_world": organic,
+        "share_of_the_effect_that_the_window_sees": capture,
+        "expected_rate_shown_for_the_control": observed,
+        "smallest_visible_lift_against_control": f"{lift:+.0%} (80 % power, 5 % two-sided, one template, even split)",
+        "smallest_visible_lift_between_two_variants": f"{between:+.0%}",
+        "seconds_on_one_core": worlds * sends * SECONDS_PER_SEND,
+        "megabytes_per_worker": 300 + block * BYTES_PER_SEND / 1e6,
+    }
+
+
+def schema(json: bool) -> None:
+    parts: dict[str, type[msgspec.Struct]] = {
+        "scenario": Scenario, "program": Program, "program.policy": PolicySpec, "program.rule": Rule, "world": World,
+        "world.delay": Delay, "world.value": Value, "variants": Variant, "flow": Step,
+    }  # fmt: skip
+    fields = {name: _fields(part) for name, part in parts.items()}
+    tables = {
+        name: [
+            {"column": c.public, "type": "/".join(c.text) if isinstance(c.text, tuple) else c.text,
+             "required": c.missing is None, "meaning": c.meaning}
+            for c in kind.SCHEMA if c.name != "rep"
+        ]
+        for name, kind in TABLES.items()
+    }  # fmt: skip
+    if json:
+        emit_json(scenario=fields, tables=tables, policies=list(POLICIES))
+        return
+    for name, rows in fields.items():
+        print(f"[{name}]")
+        for r in rows:
+            print(f"  {r['field']:26} {r['type']:60} {r['default']}")
+    for name, columns in tables.items():
+        print(f"\n{name} (a table of a log)")
+        for c in columns:
+            print(f"  {c['column']:18} {c['type']:14} {'required' if c['required'] else 'optional':9} {c['meaning']}")
+    print("\npolicies\n  " + "\n  ".join(POLICIES))
+
+
+def _fields(part: type[msgspec.Struct]) -> list[dict[str, Any]]:
+    out = []
+    for f in msgspec.structs.fields(part):
+        if f.default is not msgspec.NODEFAULT:
+            default: Any = f.default
+        elif f.default_factory is not msgspec.NODEFAULT:
+            default = f.default_factory()
+        else:
+            default = "(required)"
+        if isinstance(default, msgspec.Struct):
+            default = "(its own defaults)"
+        kind = str(f.type).replace("typing.", "").replace("justai_sim.", "").replace("<class '", "").replace("'>", "")
+        out.append({"field": f.name, "type": kind, "default": default})
+    return out

@@ -1,0 +1,145 @@
+"""load and replay: everything about real logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from justai_sim import clock, replays
+from justai_sim import log as logs
+from justai_sim.attribution import Rule, with_settings
+from justai_sim.bandit.policy import METRICS, PolicySpec
+from justai_sim.bandit.registry import POLICIES
+from justai_sim.cli.output import Bar, emit_json, say, table
+from justai_sim.errors import UsageError, nearest
+from justai_sim.esp.rows import Reject
+from justai_sim.logstore import mask_text
+
+COLUMNS = (
+    "template_id", "variant_id", "sends", "mature_sends", "opens", "clicks", "conversions", "unsubscribes", "revenue",
+    "conversion_rate", "conversion_rate_low", "conversion_rate_high",
+)  # fmt: skip
+
+
+def load(
+    src: Path, esp: str, out: Path, timezone: str | None, rejects: Path | None, raw: bool, keep_emails: bool,
+    json: bool,
+) -> None:  # fmt: skip
+    bar = Bar("loading", "row")
+    try:
+        summary = logs.load(
+            src, esp, out, timezone=timezone, rejects=rejects, raw=raw, keep_emails=keep_emails, progress=bar.add
+        )
+    finally:
+        bar.close()
+    found = summary.as_dict()
+    if json:
+        emit_json(**found, out=str(out))
+    else:
+        for group in ("rows", "kinds", "names", "rejects", "skipped"):
+            for name, n in found[group].items():
+                print(f"{group:8} {name or '(none)':48} {n:>12,}")
+    _say_rejects(summary.first_rejects, sum(found["rejects"].values()), rejects)
+    for note, n in found["notes"].items():
+        say(f"note: {note}: {n:,}")
+    say(f"log: {out}")
+
+
+def replay(
+    path: Path, *, esp: str | None, goals: list[str], control: str | None, template: str | None, since: str | None,
+    until: str | None, lookback_days: float | None, offset_days: float | None, as_of: str | None, settings: list[str],
+    policy: str, metric: str, timezone: str | None, out: Path | None, rejects: Path | None, raw: bool, json: bool,
+) -> None:  # fmt: skip
+    chosen = parse_settings(settings)
+    if lookback_days is not None:
+        chosen["lookback_days"] = lookback_days
+    if offset_days is not None:
+        chosen["offset_days"] = offset_days
+    rule = with_settings(Rule(), chosen)
+    if policy == "fixed":
+        raise UsageError("--policy fixed has shares of its own and learns nothing from a log; use another policy")
+    if policy not in POLICIES:
+        raise UsageError(f"--policy {policy!r} is not known; {nearest(policy, POLICIES)}")
+    if metric not in METRICS:
+        raise UsageError(f"--metric {metric!r} is not known; {nearest(metric, METRICS)}")
+    log, refused = logs.read_log_with_rejects(path, esp, timezone)
+    if rejects is not None:
+        logs.write_rejects(rejects, refused, raw)
+    _say_rejects(refused, sum(log.rejects.values()), rejects)
+    result = replays.replay(
+        log, rule=rule, goals=goals, control=control, template=template, since=_time(since, timezone),
+        until=_time(until, timezone), as_of=_time(as_of, timezone), policy=PolicySpec(name=policy),
+        key_metric=metric, currency_given="currency" in chosen,  # type: ignore[arg-type]
+    )  # fmt: skip
+    say(f"as of {clock.iso(result.attribution.as_of)}" + ("" if as_of else " (the last receipt)"))
+    for note in result.notes:
+        say(f"note: {note}")
+    page = _write(result, path, out, raw) if out is not None else None
+    _print(result, json, page)
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """`key=value` texts as a dict; UsageError for one without '='."""
+    out = {}
+    for s in settings:
+        key, eq, value = s.partition("=")
+        if not eq:
+            raise UsageError(f"--set {s!r}: expected key=value, e.g. --set credit=linear")
+        out[key.strip()] = value.strip()
+    return out
+
+
+def _time(text: str | None, timezone: str | None) -> int | None:
+    if text is None:
+        return None
+    return clock.checked(int(text)) if text.isdigit() else clock.parse(text, timezone)
+
+
+def _write(result: replays.Replay, path: Path, out: Path, raw: bool) -> Path:
+    from justai_sim.report.replay_page import write_replay_report
+    from justai_sim.version import __version__
+
+    del raw
+    replays.write_tables(result, out)
+    manifest = {
+        "schema_version": 1, "kind": "replay", "version": __version__, "source": path.name,
+        "as_of": clock.iso(result.attribution.as_of), "rule": msgspec.to_builtins(result.program.rule),
+        "goals": result.program.goals, "policy": msgspec.to_builtins(result.program.policy), "notes": result.notes,
+        "reasons": result.attribution.reasons(), "rejects": dict(result.log.rejects),
+        "skipped": dict(result.log.skipped),
+    }  # fmt: skip
+    (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    return write_replay_report(result.data(path.name), out)
+
+
+def _print(result: replays.Replay, json: bool, page: Path | None) -> None:
+    rows = result.rows()
+    if json:
+        last = result.ticks[-1].now
+        shares = result.shares
+        final = shares[shares["day"] == shares["day"].max()] if len(shares) else shares
+        emit_json(
+            as_of=clock.iso(result.attribution.as_of), last_refresh=clock.iso(last),
+            rule=msgspec.to_builtins(result.program.rule), goals=result.program.goals, notes=result.notes,
+            metrics=rows, reasons=result.attribution.reasons(),
+            shares=final[["template_id", "variant_id", "share"]].to_dict("records"), report=str(page) if page else None,
+        )  # fmt: skip
+        return
+    table(rows, COLUMNS)
+    print()
+    table(
+        [{"reason": k, "": "", "events": n} for k, n in result.attribution.reasons().items()], ("reason", "", "events")
+    )
+    if page is not None:
+        say(f"report: {page}")
+
+
+def _say_rejects(rejects: list[Reject], total: int, folder: Path | None) -> None:
+    if not total:
+        return
+    for r in rejects[:3]:
+        say(f"refused {mask_text(r.place)}: {mask_text(r.message)}")
+    where = f"see {folder}" if folder is not None else "--rejects DIR keeps them"
+    say(f"{total:,} rows could not be read ({where}); the others are kept")

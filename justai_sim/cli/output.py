@@ -1,0 +1,69 @@
+"""Data to stdout, everything else to stderr, progress only on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+
+def say(text: str) -> None:
+    """A remark for the person at the terminal."""
+    print(text, file=sys.stderr)
+
+
+def emit_json(**content: Any) -> None:
+    """One JSON object with a schema_version."""
+    print(msgspec.json.encode({"schema_version": 1, **content}, enc_hook=_plain).decode())
+
+
+def _plain(x: Any) -> Any:
+    if hasattr(x, "item"):
+        return x.item()
+    return str(x)
+
+
+def number(x: Any) -> str:
+    """A cell of a table for people."""
+    if x is None or x != x:
+        return "-"
+    if isinstance(x, float) and not x.is_integer():
+        return f"{x:.4g}" if abs(x) < 1000 else f"{x:,.0f}"
+    return f"{int(x):,}" if isinstance(x, (int, float)) else str(x)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> None:
+    """Rows as aligned text."""
+    columns = list(columns)
+    cells = [columns, *([number(r.get(c)) for c in columns] for r in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        left = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        print("  ".join(left).rstrip())
+
+
+class Bar:
+    """A progress bar over units, silent where stderr is not a terminal."""
+
+    def __init__(self, what: str, unit: str = "part") -> None:
+        self.what, self.unit = what, unit
+        self.bar: Any = None
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if not sys.stderr.isatty():
+            return
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, desc=self.what, unit=self.unit, file=sys.stderr, leave=True)
+        self.bar.update(done - self.bar.n)
+
+    def add(self, more: int) -> None:
+        """For work whose total is not known."""
+        self(0 if self.bar is None else self.bar.n + more, None)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

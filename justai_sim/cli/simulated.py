@@ -1,0 +1,98 @@
+"""demo, run, sweep and report: everything about simulated worlds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from justai_sim import api
+from justai_sim.cli.output import Bar, emit_json, say, table
+from justai_sim.errors import UsageError
+from justai_sim.report.sweep_page import write_sweep_report
+from justai_sim.scenario import Scenario, read
+from justai_sim.sweeps.data import SweepData
+
+COLUMNS = ("point", "right_leader", "shipped_wrong", "shipped_right", "lost_per_10k")
+
+
+def demo(out: Path, workers: int | None, replications: int | None) -> None:
+    scenario = _with(read("welcome"), None, replications)
+    say(f"{scenario.question} ({scenario.replications} simulated worlds, four windows, two policies)")
+    data = _sweep(scenario, out, workers, resume=True)
+    page = write_sweep_report(data, out)
+    print(f"report: {page}")
+
+
+def run(
+    source: str, out: Path | None, seed: int | None, replications: int | None, wire: bool, workers: int | None,
+    json: bool,
+) -> None:  # fmt: skip
+    if wire and replications is None:
+        replications = 1
+    scenario = msgspec.structs.replace(_with(read(source), seed, replications), sweep={})
+    folder = out or Path("reports") / f"{scenario.name}-run"
+    data = _sweep(scenario, folder, workers, wire=wire)
+    page = write_sweep_report(data, folder)
+    write_world(scenario, folder / "log", wire)
+    _show(data, json, page)
+
+
+def sweep(
+    source: str, out: Path | None, workers: int | None, resume: bool, replications: int | None, json: bool
+) -> None:
+    scenario = _with(read(source), None, replications)
+    if not scenario.sweep:
+        raise UsageError(f"{source}: has no [sweep] table; add one, or use `justai-sim run`")
+    folder = out or Path("reports") / scenario.name
+    data = _sweep(scenario, folder, workers, resume=resume)
+    _show(data, json, write_sweep_report(data, folder))
+
+
+def report(folder: Path) -> None:
+    from justai_sim.sweeps.collect import read_tables
+
+    print(f"report: {write_sweep_report(read_tables(folder), folder)}")
+
+
+def write_world(scenario: Scenario, folder: Path, wire: bool) -> None:
+    """The first world as a plain log that `replay` reads."""
+    import pyarrow.parquet as pq
+
+    from justai_sim.esp.coding import rows_of, text_tables
+
+    folder.mkdir(parents=True, exist_ok=True)
+    log = api.simulate(scenario, wire=wire).log
+    for name, content in text_tables(rows_of(log)).items():
+        pq.write_table(content, folder / f"{name}.parquet")
+
+
+def _with(scenario: Scenario, seed: int | None, replications: int | None) -> Scenario:
+    changes: dict[str, Any] = {}
+    if seed is not None:
+        changes["seed"] = seed
+    if replications is not None:
+        changes["replications"] = replications
+    return msgspec.structs.replace(scenario, **changes)
+
+
+def _sweep(scenario: Scenario, out: Path, workers: int | None, resume: bool = False, wire: bool = False) -> SweepData:
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers is {workers}; expected at least 1")
+    bar = Bar("simulating")
+    try:
+        return api.run_sweep(scenario, out, workers=workers, resume=resume, wire=wire, progress=bar)
+    finally:
+        bar.close()
+
+
+def _show(data: SweepData, json: bool, page: Path) -> None:
+    summary = api.Sweep(data).summary().reset_index()
+    rows = summary.to_dict("records")
+    if json:
+        emit_json(scenario=data.scenario.name, seed=data.scenario.seed, replications=data.scenario.replications,
+                  points=rows, report=str(page))  # fmt: skip
+    else:
+        table(rows, COLUMNS)
+    say(f"report: {page}")

@@ -1,0 +1,349 @@
+"""A log replayed under one rule: credits, reasons, metrics, shares, and the frames of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from justai_sim.attribution import Attribution, Bound, Rule
+from justai_sim.bandit.policy import PolicySpec
+from justai_sim.clock import DAY
+from justai_sim.errors import UsageError, nearest
+from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
+from justai_sim.estimate.metrics import metrics_table
+from justai_sim.estimate.windows import window_counts
+from justai_sim.log import conversion_names
+from justai_sim.loop.program import KeyMetric, Program, program_of
+from justai_sim.loop.replay import attribute_log, last_received, replay_log
+from justai_sim.loop.step import Tick
+from justai_sim.streams import uniform
+from justai_sim.tables import CONVERSION, I8, KINDS, PARTS, REASONS, Log
+
+GROUPS = 100
+"""Random groups of users: the clusters of the intervals in the figures."""
+OFFSETS = (0, 1, 2, 3, 4, 5, 7)
+LOOKBACKS = tuple(range(1, 31))
+
+
+@dataclass(frozen=True)
+class ReplayData:
+    """A log replayed under one rule.
+
+    metrics: the frame of metrics.csv. reasons: `kind, reason, events`. shares: `day, template_id,
+    variant_id, share` (what the policy would have set on that day), `sends, rate` (key metric as the page
+    would have shown it then). age, windows: as in SweepData, groups being 100 random groups of users.
+    """
+
+    title: str
+    source: str
+    as_of: int
+    rule: Rule
+    key_metric: str
+    control: str
+    notes: list[str]
+    metrics: pd.DataFrame
+    reasons: pd.DataFrame
+    shares: pd.DataFrame
+    age: pd.DataFrame
+    windows: pd.DataFrame
+    simulated: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which sends the tables show. All sends compete for credit whatever is shown."""
+
+    template: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def keeps(self, log: Log) -> Any:
+        s = log.sends
+        keep = np.ones(len(s), bool)
+        if self.template is not None:
+            names = log.names("template")
+            if self.template not in names:
+                raise UsageError(f"--template {self.template!r} is not in the log; {nearest(self.template, names)}")
+            keep &= s.template == names.index(self.template)
+        if self.since is not None:
+            keep &= s.sent_at >= self.since
+        if self.until is not None:
+            keep &= s.sent_at < self.until
+        return keep
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Result of `replay`. Frames are made when they are asked for."""
+
+    log: Log
+    program: Program
+    bound: Bound
+    attribution: Attribution
+    ticks: list[Tick]
+    selection: Selection
+    notes: list[str]
+    control: str
+    simulated: bool = False
+
+    @property
+    def as_of(self) -> pd.Timestamp:
+        return pd.Timestamp(self.attribution.as_of, unit="us", tz="UTC")
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """A row a template and variant, and `ALL (distinct)`; see `estimate.metrics`."""
+        return pd.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The metrics as plain rows."""
+        keep = self.selection.keeps(self.log)
+        return metrics_table(self.log, self.bound, restricted(self.attribution, keep))
+
+    @cached_property
+    def credits(self) -> pd.DataFrame:
+        """`event_id, send_id, weight`: every credited event of every kind, refunds with their order's weights."""
+        c = self.attribution.credits
+        order = np.lexsort((c.send_row, c.event_row))
+        return pd.DataFrame(
+            {
+                "event_id": self.log.text("event", self.log.events.event[c.event_row[order]]),
+                "send_id": self.log.text("send", self.log.sends.send[c.send_row[order]]),
+                "weight": c.weight[order] / PARTS,
+            }
+        )
+
+    @cached_property
+    def reasons(self) -> pd.DataFrame:
+        """`event_id, reason`: one row for every event of the input, in its order."""
+        names = np.array(REASONS, dtype=object)
+        return pd.DataFrame(
+            {
+                "event_id": self.log.text("event", self.log.events.event),
+                "reason": names[self.attribution.reason],
+            }
+        )
+
+    def reason_counts(self) -> pd.DataFrame:
+        """`kind, reason, events`."""
+        pairs = np.stack([self.log.events.kind, self.attribution.reason])
+        found, count = np.unique(pairs, axis=1, return_counts=True)
+        return pd.DataFrame(
+            {
+                "kind": [KINDS[k] for k in found[0].tolist()],
+                "reason": [REASONS[r] for r in found[1].tolist()],
+                "events": count,
+            }
+        )
+
+    @cached_property
+    def shares(self) -> pd.DataFrame:
+        """`day, template_id, variant_id, share, sends, rate` at every refresh, as the policy would have set them."""
+        machine_templates = self.log.names("template")
+        by_id = {t.id: t.variants for t in self.program.templates}
+        start = self.ticks[0].now if self.ticks else 0
+        rows = []
+        for tick in self.ticks:
+            for t, name in enumerate(machine_templates):
+                if self.selection.template not in (None, name):
+                    continue
+                for a, variant in enumerate(by_id.get(name, [])):
+                    n = float(tick.n[t, 0, a])
+                    rows.append(
+                        {
+                            "day": (tick.now - start) / DAY,
+                            "template_id": name,
+                            "variant_id": variant,
+                            "share": float(tick.shares[t, 0, 0, a]),
+                            "sends": n,
+                            "rate": float(tick.y[t, 0, a]) / n if n else None,
+                        }
+                    )
+        columns = ["day", "template_id", "variant_id", "share", "sends", "rate"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def data(self, title: str) -> ReplayData:
+        """What the page shows."""
+        return ReplayData(
+            title=title,
+            source=self.log.source,
+            as_of=self.attribution.as_of,
+            rule=self.program.rule,
+            key_metric=self.program.key_metric,
+            control=self.control,
+            notes=self.notes,
+            metrics=self.metrics,
+            reasons=self.reason_counts(),
+            shares=self.shares,
+            age=self.age(),
+            windows=self.windows(),
+            simulated=self.simulated,
+            settings={"policy": self.program.policy.name, "feedback": self.program.feedback},
+        )
+
+    def groups(self) -> I8:
+        """A random group of each send's user, the same at every replay."""
+        user = self.log.sends.user
+        return (uniform(0, "report groups", np.zeros(len(user), np.int64), user) * GROUPS).astype(np.int64)
+
+    def age(self) -> pd.DataFrame:
+        """Conversions by days since the send; all shown templates together."""
+        log, got = self.log, self.attribution
+        s, e = log.sends, log.events
+        use = np.zeros(len(s), bool)
+        use[got.outcomes.send_row] = got.outcomes.reached
+        use &= self.selection.keeps(log)
+        known = e.occurred_at[e.received_at <= got.as_of]
+        start = int(min(known.min(initial=got.as_of), s.sent_at.min(initial=got.as_of)))
+        V = len(log.names("variant"))
+        profile = age_profile(
+            s.user, self.groups(), np.where(use, s.variant, -1), s.sent_at, e, e.user,
+            countable(e.kind, got.reason), GROUPS, V, start, got.as_of,
+        )  # fmt: skip
+        group, variant, age = (i.ravel() for i in np.indices(profile.conversions.shape))
+        return pd.DataFrame(
+            {
+                "group": group,
+                "variant_id": np.array(log.names("variant"), dtype=object)[variant],
+                "age_day": age + FIRST_AGE,
+                "conversions": profile.conversions.ravel(),
+                "exposure": profile.exposure.ravel(),
+            }
+        )
+
+    def windows(self) -> pd.DataFrame:
+        """Credited conversions of every window on a grid; all shown templates together."""
+        log = self.log
+        keep = self.selection.keeps(log)
+        V = len(log.names("variant"))
+        events = log.events.take(log.events.kind == CONVERSION) if self.program.rule.anchor == "sent" else log.events
+        got = window_counts(
+            self.bound, log.sends, events, self.attribution.as_of, OFFSETS, LOOKBACKS, self.groups(),
+            np.where(keep, log.sends.variant, -1), GROUPS, V,
+        )  # fmt: skip
+        o, b, group, variant = (i.ravel() for i in np.indices(got.sends.shape))
+        frame = pd.DataFrame(
+            {
+                "group": group,
+                "offset_day": np.array(OFFSETS)[o],
+                "lookback_day": np.array(LOOKBACKS)[b],
+                "variant_id": np.array(log.names("variant"), dtype=object)[variant],
+                "conversions": got.conversions.ravel(),
+                "sends": got.sends.ravel(),
+            }
+        )
+        return frame[frame["sends"].notna()].reset_index(drop=True)
+
+    def _repr_html_(self) -> str:
+        show = ["template_id", "variant_id", "sends", "conversions", "conversion_rate", "open_rate", "click_rate"]
+        return f"<p>Replay as of {self.as_of:%Y-%m-%d %H:%M} UTC</p>" + self.metrics[show].to_html(index=False)
+
+
+def restricted(got: Attribution, keep: Any) -> Attribution:
+    """The attribution with only the outcomes and credits of some send rows."""
+    rows = keep[got.outcomes.send_row]
+    if rows.all():
+        return got
+    return Attribution(
+        got.rule, got.as_of, got.credits.take(keep[got.credits.send_row]), got.reason, got.value,
+        got.outcomes.take(rows),
+    )  # fmt: skip
+
+
+def replay(
+    log: Log,
+    *,
+    rule: Rule | None = None,
+    goals: Sequence[str] = (),
+    control: str | None = None,
+    template: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
+    as_of: int | None = None,
+    start: int | None = None,
+    policy: PolicySpec | None = None,
+    key_metric: KeyMetric = "conversion_rate",
+    refresh_hours: float = 24,
+    control_share: float = 0.10,
+    currency_given: bool = False,
+    on_tick: Callable[[int, int], None] | None = None,
+) -> Replay:
+    """Attribute a log under `rule`, and step a policy through it as it arrived. Times in microseconds.
+
+    `goals`: the conversion names that count; needed when the log has several. `template`, `since`,
+    `until` choose the sends that are shown, `as_of` what is known (default: the last receipt).
+    """
+    notes = list(log.notes)
+    chosen = goals_of(log, goals, notes)
+    rule = with_currency(log, rule or Rule(), currency_given, notes)
+    if as_of is None:
+        as_of = last_received(log)
+    base = Program(
+        goals=chosen, key_metric=key_metric, control_share=control_share, refresh_hours=refresh_hours,
+        policy=policy or PolicySpec(), rule=rule,
+    )  # fmt: skip
+    program = program_of(log, base, control)
+    selection = Selection(template, since, until)
+    selection.keeps(log)
+    bound, got = attribute_log(program, log, as_of)
+    _, _, ticks = replay_log(program, log, as_of, start)
+    del on_tick
+    used = {t.variants[0] for t in program.templates}
+    name = control or (used.pop() if len(used) == 1 else "control")
+    if name not in log.names("variant"):
+        notes.append(f"no variant named {name!r}: nothing is compared with a control (name one with --control)")
+    return Replay(log, program, bound, got, ticks, selection, notes, name)
+
+
+def goals_of(log: Log, goals: Sequence[str], notes: list[str]) -> list[str]:
+    """The goals to count. UsageError that lists the names when the log has several and none is given."""
+    names = conversion_names(log)
+    present = [n.name for n in names]
+    for g in goals:
+        if g not in present:
+            raise UsageError(f"--goal {g!r} is not a conversion of the log; {nearest(g, present)}")
+    if goals:
+        return list(goals)
+    if len(names) > 1:
+        lines = "\n".join(
+            f"  {n.name or '(no name)':32} {n.events:>10,} events  {n.per_user:.4g} per user" for n in names
+        )
+        raise UsageError(
+            f"the log has {len(names)} conversion names; choose with --goal NAME (may be repeated):\n{lines}"
+        )
+    if not names:
+        notes.append("the log holds no conversion")
+    return [n for n in present if n]
+
+
+def with_currency(log: Log, rule: Rule, given: bool, notes: list[str]) -> Rule:
+    """The rule with the log's currency declared, when it has only one and none was given."""
+    used = sorted({c for c in log.text("currency", np.unique(log.events.currency)) if c})
+    if given or not used or used == [rule.currency]:
+        return rule
+    if len(used) == 1:
+        notes.append(f"amounts are in {used[0]}, the only currency of the log")
+        return msgspec.structs.replace(rule, currency=used[0])
+    refused = [c for c in used if c != rule.currency and c not in rule.rates]
+    if refused:
+        notes.append(
+            f"amounts are in {rule.currency}; conversions in {', '.join(refused)} are refused "
+            "(declare with --set currency=..., or give --set 'rates={...}')"
+        )
+    return rule
+
+
+def write_tables(result: Replay, out: Path) -> None:
+    """credits.parquet, reasons.parquet and metrics.csv."""
+    out.mkdir(parents=True, exist_ok=True)
+    result.credits.to_parquet(out / "credits.parquet", index=False)
+    result.reasons.to_parquet(out / "reasons.parquet", index=False)
+    result.metrics.to_csv(out / "metrics.csv", index=False)

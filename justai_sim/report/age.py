@@ -1,0 +1,198 @@
+"""What your window sees: conversions by days since the send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from justai_sim import stats
+from justai_sim.report.style import (
+    CONTROL,
+    GREY,
+    INK,
+    SMALL,
+    End,
+    Panel,
+    label_ends,
+    looks,
+    panels,
+    room_for,
+    shown,
+    units,
+    write,
+)
+from justai_sim.streams import generator
+from justai_sim.tables import F8
+
+QUESTION = "What your window sees"
+X_LABEL = "days since the send"
+IGNORED, TINT = "#c9c9c9", "#fdf3d7"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Rates by day of age, per 1,000 sends. rate (V, A); diff, low, high (A0 + 1,): leader minus control,
+    cumulated from age 0, at the ends of the days (`edges`), 0 at age 0."""
+
+    variants: list[str]
+    ages: F8
+    rate: F8
+    background: float
+    leader: str
+    control: str
+    edges: F8
+    diff: F8
+    low: F8
+    high: F8
+
+
+def curves(age: pd.DataFrame, control: str, offset: float, lookback: float) -> Curves | None:
+    """The curves behind the figure; None if there is no control or nobody to compare it with.
+
+    The leader is the variant, other than the control, with most conversions per send inside the window.
+    """
+    variants = sorted({str(v) for v in age["variant_id"]})
+    if control not in variants or len(variants) < 2 or not (age["exposure"] > 0).any():
+        return None
+    c, e = (_cube(age, column, variants) for column in ("conversions", "exposure"))  # (G, V, A)
+    ages = np.sort(age["age_day"].unique()).astype(np.float64)
+    total = e.sum(0)
+    # Days that nobody has reached are not drawn: no exposure is not a rate of zero.
+    rate = np.divide(c.sum(0), total, out=np.full(total.shape, np.nan), where=total > 0)
+    inside = np.clip(np.minimum(ages + 1, lookback) - np.maximum(ages, offset), 0, 1)
+    score = np.nansum(rate * inside, axis=1)
+    score[variants.index(control)] = -np.inf
+    a, b = int(score.argmax()), variants.index(control)
+    before = ages < 0
+    past = total[:, before].sum()
+    background = 1000 * c[:, :, before].sum() / past if past > 0 else np.nan
+    here = np.flatnonzero((ages >= 0) & (total[a] > 0) & (total[b] > 0))
+    influence = _influence(c, e, total, rate, a, here) - _influence(c, e, total, rate, b, here)
+    diff = np.cumsum(rate[a, here] - rate[b, here]) * 1000
+    half = np.full(len(here), np.nan)
+    if len(c) >= 2 and len(here):
+        # Each group's part of the curve: the curve is linear in the groups to first order.
+        parts = np.cumsum(influence, axis=1) * 1000 + diff / len(c)
+        _, se, k = stats.simultaneous_band(parts, rng=generator(0, "age band"))
+        half = k * se
+    edges, zero = np.concatenate([[0.0], ages[here] + 1]), np.zeros(1)
+    d = [np.concatenate([zero, v]) for v in (diff, diff - half, diff + half)]
+    return Curves(variants, ages, rate * 1000, float(background), variants[a], control, edges, *d)
+
+
+def _cube(age: pd.DataFrame, column: str, variants: list[str]) -> F8:
+    groups, ages = np.sort(age["group"].unique()), np.sort(age["age_day"].unique())
+    out = np.zeros((len(groups), len(variants), len(ages)))
+    rows = np.searchsorted(groups, age["group"]), np.searchsorted(variants, age["variant_id"].astype(str))
+    np.add.at(out, (*rows, np.searchsorted(ages, age["age_day"])), age[column].to_numpy(np.float64))
+    return out
+
+
+def _influence(c: F8, e: F8, total: F8, rate: F8, v: int, here: F8) -> F8:
+    """What a group (G, A) moves the rate of variant v by."""
+    return (c[:, v, here] - rate[v, here] * e[:, v, here]) / total[v, here]
+
+
+def plot_age(
+    age: pd.DataFrame, *, control: str, offset_days: float, lookback_days: float, ax: Axes | None = None
+) -> Axes:
+    """Above: conversions per 1,000 sends on each day since the send; below: leader minus control, cumulated.
+
+    `age`: `group, variant_id, age_day, conversions, exposure` (send-days); groups are the independent units
+    of the band (worlds, or groups of users), which holds all days at once at 95 %. The returned axes are a
+    container; its `child_axes` are the two panels.
+    """
+    got = curves(age, control, offset_days, lookback_days)
+    if got is None:
+        return panels(ax, QUESTION, f"Nothing to compare: it takes sends of {shown(control)} and of a variant.", [])[0]
+    names = [shown(got.leader), shown(control), "others", "background"]
+    ax, (top, low), _ = panels(ax, QUESTION, sentence(got, offset_days, lookback_days), [2.3, 1.75],
+                               right=room_for(names))  # fmt: skip
+    for panel in (top, low):
+        panel.ax.set_xlim(min(-7.0, got.ages[0]), got.ages[-1] + 1)
+        panel.ax.set_xticks([t for t in (-7, 0, 7, 14, 21, 28) if got.ages[0] <= t <= got.ages[-1] + 1])
+        _window(panel, offset_days, lookback_days)
+    _rates(top, got, offset_days, lookback_days)
+    _difference(low, got)
+    return ax
+
+
+def _window(panel: Panel, offset: float, lookback: float) -> None:
+    ax = panel.ax
+    right = ax.get_xlim()[1]
+    ax.axvspan(offset, min(lookback, right), color=TINT, zorder=0, linewidth=0)
+    if offset > 0:
+        ax.axvspan(0, min(offset, right), facecolor="white", edgecolor=IGNORED, hatch="////", zorder=0, linewidth=0)
+    ax.axvline(0, color=GREY, linewidth=0.8)
+    if lookback <= right:
+        ax.axvline(lookback, color=INK, linewidth=1, linestyle=(0, (1, 1)))
+
+
+def _rates(panel: Panel, got: Curves, offset: float, lookback: float) -> None:
+    ax, style = panel.ax, looks(got.variants, got.control)
+    others = [v for v in got.variants if v not in (got.leader, got.control)]
+    ends = []
+    for v in [*others, got.control, got.leader]:
+        y = got.rate[got.variants.index(v)]
+        main = v not in others
+        colour = style[v].colour if main else "#bdbdbd"
+        dash, marker = (style[v].dash, style[v].marker) if main else ("-", "")
+        ax.plot(got.ages + 0.5, y, color=colour, linestyle="-" if v == got.leader else dash, marker=marker,
+                markersize=3.2, linewidth=1.8 if main else 1.1, zorder=3 if main else 2)  # fmt: skip
+        drawn = np.flatnonzero(~np.isnan(y))
+        if len(drawn) and (main or v == others[-1]):
+            text = shown(v) if main else ("others" if len(others) > 1 else shown(v))
+            ends.append(End(got.ages[drawn[-1]] + 0.5, y[drawn[-1]], text, colour if main else "#767676"))
+    if not np.isnan(got.background):
+        ax.axhline(got.background, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), zorder=1)
+        ends.append(End(ax.get_xlim()[1], got.background, "background", "#5e5e5e"))
+    most = np.nanmax(got.rate) if not np.isnan(got.rate).all() else 0.0
+    ax.set_ylim(0, max(most, 1e-9) * 1.42)  # the words about the window stand above the lines
+    units(panel, "conversions per 1,000 sends and day")
+    label_ends(panel, ends)
+    _words(panel, offset, lookback)
+
+
+def _words(panel: Panel, offset: float, lookback: float) -> None:
+    ax = panel.ax
+    right, y = ax.get_xlim()[1], ax.get_ylim()[1] * 0.985
+    if offset > 0:
+        days = "1 day" if offset == 1 else f"{offset:g} days"
+        write(ax, offset - 0.2, y, f"ignored\nfirst {days}", ha="right", va="top", fontsize=SMALL)
+    if lookback <= right - 1:
+        side = {"x": lookback + 0.35, "ha": "left"} if lookback < right - 9 else {"x": lookback - 0.35, "ha": "right"}
+        write(ax, y=y, text=f"counts until\nday {lookback:g}", va="top", fontsize=SMALL, **side)
+    else:
+        write(ax, right - 0.3, y, f"counts until\nday {lookback:g} →", ha="right", va="top", fontsize=SMALL)
+
+
+def _difference(panel: Panel, got: Curves) -> None:
+    ax, style = panel.ax, looks(got.variants, got.control)[got.leader]
+    ax.axhline(0, color=CONTROL, linewidth=1.1, linestyle=(0, (4, 2)))
+    if not np.isnan(got.low).any():
+        ax.fill_between(got.edges, got.low, got.high, color=style.colour, alpha=0.2, linewidth=0)
+    ax.plot(got.edges, got.diff, color=style.colour, linewidth=1.8)
+    ax.margins(y=0.12)
+    units(panel, "leader minus control: conversions per 1,000 sends, added up from day 0", X_LABEL)
+    label_ends(panel, [
+        End(got.edges[-1], got.diff[-1], shown(got.leader), style.colour), End(ax.get_xlim()[1], 0.0, shown(got.control), CONTROL)
+    ])  # fmt: skip
+
+
+def sentence(got: Curves, offset: float, lookback: float) -> str:
+    """What to see, in a sentence."""
+    days, total = f"{got.edges[-1]:g} days", got.diff[-1]
+    leader, control = shown(got.leader), shown(got.control)
+    if not np.isnan(got.low[-1]) and not (got.low[1:] > 0).any() and not (got.high[1:] < 0).any():
+        return f"No clear difference: {leader} minus {control} stays within its 95 % band on all {days}."
+    if total <= 0:
+        return f"{leader} leads the other variants, yet within {days} it adds nothing over {control} ({total:+.1f} per 1,000 sends)."
+    inside = np.interp([min(lookback, got.edges[-1]), offset], got.edges, got.diff)
+    early = f", {inside[1]:.1f} come in the ignored days" if offset > 0 else ""
+    return (
+        f"Of the {total:.1f} conversions per 1,000 sends that {leader} adds over {control} within {days}, "
+        f"{inside[0] - inside[1]:.1f} fall inside the window (day {offset:g} to day {lookback:g}){early}."
+    )

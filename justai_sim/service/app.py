@@ -1,0 +1,294 @@
+"""HTTP around the engine: webhooks in, choices out, results as a page and as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hmac
+import logging
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from litestar import Litestar, MediaType, Request, Response, asgi, get, post, route
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.types import Receive, Scope, Send
+
+from justai_sim import clock
+from justai_sim.errors import DataError, JustaiError, UsageError, nearest
+from justai_sim.service.engine import Engine, NotFoundError
+from justai_sim.service.page import results_page
+from justai_sim.service.store import Decision, StoreError
+
+MAX_WEBHOOK = 10_000_000
+"""Bytes of a webhook body."""
+MAX_REQUEST = 1_000_000
+"""Bytes of any other body."""
+ESPS = {"braze": "braze", "segment": "segment", "events": "generic"}
+"""Names in the webhook's address, and the adapters that read them."""
+LATER = {"cio": "Customer.io", "itbl": "Iterable", "sfmc": "Salesforce Marketing Cloud"}
+Req = Request[Any, Any, State]
+_log = logging.getLogger("justai_sim.service")
+
+
+class HttpError(JustaiError):
+    """An answer other than 2xx."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def create_app(engine: Engine, api_key: str = "") -> Litestar:
+    """The service. With an `api_key` every address wants it: `X-Api-Key`, a Bearer token or a Basic password."""
+
+    def allow(headers: dict[str, str]) -> None:
+        if api_key and not any(hmac.compare_digest(k.encode(), api_key.encode()) for k in keys_of(headers)):
+            raise HttpError(401, "no valid API key; expected it in X-Api-Key or as Authorization: Bearer KEY")
+
+    async def answer(request: Req, work: Callable[[dict[str, Any]], Any]) -> Response[bytes]:
+        allow(dict(request.headers))
+        found = query_of(request.scope) | (object_of(await request.body()) if request.method == "POST" else {})
+        # In a thread: a commit waits for the disk, and a refresh takes its time.
+        return json_response(200, await asyncio.to_thread(work, found))
+
+    @asgi("/api/webhook", is_mount=True, copy_scope=True)
+    async def webhook(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            allow({k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]})
+            status, found = await take_webhook(engine, scope, receive)
+        except Exception as e:
+            await error_response(e).to_asgi_response(None, Request(scope))(scope, receive, send)
+            return
+        await json_response(status, found).to_asgi_response(None, Request(scope))(scope, receive, send)
+
+    @route("/api/generate/{org_slug:str}", http_method=["GET", "POST"], request_max_body_size=MAX_REQUEST)
+    async def generate(request: Req) -> Response[bytes]:
+        org = str(request.path_params["org_slug"])
+        return await answer(request, lambda found: generated(engine, org, found))
+
+    @get("/api/results")
+    async def results(request: Req) -> Response[bytes]:
+        return await answer(request, lambda q: engine.results(time_of(q), text_of(q, "org")))
+
+    @post("/api/replay", request_max_body_size=MAX_REQUEST)
+    async def replay(request: Req) -> Response[bytes]:
+        return await answer(request, lambda found: replayed(engine, found))
+
+    @get("/")
+    async def page(request: Req) -> Response[str]:
+        allow(dict(request.headers))
+        q = query_of(request.scope)
+        html = await asyncio.to_thread(page_of, engine, text_of(q, "org"), time_of(q))
+        return Response(html, media_type=MediaType.HTML, headers=PAGE_HEADERS)
+
+    def failed(_: Req, error: Exception) -> Response[bytes]:
+        return error_response(error)
+
+    return Litestar(
+        [webhook, generate, results, replay, page],
+        exception_handlers={Exception: failed, HTTPException: failed},
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'", "Cache-Control": "no-store"}
+
+
+# -- webhooks --------------------------------------------------------------------------------------------
+
+
+async def take_webhook(engine: Engine, scope: Any, receive: Receive) -> tuple[int, dict[str, Any]]:
+    """Read, store and count one webhook body: (status, answer)."""
+    parts = [p for p in scope["path"].removeprefix("/api/webhook").split("/") if p]
+    if scope["type"] != "http" or len(parts) != 2:
+        raise HttpError(404, "expected /api/webhook/{esp}/{org_slug}")
+    if scope["method"] != "POST":
+        raise HttpError(405, f"found {scope['method']}, expected POST")
+    esp, org = parts
+    if esp in LATER:
+        raise HttpError(501, f"{esp}: webhooks of {LATER[esp]} are not read yet; read are {', '.join(ESPS)}")
+    if esp not in ESPS:
+        raise HttpError(404, f"esp {esp[:80]!r} is not known; {nearest(esp[:80], [*ESPS, *LATER])}")
+    headers = dict(scope["headers"])
+    if headers.get(b"content-encoding", b"identity") not in (b"", b"identity"):
+        raise HttpError(415, "found a Content-Encoding; expected a body as it is")
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > MAX_WEBHOOK:
+        raise HttpError(413, f"found {int(length):,} bytes, expected at most {MAX_WEBHOOK:,}")
+    body = await read_body(receive)
+    if not body.strip():
+        raise HttpError(400, "the body is empty; expected JSON")
+    receipt = await asyncio.to_thread(engine.receive, ESPS[esp], org, body)
+    counts = {"accepted": receipt.accepted, "rejected": receipt.rejected, "skipped": receipt.skipped}
+    if receipt.readable:
+        return 200, counts
+    return 400, {"error": f"nothing could be read: {receipt.error}"} | counts
+
+
+async def read_body(receive: Receive) -> bytes:
+    chunks, size, more = [], 0, True
+    while more:
+        message: Any = await receive()
+        if message["type"] == "http.disconnect":
+            raise HttpError(400, "the connection ended within the body")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > MAX_WEBHOOK:
+            raise HttpError(413, f"found more than {MAX_WEBHOOK:,} bytes")
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    return b"".join(chunks)
+
+
+# -- requests --------------------------------------------------------------------------------------------
+
+
+def keys_of(headers: dict[str, str]) -> list[str]:
+    """API keys that a request offers. Basic is there for browsers, which can send nothing else."""
+    keys = [headers["x-api-key"]] if "x-api-key" in headers else []
+    scheme, _, rest = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        keys.append(rest.strip())
+    if scheme.lower() == "basic":
+        with contextlib.suppress(binascii.Error):
+            keys += base64.b64decode(rest, validate=True).decode("latin-1").split(":", 1)
+    return keys
+
+
+def query_of(scope: Any) -> dict[str, Any]:
+    """The query string; `attrs.industry=` fills `attrs`. Of repeated keys the last counts."""
+    found: dict[str, Any] = {}
+    for key, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        head, dot, tail = key.partition(".")
+        if dot and head in ("attrs", "fields"):
+            found.setdefault(head, {})[tail] = value
+        else:
+            found[key] = value
+    return found
+
+
+def object_of(body: bytes) -> dict[str, Any]:
+    """A JSON object; an empty body is an empty one."""
+    if not body.strip():
+        return {}
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as e:
+        raise UsageError(f"the body is not JSON ({e}); expected an object") from None
+    except UnicodeDecodeError:
+        raise UsageError("the body is not UTF-8; expected a JSON object") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"found {_shown(found)}, expected a JSON object")
+    return found
+
+
+def text_of(found: dict[str, Any], field: str, like: tuple[str, ...] = ()) -> str:
+    """A text field, '' if it is missing; whole numbers are taken as text. `like`: fields that it may be misspelt as."""
+    value = found.get(field)
+    if value is None and field not in found and like:
+        close = [k for k in found if k not in like and nearest(k, [field]).startswith("did you mean")]
+        if close:
+            raise UsageError(f"{field} is missing; is {close[0]!r} meant for it?")
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UsageError(f"{field}: found {_shown(value)}, expected text")
+    return str(value)
+
+
+def object_field(found: dict[str, Any], field: str) -> dict[str, Any]:
+    value = found.get(field)
+    if value is not None and not isinstance(value, dict):
+        raise UsageError(f"{field}: found {_shown(value)}, expected an object")
+    return value or {}
+
+
+def time_of(found: dict[str, Any]) -> int | None:
+    """`as_of`: ISO-8601 with an offset or microseconds; None if it is missing."""
+    value = found.get("as_of")
+    if value is None:
+        return None
+    if isinstance(value, str) and not value.strip().isdigit():
+        return clock.parse(value)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UsageError(f"as_of: found {_shown(value)}, expected ISO-8601 with an offset or microseconds")
+    return clock.checked(int(str(value)[:25]))
+
+
+REQUEST_FIELDS = ("template_id", "user_id", "tracking_id", "fields", "attrs", "copy_id")
+
+
+def generated(engine: Engine, org: str, found: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request for a choice."""
+    ids = {f: text_of(found, f, REQUEST_FIELDS) for f in ("template_id", "user_id", "tracking_id", "copy_id")}
+    decision: Decision = engine.generate(org, attrs=object_field(found, "attrs"), **ids)
+    return {
+        "copy": {"id": decision.variant_id, "vars": {}},
+        "tracking_id": decision.tracking_id,
+        "template_id": decision.template_id,
+        "decision_id": decision.decision_id,
+        "decided_at": clock.iso(decision.decided_at),
+        "propensity": decision.propensity,
+        "mode": decision.mode,
+    }
+
+
+def replayed(engine: Engine, found: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request for a replay."""
+    fields = ("rule", "as_of", "goals", "org")
+    for key in found:
+        if key not in fields:
+            raise UsageError(f"field {key[:80]!r} is not known; {nearest(key[:80], fields)}")
+    goals = found.get("goals")
+    if goals is not None and not (isinstance(goals, list) and all(isinstance(g, str) for g in goals)):
+        raise UsageError(f"goals: found {_shown(goals)}, expected a list of names of conversion events")
+    return engine.replay(object_field(found, "rule"), time_of(found), goals, text_of(found, "org"))
+
+
+def page_of(engine: Engine, org: str, as_of: int | None) -> str:
+    orgs = engine.store.orgs()
+    chosen = org or (orgs[0] if orgs else "")
+    return results_page(engine.results(as_of, chosen), orgs)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if not isinstance(value, dict | list) else {dict: "an object", list: "a list"}[type(value)]
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# -- answers ---------------------------------------------------------------------------------------------
+
+
+def json_response(status: int, found: Any, headers: dict[str, str] | None = None) -> Response[bytes]:
+    body = msgspec.json.encode(found, enc_hook=_plain)
+    return Response(body, status_code=status, media_type=MediaType.JSON, headers=headers)
+
+
+def _plain(value: Any) -> Any:
+    """numpy's scalars as Python's."""
+    return value.item()
+
+
+def error_response(error: Exception) -> Response[bytes]:
+    """{"error": ...} with a fitting status; what we did not foresee is logged, not shown."""
+    status, message, headers = 500, "the service failed on this request; its log says why", None
+    if isinstance(error, HttpError):
+        status, message = error.status, str(error)
+        headers = {"WWW-Authenticate": 'Basic realm="justai-sim"'} if status == 401 else None
+    elif isinstance(error, NotFoundError):
+        status, message = 404, str(error)
+    elif isinstance(error, StoreError):
+        status, message = 503, str(error)
+    elif isinstance(error, UsageError | DataError):
+        status, message = 400, str(error)
+    elif isinstance(error, HTTPException) and error.status_code < 500:
+        status, message = error.status_code, error.detail or type(error).__name__
+    else:
+        _log.error("request failed", exc_info=error)
+    return json_response(status, {"error": message}, headers)

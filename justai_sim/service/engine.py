@@ -1,0 +1,283 @@
+"""The service without HTTP: bodies in, decisions out, results from everything stored."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from justai_sim import clock, streams
+from justai_sim.attribution import with_settings
+from justai_sim.bandit.choose import choose
+from justai_sim.errors import UsageError, nearest
+from justai_sim.esp.base import adapter
+from justai_sim.estimate.metrics import metrics_table
+from justai_sim.loop.program import Program, Template
+from justai_sim.loop.replay import attribute_log
+from justai_sim.loop.step import Tick
+from justai_sim.service.book import Book, read_arrival, refresh
+from justai_sim.service.store import Decision, Store
+from justai_sim.service.words import rule_in_words
+from justai_sim.tables import F8, I1, KINDS, REASONS, Log
+
+SCHEMA_VERSION = 1
+REPEAT = 10 * clock.MINUTE
+"""Requests for the same user and template within this time of a decision share it: one message may ask thrice."""
+_ORG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LOCKS = 64
+_MAX_ID = 512
+
+
+class NotFoundError(UsageError):
+    """Something named in the request does not exist."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a webhook body held. It is stored whatever the counts are; `error` is the first reason of a reject."""
+
+    serial: int
+    received_at: int
+    accepted: int
+    rejected: int
+    skipped: int
+    error: str = ""
+
+    @property
+    def readable(self) -> bool:
+        """Whether anything in the body could be read, or nothing was wrong with it."""
+        return not self.rejected or self.accepted + self.skipped > 0
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What `choose` draws from since the refresh `at`: template id -> (1, 1, K), K arms, control first."""
+
+    at: int
+    by_template: dict[str, F8]
+
+
+def now_us() -> int:
+    """The wall clock, microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+class Engine:
+    """The service's core. All methods may be called from any thread.
+
+    Shares and results are pure functions of what is stored; what is kept in memory only saves time.
+    """
+
+    def __init__(self, program: Program, store: Store, clock: Callable[[], int] = now_us, seed: int = 1) -> None:
+        if not program.templates:
+            raise UsageError("the program has no templates; the service needs at least one [[templates]]")
+        self.program, self.store, self.clock, self.seed = program, store, clock, seed
+        self.templates: dict[str, Template] = {t.id: t for t in program.templates}
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._books: dict[str, Book] = {}
+        self._shares: dict[str, Shares] = {}
+        self._lock = threading.RLock()
+
+    # -- webhooks ------------------------------------------------------------------------------------
+
+    def receive(self, esp: str, org: str, body: bytes) -> Receipt:
+        """Store a webhook body with our time of receipt, then say what it holds."""
+        adapter(esp)
+        check_org(org)
+        arrival = self.store.append_arrival(org, esp, body, self.clock)
+        rows = read_arrival(arrival)
+        first = rows.rejects[0].message if rows.rejects else ""
+        return Receipt(
+            arrival.serial, arrival.received_at, len(rows), len(rows.rejects), rows.skipped.total(), first
+        )  # fmt: skip
+
+    # -- choices -------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        org: str,
+        template_id: str,
+        user_id: str,
+        tracking_id: str = "",
+        attrs: Mapping[str, Any] | None = None,  # noqa: ARG002 - a program defines no segments yet, so none is stored
+        copy_id: str = "",
+    ) -> Decision:
+        """Choose a variant, durably, or give the decision that this message already has.
+
+        An equal `tracking_id` (same user and template) shares its decision at any time; so does the same user
+        and template within 10 minutes, unless both requests name different tracking ids or another variant
+        is forced by `copy_id`.
+        """
+        check_org(org)
+        given = {"template_id": template_id, "user_id": user_id, "tracking_id": tracking_id, "copy_id": copy_id}
+        for field, value in given.items():
+            if not value and field in ("template_id", "user_id"):
+                raise UsageError(f"{field} is missing; expected the id of the {field[:-3]}")
+            check_id(field, value)
+        if template_id not in self.templates:
+            raise NotFoundError(
+                f"template_id {template_id!r} is not in the program; {nearest(template_id, self.templates)}"
+            )
+        variants = self.templates[template_id].variants
+        if copy_id and copy_id not in variants:
+            raise NotFoundError(f"copy_id {copy_id!r} is no variant of {template_id!r}; {nearest(copy_id, variants)}")
+        who = _hash(org, user_id)
+        with self._locks[(who ^ _hash(template_id)) % _LOCKS]:
+            last = self.store.latest(org, user_id, template_id)
+            found = self._shared(org, user_id, template_id, tracking_id, copy_id, last)
+            return found or self._decide(org, template_id, user_id, tracking_id, copy_id, last[0] if last else 0)
+
+    def _shared(
+        self, org: str, user: str, template: str, tracking: str, copy: str, last: tuple[int, Decision] | None
+    ) -> Decision | None:
+        """The decision that this request shares, if there is one."""
+        found = self.store.tracked(org, user, template, tracking) if tracking else None
+        if found is None and last is not None:
+            d = last[1]
+            other = tracking and d.tracking_id != d.decision_id
+            if not other and self.store.now(self.clock) - d.decided_at <= REPEAT:
+                found = d
+        return found if found is not None and copy in ("", found.variant_id) else None
+
+    def _decide(self, org: str, template: str, user: str, tracking: str, copy: str, serial: int) -> Decision:
+        """A new decision; `serial` is that of the last one for this user and template."""
+        now = self.store.now(self.clock)
+        variants = self.templates[template].variants
+        if copy:
+            variant, propensity, mode = copy, float("nan"), "forced"
+        else:
+            shares = self.shares(org, now).by_template[template]
+            u = streams.uniform_one(self.seed, "choice", 0, _hash(org, user), _hash(template), serial)
+            row = np.zeros(1, np.int64)
+            arm, p = choose(shares, row, row, np.array([u]))
+            variant, propensity, mode = variants[int(arm[0])], float(p[0]), "policy"
+        name = f"dec_{_hash(org, user, template, str(serial)):016x}"
+        d = Decision(name, tracking or name, org, user, template, variant, "", now, propensity, mode)
+        self.store.append_decision(d)
+        return d
+
+    def shares(self, org: str, now: int | None = None) -> Shares:
+        """The shares of the latest refresh t_k <= now, from everything received up to t_k."""
+        now = self.store.now(self.clock) if now is None else now
+        with self._lock:
+            cached = self._shares.get(org)
+            if cached is not None and cached.at <= now < cached.at + self.program.refresh:
+                return cached
+            tick, rows = self.tick(org, now)
+            found = Shares(tick.now, {t: tick.shares[i] for t, i in rows.items()})
+            if tick.now < now:  # at the very instant of a refresh, a row received at that instant may still come
+                self._shares[org] = found
+            return found
+
+    def tick(self, org: str, now: int) -> tuple[Tick, dict[str, int]]:
+        """The latest refresh t_k <= now, and the row of each of the program's templates in it."""
+        with self._lock:
+            log, book = self._log(org)
+            start = book.start(log, clock.days(self.program.rule.lateness_days), now)
+            at = start + (now - start) // self.program.refresh * self.program.refresh
+            return refresh(self.program, book.at(log, at), start, at)
+
+    def _log(self, org: str) -> tuple[Log, Book]:
+        """Everything stored of an organisation."""
+        with self._lock:
+            # Rows stamped before now are on disk once no commit is under way.
+            self.store.settled()
+            book = self._books.setdefault(org, Book(self.store, org))
+            return book.log(), book
+
+    # -- results -------------------------------------------------------------------------------------
+
+    def org(self, name: str = "") -> str:
+        """The organisation meant: the one named, else the only one there is."""
+        if name:
+            return check_org(name)
+        found = self.store.orgs()
+        if len(found) > 1:
+            raise UsageError(f"org is missing; expected one of {', '.join(found)}")
+        return found[0] if found else ""
+
+    def results(self, as_of: int | None = None, org: str = "") -> dict[str, Any]:
+        """Metrics, reasons, notes and shares in use, from everything received up to `as_of` (default: now)."""
+        return self.replay({}, as_of, None, org) | {"shares": self._shares_table(self.org(org))}
+
+    def replay(
+        self,
+        settings: Mapping[str, Any] | None = None,
+        as_of: int | None = None,
+        goals: list[str] | None = None,
+        org: str = "",
+    ) -> dict[str, Any]:
+        """The same under another rule: options of the program's rule replaced by `settings`, and other goals."""
+        changes: dict[str, Any] = {"rule": with_settings(self.program.rule, dict(settings or {}))}
+        if goals is not None:
+            changes["goals"] = goals
+        program = msgspec.structs.replace(self.program, **changes)
+        org = self.org(org)
+        now = self.store.now(self.clock)
+        as_of = now if as_of is None else as_of
+        log, _ = self._log(org)
+        bound, got = attribute_log(program, log, as_of)
+        notes = list(log.notes)
+        if as_of > now:
+            notes.append("as_of lies after now: sends are called mature whose conversions may still come")
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "org": org,
+            "as_of": clock.iso(as_of),
+            "rule": msgspec.to_builtins(program.rule),
+            "rule_in_words": rule_in_words(program.rule, program.goals),
+            "key_metric": program.key_metric,
+            "metrics": metrics_table(log, bound, got),
+            "reasons": _reasons(log, got.reason),
+            "rows": {n: len(getattr(log, n)) for n in ("sends", "events", "decisions")},
+            "rejects": log.rejects,
+            "skipped": log.skipped,
+            "notes": notes,
+        }
+
+    def _shares_table(self, org: str) -> dict[str, Any]:
+        found = self.shares(org)
+        table = {
+            t.id: dict(zip(t.variants, found.by_template[t.id][0, 0].tolist(), strict=False))
+            for t in self.program.templates
+        }
+        return {"refreshed_at": clock.iso(found.at), "by_template": table}
+
+
+def check_org(org: str) -> str:
+    if not _ORG.fullmatch(org):
+        raise UsageError(f"organisation {org[:80]!r}: expected 1 to 64 letters, digits, '.', '_' or '-'")
+    return org
+
+
+def check_id(field: str, text: str) -> str:
+    """An id that can be stored: text of reasonable length that UTF-8 can hold."""
+    if len(text) > _MAX_ID:
+        raise UsageError(f"{field} has {len(text):,} characters; expected at most {_MAX_ID}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{field} holds half a surrogate pair; expected text") from None
+    return text
+
+
+def _hash(*texts: str) -> int:
+    """62 bits of texts; their lengths keep ('ab', 'c') and ('a', 'bc') apart."""
+    body = b"".join(len(b).to_bytes(4, "little") + b for b in (t.encode() for t in texts))
+    return int.from_bytes(hashlib.blake2b(body, digest_size=8).digest(), "little") >> 2
+
+
+def _reasons(log: Log, reason: I1) -> list[dict[str, Any]]:
+    """Events by kind and reason, most frequent first within a kind."""
+    pairs, counts = np.unique(np.stack([log.events.kind, reason]), axis=1, return_counts=True)
+    found = zip(pairs[0].tolist(), pairs[1].tolist(), counts.tolist(), strict=True)
+    return [
+        {"kind": KINDS[k], "reason": REASONS[r], "events": n} for k, r, n in sorted(found, key=lambda f: (f[0], -f[2]))
+    ]

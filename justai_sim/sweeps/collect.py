@@ -1,0 +1,87 @@
+"""Parts to long frames, and frames to and from disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from justai_sim.errors import DataError
+from justai_sim.scenario import Point, Scenario, points
+from justai_sim.sim.engine import by_code
+from justai_sim.sweeps.data import SweepData
+from justai_sim.sweeps.parts import Tables
+from justai_sim.version import __version__
+
+FRAMES = ("metrics", "race", "age", "windows")
+
+
+def collect(scenario: Scenario, all_points: list[Point], parts: list[list[Tables]]) -> SweepData:
+    """Long frames from the parts, ordered by point and replication whatever order they came in."""
+    templates = np.array([s.id for s in by_code(scenario)], dtype=object)
+    variants = sorted({v.id for s in scenario.flow for v in scenario.variants_of(s)}, key=str.encode)
+    names = np.array(variants, dtype=object)
+
+    def frame(table: str, which: list[int]) -> pd.DataFrame:
+        pieces = []
+        for i in which:
+            for part in parts[i]:
+                columns = dict(part[table])
+                metric_names = columns.pop("names", None)
+                piece = pd.DataFrame(columns)
+                if metric_names is not None:
+                    piece["metric"] = metric_names[piece["metric"]]
+                head = {"point": all_points[i].name, **all_points[i].labels} if table in ("metrics", "race") else {}
+                for k, (name, value) in enumerate(head.items()):
+                    piece.insert(k, name, value)
+                pieces.append(piece)
+        out = pd.concat(pieces, ignore_index=True)
+        if "template" in out:
+            out["template"] = templates[out["template"]]
+        if "variant" in out:
+            out["variant"] = names[out["variant"]]
+        renamed = {"template": "template_id", "variant": "variant_id"}
+        if table in ("age", "windows"):
+            renamed["rep"] = "group"
+        return out.rename(columns=renamed)
+
+    every = list(range(len(all_points)))
+    return SweepData(
+        scenario=scenario, points=all_points, reference=all_points[0].name, metrics=frame("metrics", every),
+        race=frame("race", every), age=frame("age", [0]), windows=frame("windows", [0]),
+    )  # fmt: skip
+
+
+def write_tables(data: SweepData, out: Path) -> None:
+    """The long tables as Parquet, the two main ones as CSV too, and the manifest."""
+    tables = out / "tables"
+    tables.mkdir(parents=True, exist_ok=True)
+    for name in FRAMES:
+        frame: pd.DataFrame = getattr(data, name)
+        frame.to_parquet(tables / f"{name}.parquet", index=False)
+        if name in ("metrics", "race"):
+            frame.to_csv(tables / f"{name}.csv", index=False, float_format="%.10g")
+    manifest = {
+        "schema_version": 1,
+        "kind": "sweep",
+        "version": __version__,
+        "seed": data.scenario.seed,
+        "points": [p.name for p in data.points],
+        "scenario": msgspec.to_builtins(data.scenario),
+    }
+    (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def read_tables(out: Path) -> SweepData:
+    """A finished sweep from its folder."""
+    path = out / "manifest.json"
+    try:
+        raw = msgspec.json.decode(path.read_bytes())
+        scenario = msgspec.convert(raw["scenario"], Scenario)
+        frames = {n: pd.read_parquet(out / "tables" / f"{n}.parquet") for n in FRAMES}
+    except (OSError, KeyError, msgspec.DecodeError, msgspec.ValidationError) as e:
+        raise DataError(f"{out}: is not the folder of a finished sweep: {e}") from None
+    all_points = points(scenario)
+    return SweepData(scenario=scenario, points=all_points, reference=all_points[0].name, **frames)

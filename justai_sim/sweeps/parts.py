@@ -1,0 +1,61 @@
+"""The parts of a sweep on disk: one file a point and block, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from justai_sim.scenario import Scenario
+from justai_sim.sim.record import Columns
+
+Tables = dict[str, Columns]
+
+
+def fingerprint(scenario: Scenario) -> str:
+    """What a part depends on: the whole scenario and the version of the numbers."""
+    from justai_sim.version import NUMBERS
+
+    text = msgspec.json.encode({"numbers": NUMBERS, "scenario": msgspec.to_builtins(scenario)})
+    return hashlib.blake2b(text, digest_size=12).hexdigest()
+
+
+def part_path(folder: Path, point: int, reps: range) -> Path:
+    return folder / f"point{point:03d}-rep{reps.start:05d}-{reps.stop:05d}.npz"
+
+
+def write_part(path: Path, tables: Tables) -> None:
+    """Write to a neighbour and rename, so that a killed sweep leaves no half part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as f:
+        columns: dict[str, Any] = {f"{t}/{c}": a for t, columns in tables.items() for c, a in columns.items()}
+        np.savez(f, **columns)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+def read_part(path: Path) -> Tables:
+    out: Tables = {}
+    with np.load(path) as data:
+        for key in data.files:
+            table, _, column = key.partition("/")
+            out.setdefault(table, {})[column] = data[key]
+    return out
+
+
+def blocks(scenario: Scenario, sends_per_block: int = 1_200_000) -> list[range]:
+    """Replications in blocks that fit in memory. Results do not depend on how they are cut."""
+    per_world = max(1.0, expected_sends(scenario))
+    size = int(max(1, min(50, sends_per_block // per_world)))
+    n = scenario.replications
+    return [range(i, min(n, i + size)) for i in range(0, n, size)]
+
+
+def expected_sends(scenario: Scenario) -> float:
+    """Sends of one world before anybody unsubscribes: sign-ups whose day falls within the run."""
+    return sum(scenario.world.signups_per_day * max(0.0, scenario.days - s.day) for s in scenario.flow)
