@@ -18,7 +18,6 @@ from tests.strategies import cases, logs, to_log
 from tests.worked_examples import EXAMPLES, Example
 
 
-
 def run(rule: Rule, log: Log, goals: Any, as_of: int | None) -> Attribution:
     bound = bind(
         rule,

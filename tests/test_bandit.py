@@ -220,7 +220,9 @@ def test_exposure_weighted_counts_are_refused():
     assert np.isfinite(p.allocate(state, rounding, np.ones((1, 3), bool), NOW)).all()
 
 
-@pytest.mark.parametrize(("metric", "why"), [("revenue_per_send", "is money"), ("conversion", "did you mean 'conversion_rate'")])
+@pytest.mark.parametrize(
+    ("metric", "why"), [("revenue_per_send", "is money"), ("conversion", "did you mean 'conversion_rate'")]
+)
 def test_weighted_thompson_refuses_other_metrics(metric, why):
     assert "revenue_per_send" in METRICS
     with pytest.raises(UsageError, match=why):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from justai_sim.attribution import Rule
-from justai_sim.report.inputs import ReplayData, SweepData
-from justai_sim.scenario import Scenario, parse, points, read
+from justai_sim.report.inputs import SweepData
+from justai_sim.scenario import Scenario, points, read
 from justai_sim.streams import generator
 
 DELAY, ORGANIC = 1.5, 0.002

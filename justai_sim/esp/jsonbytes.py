@@ -6,7 +6,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +22,7 @@ from justai_sim.tables import Log
 BATCH = 20_000
 """Rows (or rejects) of one batch of `read`."""
 Element = dict[str, Any]
+Found = Iterator[tuple[str, Element]]
 
 _DECODE = msgspec.json.Decoder()
 _ENCODE = msgspec.json.Encoder(decimal_format="number")
@@ -31,6 +32,14 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 # Possessive, and an open string runs to the end: linear on any input.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 _LIMIT = Decimal(1 << 62)
+
+
+class ElementError(ValueError):
+    """An element that cannot become a row: a typed reason and a sentence."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
 
 
 def encode(value: Any) -> bytes:
@@ -62,7 +71,7 @@ def raw(element: Any) -> str:
     return data.decode("utf-8", "replace")
 
 
-def elements(body: bytes, place: str, key: str, rows: Rows, inherit: tuple[str, ...] = ()) -> Iterator[tuple[str, Element]]:
+def elements(body: bytes, place: str, key: str, rows: Rows, inherit: tuple[str, ...] = ()) -> Found:
     """(place, object) of each event in a body: one event, an array, or an object with an array at `key`.
 
     Fields named by `inherit` pass from the enclosing object to its events. A bad element is a reject
@@ -85,7 +94,7 @@ def elements(body: bytes, place: str, key: str, rows: Rows, inherit: tuple[str, 
     yield from _walk(found, place, "", key, rows, inherit)
 
 
-def _walk(found: Any, place: str, where: str, key: str, rows: Rows, inherit: tuple[str, ...]) -> Iterator[tuple[str, Element]]:
+def _walk(found: Any, place: str, where: str, key: str, rows: Rows, inherit: tuple[str, ...]) -> Found:
     """The objects of a document; an array may hold batches, nothing goes deeper than that."""
     if isinstance(found, dict) and key in found:
         inner, items = f"{where}.{key}" if where else key, found[key]
@@ -176,9 +185,12 @@ def json_like(file: Path) -> bool:
 
 
 def _open(file: Path) -> IO[bytes]:
+    """A file's bytes, unpacked if it is gzip by its content or its ending."""
     with file.open("rb") as f:
-        packed = f.read(2) == _GZIP
-    return gzip.open(file, "rb") if packed or file.suffix == ".gz" else file.open("rb")
+        packed = f.read(2) == _GZIP or file.suffix == ".gz"
+    opened: Any = gzip.open if packed else Path.open
+    stream: IO[bytes] = opened(file, "rb")
+    return stream
 
 
 def documents(file: Path, place: str, rows: Callable[[], Rows]) -> Iterator[tuple[str, bytes]]:
@@ -188,11 +200,9 @@ def documents(file: Path, place: str, rows: Callable[[], Rows]) -> Iterator[tupl
     batch that rejects go to at that moment.
     """
     with _open(file) as stream:
-        number, lines = 0, _lines(stream, place, rows)
-        for number, line in lines:
-            if line.strip():
-                break
-        else:
+        lines = _lines(stream, place, rows)
+        number, line = next((found for found in lines if found[1].strip()), (0, b""))
+        if not number:
             return
         try:
             decode(line)
@@ -309,10 +319,9 @@ def decimal(value: Any) -> Decimal | None:
             return None
         if not _NUMBER.fullmatch(text):
             text = _plain(text)
-    try:
-        found = Decimal(text)
-    except InvalidOperation:
-        return None
+            if not _NUMBER.fullmatch(text):
+                return None
+    found = Decimal(text)
     return found if found.is_finite() and abs(found.scaleb(6)) < _LIMIT else None
 
 

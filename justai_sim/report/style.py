@@ -29,7 +29,7 @@ FONT = "DejaVu Sans"
 INK, GREY, GRID = "#222222", "#8a8a8a", "#e4e4e4"
 CONTROL = "#3c3c3c"
 # Okabe and Ito's palette; its black is the control, its yellow (too pale on white) is a wine red here.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#882255", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (5, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (3, 1)), (0, (8, 2, 1, 2)), (0, (2, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -122,8 +122,8 @@ def panels(
     panels share what room it has. `seen` is the sentence below the question; `foot` the room below.
     """
     width = width_of(ax)
-    titles = wrap(question, width - 0.2, TITLE, "bold")
-    lines = wrap(seen, width - 0.2)
+    titles = wrap(question, width - 0.3, TITLE, "bold")
+    lines = wrap(seen, width - 0.3)
     head = 0.12 + 0.26 * len(titles) + LINE * len(lines) + 0.36
     wanted = head + sum(heights) + gap * max(len(heights) - 1, 0) + foot
     if ax is None:
@@ -208,7 +208,7 @@ def label_ends(panel: Panel, ends: Sequence[End], pt: float = SMALL) -> None:
         panel.ax.annotate(
             e.text, xy=(e.x, e.y), xytext=(1 + 0.12 / panel.width, y), textcoords="axes fraction", fontsize=pt,
             color=e.colour, family=FONT, va="center", annotation_clip=False, parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": e.colour, "lw": 0.7, "shrinkA": 1, "shrinkB": 1},
+            arrowprops={"arrowstyle": "-", "color": e.colour, "lw": 0.7, "shrinkA": 1, "shrinkB": 1, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 

@@ -125,8 +125,10 @@ def plot_window_map(
     panel.ax.set_yticks(_few(got.offsets))
     panel.ax.set_xticks(_few(got.lookbacks))
     units(panel, "ignored first days (days after the send)", "counts until day (days after the send)")
+    _borders(panel.ax, got.leader, edges, ((0.9, INK),))
     if best is not None:
-        _contour(panel.ax, got, edges, best)
+        wrong = (got.leader >= 0) & (got.leader != _index(got, best))
+        _borders(panel.ax, wrong.astype(np.int64), edges, ((4.2, "white"), (2.2, "black")))
     marks = _marks(panel, use)
     _names(panel, got, edges, marks)
     _draw_legend(ax, items, rows, foot - 0.62, size)
@@ -150,17 +152,15 @@ def _shade(z: float) -> int:
     return int(z >= 1) + int(z > 2)
 
 
-def _contour(ax: Axes, got: Surface, edges: tuple[F8, F8], best: str) -> None:
-    """A line between the windows whose leader is wrong and all others."""
-    right = got.variants.index(best) if best in got.variants else -2
-    wrong = np.pad((got.leader >= 0) & (got.leader != right), 1)
-    x, y = edges
-    lines = []
-    for i, j in np.argwhere(wrong[1:-1, 1:] != wrong[1:-1, :-1]):
-        lines.append([(x[j], y[i]), (x[j], y[i + 1])])
-    for i, j in np.argwhere(wrong[1:, 1:-1] != wrong[:-1, 1:-1]):
-        lines.append([(x[j], y[i]), (x[j + 1], y[i])])
-    for width, colour in ((4.2, "white"), (2.2, "black")):
+def _borders(ax: Axes, value: I8, edges: tuple[F8, F8], strokes: Sequence[tuple[float, str]]) -> None:
+    """Lines between cells of different value; outside the map the value is the least one."""
+    around, (x, y) = np.pad(value, 1, constant_values=int(value.min())), edges
+    lines = [
+        [(x[j], y[i]), (x[j], y[i + 1])] for i, j in np.argwhere(around[1:-1, 1:] != around[1:-1, :-1])
+    ] + [
+        [(x[j], y[i]), (x[j + 1], y[i])] for i, j in np.argwhere(around[1:, 1:-1] != around[:-1, 1:-1])
+    ]  # fmt: skip
+    for width, colour in strokes:
         ax.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="projecting", clip_on=False))
 
 

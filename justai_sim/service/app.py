@@ -214,11 +214,16 @@ def time_of(found: dict[str, Any]) -> int | None:
     value = found.get("as_of")
     if value is None:
         return None
-    if isinstance(value, str) and not value.strip().isdigit():
-        return clock.parse(value)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UsageError(f"as_of: found {_shown(value)}, expected ISO-8601 with an offset or microseconds")
-    return clock.checked(int(str(value)[:25]))
+    try:
+        if isinstance(value, str) and not value.strip().isdecimal():
+            return clock.parse(value)
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            return clock.checked(int(str(value)[:25]))
+    except DataError:
+        pass
+    raise UsageError(
+        f"as_of: found {_shown(value)}, expected ISO-8601 with an offset (2026-01-05T09:30:00Z) or microseconds"
+    )
 
 
 REQUEST_FIELDS = ("template_id", "user_id", "tracking_id", "fields", "attrs", "copy_id")

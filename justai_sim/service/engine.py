@@ -196,9 +196,11 @@ class Engine:
 
     def org(self, name: str = "") -> str:
         """The organisation meant: the one named, else the only one there is."""
-        if name:
-            return check_org(name)
         found = self.store.orgs()
+        if name in found:
+            return name
+        if name:
+            raise NotFoundError(f"org {check_org(name)!r} has nothing stored; {nearest(name, found)}")
         if len(found) > 1:
             raise UsageError(f"org is missing; expected one of {', '.join(found)}")
         return found[0] if found else ""

@@ -84,7 +84,7 @@ def _cell(row: Mapping[str, Any], rate: str) -> str:
     if value is None:
         return "no value"
     form = "{:.2f}" if rate == "revenue_per_send" else "{:.2%}"
-    between = "" if low is None else f"<small>{form.format(low)} to {form.format(high)}</small>"
+    between = "" if low is None or low != low else f"<small>{form.format(low)} to {form.format(high)}</small>"
     return f"{form.format(value)} <small>{count:,}</small>{between}"
 
 

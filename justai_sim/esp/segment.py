@@ -1,0 +1,252 @@
+"""Segment: track events as webhooks and as raw logs (gzip NDJSON), of whatever tool sent them to Segment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from justai_sim.clock import MISSING, zone
+from justai_sim.esp import segment_fields as f
+from justai_sim.esp.coding import public_columns
+from justai_sim.esp.jsonbytes import (
+    Batches,
+    Element,
+    ElementError,
+    documents,
+    elements,
+    encode,
+    files,
+    first_ident,
+    json_like,
+    nothing_readable,
+    raw,
+    send_order,
+    shown,
+)
+from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.tables import Log
+
+_INHERIT = ("context", "sentAt")
+_OTHER_CALLS = ("identify", "page", "screen", "group", "alias", "delete")
+_RENDERED = {
+    "open": "Email Opened",
+    "click": "Email Link Clicked",
+    "unsubscribe": "Unsubscribed",
+    "bounce": "Email Bounced",
+    "drop": "Email Dropped",
+    "spam": "Email Marked as Spam",
+    "delivery": "Email Delivered",
+}
+_LIBRARY = {"library": {"name": "esp", "version": "1.0.0"}}
+
+
+class Segment:
+    """The adapter of Segment.
+
+    `deliveries_as_sends`: most tools send no 'Email Sent' to Segment. With it an 'Email Delivered' is a
+    send that left and arrived at its own time; without it (the default) it is a status event, since one
+    cannot know while reading whether sends will still come. `read` notes when none came.
+    """
+
+    name = "segment"
+    time_grid = 1_000
+    money_grid = 10_000
+    cannot_carry: tuple[str, ...] = (
+        "sends.delivered_at", "sends.status", "sends.status_known_at", "sends.received_at", "sends.decided_at",
+        "sends.propensity", "sends.segment", "events.received_at", "events.variant_id", "decisions",
+        "events.template_id of conversions", "events.machine of other kinds than open and click",
+    )  # fmt: skip
+
+    def __init__(self, *, deliveries_as_sends: bool = False) -> None:
+        self.deliveries_as_sends = deliveries_as_sends
+
+    def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
+        return serial
+
+    def event_id(self, serial: str, kind: str, name: str) -> str:  # noqa: ARG002
+        return serial
+
+    def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
+        """Webhook bodies of one event each; a held-out user's ghost send enters the control group."""
+        sends, events = public_columns(log, "sends"), public_columns(log, "events")
+        for at, table, row in send_order(log):
+            yield at, encode(_send_event(sends, row, at) if table == "sends" else _event(events, row, at))
+
+    def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
+        """A webhook body: one event, an array of events, or a batch request."""
+        if not body.strip():
+            return
+        for where, element in elements(body, place, "batch", rows, _INHERIT):
+            self._append(element, rows, where, received_at, None)
+
+    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:
+        """Raw logs: gzip or plain NDJSON, a JSON document or array; other files are counted."""
+        where = zone(timezone) if timezone else None
+        batches, found, passed, sends, delivered = Batches(), False, list[str](), 0, 0
+        for file, place in files(path):
+            if not json_like(file):
+                passed.append(place)
+                batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
+                continue
+            found = True
+            for at, document in documents(file, place, lambda: batches.rows):
+                for which, element in elements(document, at, "batch", batches.rows, _INHERIT):
+                    self._append(element, batches.rows, which, MISSING, where)
+                    for rows in batches.full():
+                        sends, delivered = sends + len(rows.sends), delivered + rows.notes["delivered"]
+                        yield rows
+        if not found:
+            raise nothing_readable(path, passed, "raw logs (*.gz, *.ndjson) or JSON files (*.json)")
+        rows = batches.take()
+        delivered += rows.notes["delivered"]
+        if delivered and not sends and not rows.sends:
+            rows.notes["deliveries but no send event; Segment(deliveries_as_sends=True) reads them as sends"] = (
+                delivered
+            )
+        yield rows
+
+    def _append(self, e: Element, rows: Rows, place: str, received_at: int, where: tzinfo | None) -> None:
+        try:
+            name = _name(e, rows)
+            if name:
+                self._track(name, e, rows, received_at, where)
+        except ElementError as bad:
+            rows.reject(place, bad.reason, bad.message, raw(e))
+
+    def _track(self, name: str, e: Element, rows: Rows, received_at: int, where: tzinfo | None) -> None:
+        meaning = f.MEANING.get(name.lower(), "conversion")
+        if meaning in (f.SKIP, f.RESTATED, f.TRANSIENT):
+            rows.skipped[name if meaning == f.SKIP else f"{meaning}: {name}"] += 1
+            return
+        p = e.get("properties")
+        if p is None:
+            p = {}
+        elif not isinstance(p, dict):
+            raise ElementError("bad_value", f"properties: found {shown(p)}, expected a JSON object")
+        t, received = f.happened(e, where, rows, received_at)
+        user = f.user(e)
+        if meaning == "delivery":
+            rows.notes["delivered"] += 1
+        if meaning == f.SEND or (meaning == "delivery" and self.deliveries_as_sends):
+            delivered = t if meaning == "delivery" else MISSING
+            rows.sends.append(_send_row(e, p, user, t, delivered, received))
+            return
+        if not user:
+            rows.notes["events_without_user"] += 1
+        rows.events.append(_event_row(name, meaning, e, p, user, t, received, rows))
+
+
+ADAPTER = Segment()
+
+
+def _name(e: Element, rows: Rows) -> str:
+    """The trimmed name of a track event; '' for another call, which is counted."""
+    kind = e.get("type")
+    if kind is None:
+        kind = e.get("action")  # the old name of `type`
+    name = e.get("event")
+    if kind is not None and kind != "track":
+        if not isinstance(kind, str):
+            raise ElementError("bad_value", f"type: found {shown(kind)}, expected track or another call")
+        rows.skipped[kind if kind in _OTHER_CALLS else f"type {kind[:40]}"] += 1
+        return ""
+    if name is None or name == "":
+        raise ElementError("missing_field", "event: found nothing, expected the name of the event")
+    if not isinstance(name, str) or not name.strip():
+        raise ElementError("bad_value", f"event: found {shown(name)}, expected the name of the event")
+    return name.strip()
+
+
+def _send_row(e: Element, p: Element, user: str, t: int, delivered: int, received: int) -> SendRow:
+    send = f.send_key(p, user) or first_ident(e, ("messageId",))
+    template, variant = f.template(p), f.variant(p, e.get("context"))
+    if not user:
+        raise ElementError("missing_field", "userId, anonymousId: found neither, expected one of them")
+    if not send:
+        raise ElementError("missing_field", "message_id, messageId: found neither, expected the id of the message")
+    if not template:
+        names = "template_id, campaign_id, email_id"
+        raise ElementError("missing_field", f"properties: found none of {names}, expected the id of the template")
+    if not variant:
+        names = "copy_id, variant_id, variation_id"
+        raise ElementError("missing_field", f"properties: found none of {names}, expected the id of the variant")
+    return SendRow(send, user, template, variant, t, delivered, received_at=received)
+
+
+def _event_row(
+    name: str, meaning: str, e: Element, p: Element, user: str, t: int, received: int, rows: Rows
+) -> EventRow:  # fmt: skip
+    event, send = first_ident(e, ("messageId",)), f.send_key(p, user)
+    if not event:
+        rows.notes["events_without_id"] += 1
+    if meaning in ("conversion", f.ORDER, f.REFUND):
+        value = f.custom_value(p) if meaning == "conversion" else f.order_value(p, rows)
+        if meaning == f.REFUND:
+            name, value = f.refunded(name), -abs(value) if value != MISSING else MISSING
+        currency, order = f.money_code(p, value), first_ident(p, f.ORDER_ID)
+        return EventRow(event, user, "conversion", t, name, received, value, currency, send, order)
+    machine = -1
+    if meaning == "open":
+        machine = 1 if name.lower() == f.MACHINE_OPEN else f.flag(p.get("machine_open"))
+    elif meaning == "click":
+        machine = f.flag(p.get("is_suspected_bot_click"))
+    # Without the message's id its template restricts the sends that the event can belong to.
+    template = "" if send else f.template(p)
+    return EventRow(event, user, meaning, t, "", received, send_id=send, template_id=template, machine=machine)
+
+
+# -------------------------------------------------------------------------------------------- render
+
+
+def _iso(t: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=t)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def _track(name: str, serial: str, user: str, t: int, received: int, properties: Element) -> Element:
+    anonymous = user.removeprefix("anon:") if user.startswith("anon:") else None
+    # sentAt = receivedAt: the skew formula then gives the timestamp that is written.
+    return {
+        "type": "track", "event": name, "messageId": serial, "anonymousId": anonymous,
+        "userId": None if anonymous else user or None, "context": _LIBRARY, "integrations": {},
+        "originalTimestamp": _iso(t), "sentAt": _iso(received), "receivedAt": _iso(received), "timestamp": _iso(t),
+        "properties": properties, "version": 2,
+    }  # fmt: skip
+
+
+def _send_event(columns: dict[str, list[Any]], row: int, received: int) -> Element:
+    user, template, variant = (columns[c][row] for c in ("user_id", "template_id", "variant_id"))
+    send, t = columns["send_id"][row], columns["sent_at"][row]
+    if columns["status"][row] == "held_out":
+        return _track(f.CONTROL_ENTERED, f"held-{send}", user, t, received, {"campaign_id": template})
+    p = {"message_id": send, "template_id": template, "copy_id": variant, "campaign_name": template}
+    return _track("Email Sent", f"sent-{send}", user, t, received, p)
+
+
+def _event(columns: dict[str, list[Any]], row: int, received: int) -> Element:
+    r = {c: columns[c][row] for c in EventRow._fields}
+    kind, p = r["kind"], {"message_id": r["send_id"] or None}
+    if kind == "conversion":
+        name, p = _conversion(r, p)
+    else:
+        name = _RENDERED[kind]
+        p["template_id"] = None if r["send_id"] else r["template_id"] or None
+        machine = None if r["machine"] < 0 else "true" if r["machine"] else "false"
+        if kind == "open":
+            p["machine_open"] = machine
+        elif kind == "click":
+            p |= {"link_url": "https://www.example.com/", "is_suspected_bot_click": machine}
+    return _track(name, r["event_id"], r["user_id"], r["occurred_at"], received, p)
+
+
+def _conversion(r: Element, p: Element) -> tuple[str, Element]:
+    name, value = r["name"], r["value"]
+    p |= {"order_id": r["order_id"] or None, "currency": r["currency"] or None}
+    if value != MISSING:
+        amount = Decimal(value).scaleb(-6)
+        if value < 0 and f.refunded("Order Refunded") == name:
+            return "Order Refunded", p | {"total": -amount}
+        p["revenue"] = amount
+    return name, p

@@ -1,0 +1,228 @@
+"""The first screen of a sweep's report: sentences and tables, generated from the frames and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from justai_sim import stats
+from justai_sim.report.assumed import assumptions
+from justai_sim.report.inputs import SweepData
+from justai_sim.report.purchases import credited, lifts
+from justai_sim.report.race import share_band
+from justai_sim.report.table import Column, Part, percent
+from justai_sim.scenario import Point
+from justai_sim.tables import F8
+
+DEFAULT = (3.0, 14.0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything that the first screen says; every part has its numbers as rows."""
+
+    size: str
+    headline: str
+    comparison: Part
+    leads: Part
+    lost: Part
+    lift: Part
+    credited: Part
+    assumed: Part
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for `--json`."""
+        parts = {k: getattr(self, k) for k in ("comparison", "leads", "lost", "lift", "credited", "assumed")}
+        return {"size": self.size, "headline": self.headline} | {
+            k: {"text": p.text, "rows": p.rows} for k, p in parts.items()
+        }
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The last day of every point. right, lost: point name -> values by world (R,), same worlds everywhere."""
+
+    points: list[Point]
+    use: Point
+    right: dict[str, F8]
+    lost: dict[str, F8]
+
+
+def answer(data: SweepData) -> Answer:
+    """The parts of the first screen."""
+    ends = _ends(data)
+    comparison, headline = _compare(ends, len(data.scenario.flow))
+    return Answer(
+        _size(data), headline, comparison, _leads(ends), _lost(ends), lifts(data), credited(data), assumptions(data.scenario)
+    )  # fmt: skip
+
+
+def _ends(data: SweepData) -> Ends:
+    last = data.race[data.race["day"] == data.race["day"].max()]
+    by = {c: last.pivot_table(index="rep", columns="point", values=c) for c in ("right_leader", "lost_per_10k")}
+    points = [p for p in data.points if p.name in by["right_leader"]]
+    use = next((p for p in points if p.name == data.reference), points[0])
+    right, lost = ({p.name: t[p.name].to_numpy(np.float64) for p in points} for t in by.values())
+    return Ends(points, use, right, lost)
+
+
+def _size(data: SweepData) -> str:
+    s = data.scenario
+    m = data.metrics[(data.metrics["metric"] == "sends") & (data.metrics["point"] == data.reference)]
+    worlds = max(int(m["rep"].nunique()), 1)
+    sends = m["value"].sum() / worlds
+    steps = f"{len(s.flow)} steps" if len(s.flow) > 1 else "1 step"
+    return (
+        f"{worlds:,} {'worlds' if worlds > 1 else 'world'} × {sends:,.0f} sends ({steps}, "
+        f"{s.days} days), seed {s.seed}"
+    )
+
+
+def words(point: Point) -> str:
+    """The window of a point in words: 'day 3 to day 14'."""
+    rule = point.scenario.program.rule
+    return f"day {rule.offset_days:g} to day {rule.upper_days:g}"
+
+
+def window_label(point: Point) -> str:
+    """What the window axis calls this point; the whole name if there is none such."""
+    return point.labels.get("window", point.name)
+
+
+def siblings(points: list[Point], like: Point) -> list[Point]:
+    """The points that differ from `like` in the window only."""
+    rest = {k: v for k, v in like.labels.items() if k != "window"}
+    return [p for p in points if {k: v for k, v in p.labels.items() if k != "window"} == rest]
+
+
+def paired(a: F8, b: F8, comparisons: int) -> tuple[float, float, float]:
+    """Mean of a - b over worlds with its interval, 95 % for all `comparisons` together (Bonferroni)."""
+    d = a - b
+    n = len(d)
+    if n < 2:
+        return float(d.mean()), -np.inf, np.inf
+    low, high = stats.mean_interval(d.sum(), (d * d).sum(), n, 1 - 0.05 / max(comparisons, 1))
+    return float(d.mean()), float(low), float(high)
+
+
+def _compare(ends: Ends, steps: int) -> tuple[Part, str]:
+    """The windows under the policy in use, each against the one that is right most often; and the answer."""
+    family = siblings(ends.points, ends.use)
+    best = max(family, key=lambda p: ends.right[p.name].mean())
+    pairs = len(family) * (len(family) - 1) // 2  # the best was chosen by looking: all pairs count
+    rows = []
+    for p in family:
+        mean, low, high = paired(ends.right[p.name], ends.right[best.name], pairs)
+        rows.append({
+            "window": window_label(p), "counts": words(p), "right": float(ends.right[p.name].mean()),
+            "minus_best": mean, "minus_best_low": low, "minus_best_high": high,
+            "verdict": "most often right" if p is best else "tied" if low <= 0 <= high else "less often",
+        })  # fmt: skip
+    columns = (
+        Column("window", "window"), Column("counts", "counts from"),
+        Column("right", "right at the end", "percent"),
+        Column("minus_best", "minus the best, points", "points", interval=True), Column("verdict", "verdict"),
+    )  # fmt: skip
+    text = "Differences are paired: every window meets the same worlds. " + (
+        f"The intervals hold for all {pairs} pairs at once (95 %)." if pairs > 1 else "Intervals: 95 %."
+    )
+    return Part("Which windows are tied", text, rows, columns), _headline(ends, family, best, rows, steps)
+
+
+def _headline(ends: Ends, family: list[Point], best: Point, rows: list[dict[str, Any]], steps: int) -> str:
+    right = {p.name: percent(float(ends.right[p.name].mean())) for p in family}
+    unit = "(world, step) pairs" if steps > 1 else "worlds"
+    puts = f"puts the best variant first in {right[best.name]} of {unit}"
+    if len(family) == 1:
+        return f"The window {window_label(best)} (counts {words(best)}) {puts}."
+    base = next((p for p in family if _default(p)), ends.use if ends.use in family else family[0])
+    tied = [window_label(p) for p, r in zip(family, rows, strict=True) if r["verdict"] == "tied" and p is not base]
+    base_row = next(r for p, r in zip(family, rows, strict=True) if p is base)
+    also = f"; {_and(tied)} cannot be told from it" if tied else ""
+    worst = min(family, key=lambda p: ends.right[p.name].mean())
+    if base is best:
+        last = f"; {window_label(worst)}: {right[worst.name]}" if window_label(worst) not in tied else ""
+        return f"Keep counting from {words(best)} ({window_label(best)}): it {puts}{also}{last}."
+    if base_row["verdict"] == "tied":
+        alike = [window_label(base), *tied]
+        return (
+            f"No clear winner: counting from {words(best)} {puts}, {window_label(base)} in "
+            f"{right[base.name]}; {_and(alike)} cannot be told from it."
+        )
+    return f"Count from {words(best)}: it {puts}{also}; {window_label(base)}: {right[base.name]}."
+
+
+def _default(p: Point) -> bool:
+    rule = p.scenario.program.rule
+    return (rule.offset_days, rule.upper_days) == DEFAULT
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def axis_columns(points: list[Point]) -> list[Column]:
+    axes = list(dict.fromkeys(a for p in points for a in p.labels))
+    return [Column(a, a.replace("_", " ")) for a in axes] or [Column("point", "point")]
+
+
+def label_of(p: Point) -> dict[str, Any]:
+    return dict(p.labels) or {"point": p.name}
+
+
+def _leads(ends: Ends) -> Part:
+    """How often the right variant leads at the end under every point."""
+    rows = []
+    for p in ends.points:
+        v = ends.right[p.name]
+        low, high = share_band(v[:, None])
+        rows.append(label_of(p) | {"right": float(v.mean()), "right_low": float(low[0]), "right_high": float(high[0])})
+    text = "Share of (world, step) pairs in which the best variant leads on the last day; intervals: 95 %, over worlds."
+    if not _one_policy(ends):
+        text = f"{_policy_sentence(ends)} {text}"
+    columns = (*axis_columns(ends.points), Column("right", "right variant leads", "percent", interval=True))
+    return Part("How often the right variant leads at the end", text, rows, columns)
+
+
+def _one_policy(ends: Ends) -> bool:
+    return len(siblings(ends.points, ends.use)) == len(ends.points)
+
+
+def _policy_sentence(ends: Ends) -> str:
+    """The best point of all against the best with everything else as in use."""
+    own = max(siblings(ends.points, ends.use), key=lambda p: ends.right[p.name].mean())
+    best = max(ends.points, key=lambda p: ends.right[p.name].mean())
+    if best is own:
+        return f"Nothing that was compared is right more often than {own.name}."
+    n = len(ends.points)
+    _, low, _ = paired(ends.right[best.name], ends.right[own.name], n * (n - 1) // 2)
+    values = f"{percent(float(ends.right[best.name].mean()))} against {percent(float(ends.right[own.name].mean()))}"
+    sure = "" if low > 0 else ", a difference that these worlds cannot tell from none"
+    return f"Most often right of all is {best.name} ({values} for {own.name}{sure})."
+
+
+def _lost(ends: Ends) -> Part:
+    """True purchases lost against always sending the best, at the end."""
+    rows = []
+    for p in ends.points:
+        v = ends.lost[p.name]
+        low, high = (float(x) for x in stats.mean_interval(v.sum(), (v * v).sum(), len(v)))
+        rows.append(label_of(p) | {"lost": float(v.mean()), "lost_low": low, "lost_high": high})
+    least = min(ends.points, key=lambda p: ends.lost[p.name].mean())
+    mean = ends.lost[ends.use.name].mean()
+    text = f"{ends.use.name}, in use, loses {mean:.1f} per 10,000 sends"
+    text += (
+        f"; {least.name} loses least: {ends.lost[least.name].mean():.1f}." if least is not ends.use else ", the least of all."
+    )
+    columns = (*axis_columns(ends.points), Column("lost", "lost per 10,000 sends", "one", interval=True))
+    return Part("True purchases lost", f"{text} Against always sending the best variant; intervals: 95 %.", rows, columns)
+
+
+def race_frame(data: SweepData) -> pd.DataFrame:
+    """The race with the points in the order of the sweep, the reference's labels first in every axis."""
+    order = {p.name: i for i, p in enumerate(data.points)}
+    order[data.reference] = -1
+    return data.race.sort_values("point", key=lambda c: c.map(order), kind="stable")

@@ -1,0 +1,45 @@
+"""What a simulation takes for granted, in words."""
+
+from __future__ import annotations
+
+from justai_sim.report.table import Column, Part, write
+from justai_sim.scenario import Scenario
+from justai_sim.world.spec import Delay
+
+NOT_YOURS = "This is a simulation, not your data."
+
+
+def delay_words(delay: Delay) -> str:
+    """A delay law with its numbers."""
+    if delay.law == "exponential":
+        return f"exponential, {delay.mean_days:g} days on average"
+    if delay.law == "weibull":
+        return f"Weibull, shape {delay.shape:g}, scale {delay.scale_days:g} days"
+    return f"log-normal, median {delay.median_days:g} days, sigma {delay.sigma:g}"
+
+
+def assumptions(s: Scenario) -> Part:
+    """The scenario's settings as a table of what and how much."""
+    w, p = s.world, s.program
+    rates = {", ".join(f"{v.id} {write(v.conversion_rate, 'percent2')}" for v in s.variants_of(t)) for t in s.flow}
+    conversions = rates.pop() if len(rates) == 1 else "differ by step (see the scenario file)"
+    own = sorted({f"{v.id}: {delay_words(v.delay)}" for t in s.flow for v in s.variants_of(t) if v.delay is not None})
+    policy = f"{p.policy.name}, prior Beta({p.policy.prior_alpha:g}, {p.policy.prior_beta:g})"
+    policy += f", epsilon {p.policy.epsilon:g}, floor {p.policy.floor:g}"
+    axes = "; ".join(f"{axis}: {', '.join(map(str, v))}" for axis, v in s.sweep.items())
+    pairs = [
+        ("purchases caused per delivered send", conversions),
+        ("delay from send to purchase", "; ".join([delay_words(w.delay), *own])),
+        ("purchases without a cause", f"{w.organic_per_user_day * 1000:g} per 1,000 user-days"),
+        ("sign-ups", f"{w.signups_per_day:g} a day for {s.days} days"),
+        ("sends", ", ".join(f"{t.id} on day {t.day:g}" for t in s.flow)),
+        ("control share", write(p.control_share, "percent")),
+        ("refresh of the shares", f"every {p.refresh_hours:g} h"),
+        ("policy in use", policy),
+        ("what it learns from", "all sends so far" if p.feedback == "all" else "mature sends only"),
+        ("window in use", f"counts until day {p.rule.upper_days:g}, ignored first {p.rule.offset_days:g} days"),
+        ("credit", p.rule.credit.replace("_", " ")),
+        ("compared", axes or "nothing"),
+    ]
+    rows: list[dict[str, object]] = [{"what": k, "value": v} for k, v in pairs]
+    return Part("What is assumed", NOT_YOURS, rows, (Column("what", "what"), Column("value", "value")))

@@ -1,0 +1,142 @@
+"""True lift against shown lift; and what was credited, what happened, what the sends caused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from justai_sim.report.inputs import SweepData
+from justai_sim.report.table import Column, Part, write
+from justai_sim.scenario import Point, Scenario, Step
+from justai_sim.streams import generator
+from justai_sim.tables import F8
+
+DRAWS = 2000
+LEVEL = 0.95
+
+
+def best_of(scenario: Scenario, step: Step) -> str:
+    """The variant with the highest true rate; the first of equals."""
+    return max(scenario.variants_of(step), key=lambda v: v.conversion_rate).id
+
+
+def best_overall(scenario: Scenario) -> str | None:
+    """The best variant if it is the same at every step."""
+    found = {best_of(scenario, s) for s in scenario.flow}
+    return found.pop() if len(found) == 1 else None
+
+
+def control_of(scenario: Scenario) -> str:
+    """The control of the first step."""
+    return scenario.variants_of(scenario.flow[0])[0].id
+
+
+def _treatment(scenario: Scenario, step: Step) -> str | None:
+    """The best variant other than the control."""
+    others = scenario.variants_of(step)[1:]
+    return max(others, key=lambda v: v.conversion_rate).id if others else None
+
+
+def _values(data: SweepData, point: Point, metric: str) -> pd.DataFrame:
+    """Worlds x (template, variant)."""
+    m = data.metrics
+    here = m[(m["point"] == point.name) & (m["metric"] == metric)]
+    return here.pivot_table(index="rep", columns=["template_id", "variant_id"], values="value").fillna(0.0)
+
+
+def lifts(data: SweepData) -> Part:
+    """Best variant over control: the truth, and the ratio of the rates that the window shows."""
+    s = data.scenario
+    compared = [(t, v) for t in s.flow if (v := _treatment(s, t)) is not None]
+    columns: list[Column] = [*axis_headers(data), Column("true_lift", "true lift", "lift"),
+                             Column("shown_lift", "shown lift", "lift", interval=True)]  # fmt: skip
+    title = "True lift against shown lift"
+    if not compared:
+        return Part(title, "There is no variant to compare with the control.", [], columns)
+    rows: list[dict[str, Any]] = []
+    for p in data.points:
+        true, shown, low, high = _lift(data, p, compared)
+        rows.append(
+            (dict(p.labels) or {"point": p.name})
+            | {"true_lift": true, "shown_lift": shown, "shown_lift_low": low, "shown_lift_high": high}
+        )
+    names = {v for _, v in compared}
+    who = f"{names.pop()}, the best variant," if len(names) == 1 else "the best variant of each step"
+    use = next((r for p, r in zip(data.points, rows, strict=True) if p.name == data.reference), rows[0])
+    text = (
+        f"In truth {who} converts {write(use['true_lift'], 'lift')} relative to the control; "
+        f"{data.reference} shows {write(use['shown_lift'], 'lift')}. "
+        "Credited purchases per send, the mean over steps; intervals: 95 %, over worlds."
+    )
+    return Part(title, text.replace("the best variant, converts", "the best variant, converts"), rows, columns)
+
+
+def _lift(data: SweepData, p: Point, compared: list[tuple[Step, str]]) -> tuple[float, float, float, float]:
+    """True lift, shown lift, and its bootstrap interval over worlds."""
+    c, n, truth = (_values(data, p, m) for m in ("conversions", "sends", "true_rate"))
+    control = {s.id: data.scenario.variants_of(s)[0].id for s, _ in compared}
+    better, plain = [(s.id, v) for s, v in compared], [(s.id, control[s.id]) for s, _ in compared]
+    have = [i for i, pair in enumerate(zip(better, plain, strict=True)) if all(k in n.columns for k in pair)]
+    if not have:
+        return np.nan, np.nan, np.nan, np.nan
+    better, plain = [better[i] for i in have], [plain[i] for i in have]
+    true = _share(truth[better].mean().sum(), truth[plain].mean().sum())
+    worlds = len(n)
+    draws = generator(data.scenario.seed, "bootstrap of lift").multinomial(worlds, np.full(worlds, 1 / worlds), DRAWS)
+    weights = np.concatenate([np.ones((1, worlds)), draws])
+    a, b = (_rate(weights, c[k].to_numpy(), n[k].to_numpy()) for k in (better, plain))
+    ratio = np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0) - 1
+    if worlds < 2 or np.isnan(ratio).all():
+        return true, float(ratio[0]), np.nan, np.nan
+    low, high = np.nanquantile(ratio[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return true, float(ratio[0]), float(low), float(high)
+
+
+def _rate(weights: F8, conversions: F8, sends: F8) -> F8:
+    """Mean over steps of the pooled rates, for each row of world weights. A mean over sends would mix up
+    steps and variants, because policies share them out differently."""
+    y, n = weights @ conversions, weights @ sends
+    rate: F8 = np.divide(y, n, out=np.full(y.shape, np.nan), where=n > 0)
+    return rate.mean(1)
+
+
+def _share(a: float, b: float) -> float:
+    return a / b - 1 if b > 0 else np.nan
+
+
+def axis_headers(data: SweepData) -> list[Column]:
+    axes = list(dict.fromkeys(a for p in data.points for a in p.labels))
+    return [Column(a, a.replace("_", " ")) for a in axes] or [Column("point", "point")]
+
+
+def credited(data: SweepData) -> Part:
+    """Per 1,000 sends: credited (own, borrowed, organic), happened, caused."""
+    s = data.scenario
+    # Purchases without a cause after sign-up: users come evenly, so they are there half the time on average.
+    organic = s.world.organic_per_user_day * s.world.signups_per_day * s.days**2 / 2
+    rows = []
+    for p in data.points:
+        total = {
+            m: float(_values(data, p, m).to_numpy().sum())
+            for m in ("sends", "conversion_count", "caused", "credited_own", "credited_borrowed", "credited_organic")
+        }
+        per, worlds = 1000 / max(total["sends"], 1.0), max(len(_values(data, p, "sends")), 1)
+        rows.append((dict(p.labels) or {"point": p.name}) | {
+            "credited": total["conversion_count"] * per, "own": total["credited_own"] * per,
+            "borrowed": total["credited_borrowed"] * per, "organic": total["credited_organic"] * per,
+            "happened": (total["caused"] + organic * worlds) * per, "caused": total["caused"] * per,
+        })  # fmt: skip
+    most = max(zip(data.points, rows, strict=True), key=lambda x: x[1]["credited"])
+    own = most[1]["own"] / most[1]["credited"] if most[1]["credited"] else 0.0
+    text = (
+        f"More credited is not better: {most[0].name} credits most ({most[1]['credited']:.1f} per 1,000 sends), and "
+        f"{write(own, 'percent')} of that went to the send that caused it. Own: caused by the send that got the "
+        "credit; borrowed: caused by another send; organic: would have happened anyway. Happened: caused in the "
+        "run, plus the purchases without a cause that the scenario expects after sign-up."
+    )
+    columns = [*axis_headers(data), Column("credited", "credited", "one"), Column("own", "of these: own", "one"),
+               Column("borrowed", "borrowed", "one"), Column("organic", "organic", "one"),
+               Column("happened", "happened", "one"), Column("caused", "caused", "one")]  # fmt: skip
+    return Part("Credited, happened, caused (per 1,000 sends)", text, rows, columns)
