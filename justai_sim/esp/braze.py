@@ -16,9 +16,9 @@ from justai_sim.errors import UsageError
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp.coding import public_columns
 from justai_sim.esp.jsonbytes import (
-    ElementError,
     Batches,
     Element,
+    ElementError,
     documents,
     elements,
     encode,
@@ -82,7 +82,7 @@ class Braze:
         """A Custom HTTP body. An empty body or one without events is a probe of the credentials: nothing."""
         if not body.strip():
             return
-        for where, element in elements(body, place, "events", rows):
+        for where, element in elements(body, place, "events", lambda: rows):
             _append_http(element, rows, where, received_at)
 
     def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:  # noqa: ARG002 - Braze writes epochs
@@ -105,8 +105,8 @@ ADAPTER = Braze()
 
 
 def _json(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
-    for where, document in documents(file, place, lambda: batches.rows):
-        for which, element in elements(document, where, "events", batches.rows):
+    for where, document in documents(file, place, batches.current):
+        for which, element in elements(document, where, "events", batches.current):
             _append_http(element, batches.rows, which, MISSING)
             yield from batches.full()
 

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING, parse
 from justai_sim.esp.jsonbytes import (
-    ElementError,
     Element,
+    ElementError,
     copy_text,
     decimal,
     decode,
@@ -135,9 +135,7 @@ def user(fields: Element) -> str:
             return own
         braze = ident(fields.get("user_id"))
     except ValueError:
-        raise ElementError(
-            "bad_value", "user: found an id that is no text, expected external_user_id or user_id"
-        ) from None
+        raise ElementError("bad_value", "user: found an id that is no text, expected a text") from None
     if not braze:
         raise ElementError("missing_field", "user: found neither external_user_id nor user_id, expected one of them")
     return f"braze:{braze}"

@@ -23,6 +23,8 @@ BATCH = 20_000
 """Rows (or rejects) of one batch of `read`."""
 Element = dict[str, Any]
 Found = Iterator[tuple[str, Element]]
+Into = Callable[[], Rows]
+"""Gives the batch that rejects go to at that moment."""
 
 _DECODE = msgspec.json.Decoder()
 _ENCODE = msgspec.json.Encoder(decimal_format="number")
@@ -71,7 +73,7 @@ def raw(element: Any) -> str:
     return data.decode("utf-8", "replace")
 
 
-def elements(body: bytes, place: str, key: str, rows: Rows, inherit: tuple[str, ...] = ()) -> Found:
+def elements(body: bytes, place: str, key: str, rows: Into, inherit: tuple[str, ...] = ()) -> Found:
     """(place, object) of each event in a body: one event, an array, or an object with an array at `key`.
 
     Fields named by `inherit` pass from the enclosing object to its events. A bad element is a reject
@@ -83,24 +85,24 @@ def elements(body: bytes, place: str, key: str, rows: Rows, inherit: tuple[str, 
     except ValueError as e:
         parts = _split(body, key)
         if not parts:
-            rows.reject(place, "bad_json", f"found {shown(_text(body))} ({e}), expected JSON", _text(body))
+            rows().reject(place, "bad_json", f"found {shown(_text(body))} ({e}), expected JSON", _text(body))
         for where, part in parts:
             try:
                 yield from _walk(decode(part), place, where, key, rows, inherit)
             except ValueError as wrong:
                 message = f"found {shown(_text(part))} ({wrong}), expected a JSON object"
-                rows.reject(f"{place}: {where}", "bad_json", message, _text(part))
+                rows().reject(f"{place}: {where}", "bad_json", message, _text(part))
         return
     yield from _walk(found, place, "", key, rows, inherit)
 
 
-def _walk(found: Any, place: str, where: str, key: str, rows: Rows, inherit: tuple[str, ...]) -> Found:
+def _walk(found: Any, place: str, where: str, key: str, rows: Into, inherit: tuple[str, ...]) -> Found:
     """The objects of a document; an array may hold batches, nothing goes deeper than that."""
     if isinstance(found, dict) and key in found:
         inner, items = f"{where}.{key}" if where else key, found[key]
         if not isinstance(items, list):
             message = f"{key}: found {shown(items)}, expected an array of events"
-            rows.reject(f"{place}: {where}" if where else place, "bad_value", message, raw(found))
+            rows().reject(f"{place}: {where}" if where else place, "bad_value", message, raw(found))
             return
         shared = {k: found[k] for k in inherit if found.get(k)}
         for i, item in enumerate(items):
@@ -117,8 +119,8 @@ def _walk(found: Any, place: str, where: str, key: str, rows: Rows, inherit: tup
         _not_an_object(found, f"{place}: {where}" if where else place, rows)
 
 
-def _not_an_object(item: Any, place: str, rows: Rows) -> None:
-    rows.reject(place, "bad_value", f"event: found {shown(item)}, expected a JSON object", raw(item))
+def _not_an_object(item: Any, place: str, rows: Into) -> None:
+    rows().reject(place, "bad_value", f"event: found {shown(item)}, expected a JSON object", raw(item))
 
 
 def _inherited(item: Element, shared: Element) -> Element:
@@ -193,11 +195,10 @@ def _open(file: Path) -> IO[bytes]:
     return stream
 
 
-def documents(file: Path, place: str, rows: Callable[[], Rows]) -> Iterator[tuple[str, bytes]]:
+def documents(file: Path, place: str, rows: Into) -> Iterator[tuple[str, bytes]]:
     """(place, bytes) of each document of a file: a line each, or the whole file if it is one document.
 
-    A damaged gzip stream ends the file with one reject; the lines before it are kept. `rows` gives the
-    batch that rejects go to at that moment.
+    A damaged gzip stream ends the file with one reject; the lines before it are kept.
     """
     with _open(file) as stream:
         lines = _lines(stream, place, rows)
@@ -236,7 +237,7 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
-def _lines(stream: IO[bytes], place: str, rows: Callable[[], Rows]) -> Iterator[tuple[int, bytes]]:
+def _lines(stream: IO[bytes], place: str, rows: Into) -> Iterator[tuple[int, bytes]]:
     number = 0
     while True:
         try:
@@ -256,6 +257,9 @@ class Batches:
 
     def __init__(self) -> None:
         self.rows = Rows()
+
+    def current(self) -> Rows:
+        return self.rows
 
     def full(self) -> Iterator[Rows]:
         if len(self.rows) >= BATCH or len(self.rows.rejects) >= BATCH:

@@ -40,6 +40,7 @@ _RENDERED = {
     "spam": "Email Marked as Spam",
     "delivery": "Email Delivered",
 }
+NO_SENDS = "deliveries but no send event; Segment(deliveries_as_sends=True) reads them as sends"
 _LIBRARY = {"library": {"name": "esp", "version": "1.0.0"}}
 
 
@@ -79,7 +80,7 @@ class Segment:
         """A webhook body: one event, an array of events, or a batch request."""
         if not body.strip():
             return
-        for where, element in elements(body, place, "batch", rows, _INHERIT):
+        for where, element in elements(body, place, "batch", lambda: rows, _INHERIT):
             self._append(element, rows, where, received_at, None)
 
     def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:
@@ -92,8 +93,8 @@ class Segment:
                 batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
                 continue
             found = True
-            for at, document in documents(file, place, lambda: batches.rows):
-                for which, element in elements(document, at, "batch", batches.rows, _INHERIT):
+            for at, document in documents(file, place, batches.current):
+                for which, element in elements(document, at, "batch", batches.current, _INHERIT):
                     self._append(element, batches.rows, which, MISSING, where)
                     for rows in batches.full():
                         sends, delivered = sends + len(rows.sends), delivered + rows.notes["delivered"]

@@ -13,7 +13,7 @@ from justai_sim.report.assumed import assumptions
 from justai_sim.report.inputs import SweepData
 from justai_sim.report.purchases import credited, lifts
 from justai_sim.report.race import share_band
-from justai_sim.report.table import Column, Part, percent
+from justai_sim.report.table import Column, Part, axis_columns, label_of, percent
 from justai_sim.scenario import Point
 from justai_sim.tables import F8
 
@@ -26,6 +26,7 @@ class Answer:
 
     size: str
     headline: str
+    summary: Part
     comparison: Part
     leads: Part
     lost: Part
@@ -35,7 +36,7 @@ class Answer:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for `--json`."""
-        parts = {k: getattr(self, k) for k in ("comparison", "leads", "lost", "lift", "credited", "assumed")}
+        parts = {k: getattr(self, k) for k in ("summary", "comparison", "leads", "lost", "lift", "credited", "assumed")}
         return {"size": self.size, "headline": self.headline} | {
             k: {"text": p.text, "rows": p.rows} for k, p in parts.items()
         }
@@ -55,15 +56,36 @@ def answer(data: SweepData) -> Answer:
     """The parts of the first screen."""
     ends = _ends(data)
     comparison, headline = _compare(ends, len(data.scenario.flow))
-    return Answer(
-        _size(data), headline, comparison, _leads(ends), _lost(ends), lifts(data), credited(data), assumptions(data.scenario)
+    leads, lost, lift, credit = _leads(ends), _lost(ends), lifts(data), credited(data)
+    summary = _summary(ends, comparison, (leads, lost, lift, credit))
+    return Answer(_size(data), headline, summary, comparison, leads, lost, lift, credit, assumptions(data.scenario))
+
+
+def _summary(ends: Ends, comparison: Part, parts: tuple[Part, ...]) -> Part:
+    """All of the first screen's numbers, a row a point."""
+    family = siblings(ends.points, ends.use)
+    verdict = {p.name: r["verdict"] for p, r in zip(family, comparison.rows, strict=True)}
+    verdict[ends.use.name] = ", ".join(filter(None, ("in use", verdict.get(ends.use.name, ""))))
+    rows: list[dict[str, Any]] = []
+    for i, p in enumerate(ends.points):
+        row: dict[str, Any] = {}
+        for part in parts:
+            row |= part.rows[i]
+        rows.append(row | {"verdict": verdict.get(p.name, "")})
+    columns = (
+        *axis_columns(ends.points), Column("verdict", "right at the end: verdict"),
+        Column("right", "right at the end", "percent", interval=True), Column("lost", "lost per 10,000 sends", "one", interval=True),
+        Column("true_lift", "true lift", "lift"), Column("shown_lift", "shown lift", "lift", interval=True),
+        Column("credited", "credited per 1,000 sends", "one"), Column("happened", "happened per 1,000", "one"),
+        Column("caused", "caused per 1,000", "one"),
     )  # fmt: skip
+    return Part("Everything that was compared", "", rows, columns)
 
 
 def _ends(data: SweepData) -> Ends:
     last = data.race[data.race["day"] == data.race["day"].max()]
     by = {c: last.pivot_table(index="rep", columns="point", values=c) for c in ("right_leader", "lost_per_10k")}
-    points = [p for p in data.points if p.name in by["right_leader"]]
+    points = data.points
     use = next((p for p in points if p.name == data.reference), points[0])
     right, lost = ({p.name: t[p.name].to_numpy(np.float64) for p in points} for t in by.values())
     return Ends(points, use, right, lost)
@@ -76,8 +98,7 @@ def _size(data: SweepData) -> str:
     sends = m["value"].sum() / worlds
     steps = f"{len(s.flow)} steps" if len(s.flow) > 1 else "1 step"
     return (
-        f"{worlds:,} {'worlds' if worlds > 1 else 'world'} × {sends:,.0f} sends ({steps}, "
-        f"{s.days} days), seed {s.seed}"
+        f"{worlds:,} {'worlds' if worlds > 1 else 'world'} × {sends:,.0f} sends ({steps}, {s.days} days), seed {s.seed}"
     )
 
 
@@ -126,10 +147,10 @@ def _compare(ends: Ends, steps: int) -> tuple[Part, str]:
         Column("right", "right at the end", "percent"),
         Column("minus_best", "minus the best, points", "points", interval=True), Column("verdict", "verdict"),
     )  # fmt: skip
-    text = "Differences are paired: every window meets the same worlds. " + (
+    note = "Differences are paired: every window meets the same worlds. " + (
         f"The intervals hold for all {pairs} pairs at once (95 %)." if pairs > 1 else "Intervals: 95 %."
     )
-    return Part("Which windows are tied", text, rows, columns), _headline(ends, family, best, rows, steps)
+    return Part("Which windows are tied", "", rows, columns, note), _headline(ends, family, best, rows, steps)
 
 
 def _headline(ends: Ends, family: list[Point], best: Point, rows: list[dict[str, Any]], steps: int) -> str:
@@ -164,15 +185,6 @@ def _and(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def axis_columns(points: list[Point]) -> list[Column]:
-    axes = list(dict.fromkeys(a for p in points for a in p.labels))
-    return [Column(a, a.replace("_", " ")) for a in axes] or [Column("point", "point")]
-
-
-def label_of(p: Point) -> dict[str, Any]:
-    return dict(p.labels) or {"point": p.name}
-
-
 def _leads(ends: Ends) -> Part:
     """How often the right variant leads at the end under every point."""
     rows = []
@@ -180,18 +192,12 @@ def _leads(ends: Ends) -> Part:
         v = ends.right[p.name]
         low, high = share_band(v[:, None])
         rows.append(label_of(p) | {"right": float(v.mean()), "right_low": float(low[0]), "right_high": float(high[0])})
-    text = "Share of (world, step) pairs in which the best variant leads on the last day; intervals: 95 %, over worlds."
-    if not _one_policy(ends):
-        text = f"{_policy_sentence(ends)} {text}"
+    note = "Share of (world, step) pairs in which the best variant leads on the last day; intervals: 95 %, over worlds."
     columns = (*axis_columns(ends.points), Column("right", "right variant leads", "percent", interval=True))
-    return Part("How often the right variant leads at the end", text, rows, columns)
+    return Part("How often the right variant leads at the end", _most_often(ends), rows, columns, note)
 
 
-def _one_policy(ends: Ends) -> bool:
-    return len(siblings(ends.points, ends.use)) == len(ends.points)
-
-
-def _policy_sentence(ends: Ends) -> str:
+def _most_often(ends: Ends) -> str:
     """The best point of all against the best with everything else as in use."""
     own = max(siblings(ends.points, ends.use), key=lambda p: ends.right[p.name].mean())
     best = max(ends.points, key=lambda p: ends.right[p.name].mean())
@@ -215,10 +221,13 @@ def _lost(ends: Ends) -> Part:
     mean = ends.lost[ends.use.name].mean()
     text = f"{ends.use.name}, in use, loses {mean:.1f} per 10,000 sends"
     text += (
-        f"; {least.name} loses least: {ends.lost[least.name].mean():.1f}." if least is not ends.use else ", the least of all."
+        f"; {least.name} loses least: {ends.lost[least.name].mean():.1f}."
+        if least is not ends.use
+        else ", the least of all."
     )
+    note = "Against always sending the best variant, by the end; intervals: 95 %, over worlds."
     columns = (*axis_columns(ends.points), Column("lost", "lost per 10,000 sends", "one", interval=True))
-    return Part("True purchases lost", f"{text} Against always sending the best variant; intervals: 95 %.", rows, columns)
+    return Part("True purchases lost", text, rows, columns, note)
 
 
 def race_frame(data: SweepData) -> pd.DataFrame:

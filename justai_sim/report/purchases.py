@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from justai_sim.report.inputs import SweepData
-from justai_sim.report.table import Column, Part, write
+from justai_sim.report.table import Column, Part, axis_columns, label_of, write
 from justai_sim.scenario import Point, Scenario, Step
 from justai_sim.streams import generator
 from justai_sim.tables import F8
@@ -50,7 +50,7 @@ def lifts(data: SweepData) -> Part:
     """Best variant over control: the truth, and the ratio of the rates that the window shows."""
     s = data.scenario
     compared = [(t, v) for t in s.flow if (v := _treatment(s, t)) is not None]
-    columns: list[Column] = [*axis_headers(data), Column("true_lift", "true lift", "lift"),
+    columns: list[Column] = [*axis_columns(data.points), Column("true_lift", "true lift", "lift"),
                              Column("shown_lift", "shown lift", "lift", interval=True)]  # fmt: skip
     title = "True lift against shown lift"
     if not compared:
@@ -59,18 +59,17 @@ def lifts(data: SweepData) -> Part:
     for p in data.points:
         true, shown, low, high = _lift(data, p, compared)
         rows.append(
-            (dict(p.labels) or {"point": p.name})
-            | {"true_lift": true, "shown_lift": shown, "shown_lift_low": low, "shown_lift_high": high}
+            label_of(p) | {"true_lift": true, "shown_lift": shown, "shown_lift_low": low, "shown_lift_high": high}
         )
     names = {v for _, v in compared}
     who = f"{names.pop()}, the best variant," if len(names) == 1 else "the best variant of each step"
     use = next((r for p, r in zip(data.points, rows, strict=True) if p.name == data.reference), rows[0])
     text = (
-        f"In truth {who} converts {write(use['true_lift'], 'lift')} relative to the control; "
-        f"{data.reference} shows {write(use['shown_lift'], 'lift')}. "
-        "Credited purchases per send, the mean over steps; intervals: 95 %, over worlds."
+        f"The true lift of {who} over the control is {write(use['true_lift'], 'lift')}; "
+        f"{data.reference}, in use, shows {write(use['shown_lift'], 'lift')}."
     )
-    return Part(title, text.replace("the best variant, converts", "the best variant, converts"), rows, columns)
+    note = "Shown: credited purchases per send, variant over control, the mean over steps; 95 % intervals over worlds."
+    return Part(title, text, rows, columns, note)
 
 
 def _lift(data: SweepData, p: Point, compared: list[tuple[Step, str]]) -> tuple[float, float, float, float]:
@@ -106,11 +105,6 @@ def _share(a: float, b: float) -> float:
     return a / b - 1 if b > 0 else np.nan
 
 
-def axis_headers(data: SweepData) -> list[Column]:
-    axes = list(dict.fromkeys(a for p in data.points for a in p.labels))
-    return [Column(a, a.replace("_", " ")) for a in axes] or [Column("point", "point")]
-
-
 def credited(data: SweepData) -> Part:
     """Per 1,000 sends: credited (own, borrowed, organic), happened, caused."""
     s = data.scenario
@@ -123,7 +117,7 @@ def credited(data: SweepData) -> Part:
             for m in ("sends", "conversion_count", "caused", "credited_own", "credited_borrowed", "credited_organic")
         }
         per, worlds = 1000 / max(total["sends"], 1.0), max(len(_values(data, p, "sends")), 1)
-        rows.append((dict(p.labels) or {"point": p.name}) | {
+        rows.append(label_of(p) | {
             "credited": total["conversion_count"] * per, "own": total["credited_own"] * per,
             "borrowed": total["credited_borrowed"] * per, "organic": total["credited_organic"] * per,
             "happened": (total["caused"] + organic * worlds) * per, "caused": total["caused"] * per,
@@ -132,11 +126,13 @@ def credited(data: SweepData) -> Part:
     own = most[1]["own"] / most[1]["credited"] if most[1]["credited"] else 0.0
     text = (
         f"More credited is not better: {most[0].name} credits most ({most[1]['credited']:.1f} per 1,000 sends), and "
-        f"{write(own, 'percent')} of that went to the send that caused it. Own: caused by the send that got the "
-        "credit; borrowed: caused by another send; organic: would have happened anyway. Happened: caused in the "
-        "run, plus the purchases without a cause that the scenario expects after sign-up."
+        f"{write(own, 'percent')} of that went to the send that caused it; its sends caused {most[1]['caused']:.1f}."
     )
-    columns = [*axis_headers(data), Column("credited", "credited", "one"), Column("own", "of these: own", "one"),
+    note = (
+        "Own: caused by the send that got the credit; borrowed: caused by another send; organic: would have happened "
+        "anyway. Happened: caused in the run, plus the purchases without a cause that the scenario expects after sign-up."
+    )
+    columns = [*axis_columns(data.points), Column("credited", "credited", "one"), Column("own", "of these: own", "one"),
                Column("borrowed", "borrowed", "one"), Column("organic", "organic", "one"),
                Column("happened", "happened", "one"), Column("caused", "caused", "one")]  # fmt: skip
-    return Part("Credited, happened, caused (per 1,000 sends)", text, rows, columns)
+    return Part("Credited, happened, caused (per 1,000 sends)", text, rows, columns, note)

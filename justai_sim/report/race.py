@@ -49,6 +49,7 @@ def plot_race(race: pd.DataFrame, *, lines: str = "window", ax: Axes | None = No
     for panel in (right, wrong, lost):
         panel.ax.set_xlim(0, last)
     right.ax.set_ylim(0, 103)
+    right.ax.set_yticks([0, 25, 50, 75, 100])
     wrong.ax.set_ylim(0, min(103, max(10, wrong.ax.get_ylim()[1])))
     lost.ax.set_ylim(min(0, lost.ax.get_ylim()[0]), max(1e-9, lost.ax.get_ylim()[1]))
     one = here.groupby(["point", "rep", "day"]).size().max() <= 1
@@ -101,9 +102,7 @@ def share_band(values: F8, level: float = 0.95) -> tuple[F8, F8]:
     return np.clip(low, 0, 1), np.clip(high, 0, 1)
 
 
-def _race_sentence(
-    race: pd.DataFrame, lines: str, labels: Sequence[str], fixed: dict[str, str], left_out: int
-) -> str:
+def _race_sentence(race: pd.DataFrame, lines: str, labels: Sequence[str], fixed: dict[str, str], left_out: int) -> str:
     end = race[race["day"] == race["day"].max()].groupby(lines)[["right_leader", "lost_per_10k"]].mean()
     use, top = labels[0], max(labels, key=lambda v: end["right_leader"][v])
     other = top if top != use else min(labels, key=lambda v: end["right_leader"][v])

@@ -30,7 +30,15 @@ INK, GREY, GRID = "#222222", "#8a8a8a", "#e4e4e4"
 CONTROL = "#3c3c3c"
 # Okabe and Ito's palette; its black is the control, its yellow (too pale on white) is a wine red here.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#882255", "#56B4E9")
-DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (5, 1.5, 1, 1.5)), (0, (1.2, 1.2)), (0, (3, 1)), (0, (8, 2, 1, 2)), (0, (2, 2)))
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (6, 2)),
+    (0, (5, 1.5, 1, 1.5)),
+    (0, (1.2, 1.2)),
+    (0, (3, 1)),
+    (0, (8, 2, 1, 2)),
+    (0, (2, 2)),
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 

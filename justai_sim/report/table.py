@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from justai_sim.scenario import Point
+
 Form = Literal["text", "int", "percent", "percent2", "points", "lift", "one", "money", "number"]
 MISSING = "–"
 
@@ -54,15 +56,27 @@ class Cell:
 
 @dataclass(frozen=True)
 class Part:
-    """A titled sentence with the rows behind it."""
+    """A titled sentence with the rows behind it; `note` says how the numbers were made."""
 
     title: str
     text: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     columns: Sequence[Column] = ()
+    note: str = ""
 
     def cells(self) -> list[list[Cell]]:
         return [[c.cell(row) for c in self.columns] for row in self.rows]
+
+
+def axis_columns(points: Sequence[Point]) -> list[Column]:
+    """The columns that name a point: its label on every axis."""
+    axes = list(dict.fromkeys(a for p in points for a in p.labels))
+    return [Column(a, a.replace("_", " ")) for a in axes] or [Column("point", "point")]
+
+
+def label_of(p: Point) -> dict[str, Any]:
+    """The cells below `axis_columns`."""
+    return dict(p.labels) or {"point": p.name}
 
 
 def _missing(value: Any) -> bool:

@@ -108,6 +108,8 @@ def plot_window_map(
     simulation, a line goes round the windows whose leader is another variant. Windows where some variant has
     fewer than 10 credited conversions (per world) stay white. The returned axes are a container.
     """
+    if not len(windows):
+        return panels(ax, QUESTION, "There is nothing to compare: no send was found.", [])[0]
     got = surface(windows, groups_are_worlds)
     style, use = looks(got.variants, control), (float(offset_days), float(lookback_days))
     items = _legend(got, style, best)
@@ -264,7 +266,9 @@ def _draw_legend(ax: Axes, items: Sequence[Item], rows: Sequence[int], top: floa
         x = 0.15 if row != last else x
         last, y = row, top - 0.24 * row
         if item.fill is None:
-            ax.plot([x / width, (x + 0.26) / width], [y / height] * 2, color="black", linewidth=2.2, transform=ax.transAxes)
+            ax.plot(
+                [x / width, (x + 0.26) / width], [y / height] * 2, color="black", linewidth=2.2, transform=ax.transAxes
+            )
         else:
             ax.add_patch(Rectangle((x / width, (y - 0.07) / height), 0.26 / width, 0.14 / height, facecolor=item.fill,
                                    edgecolor=INK, linewidth=0.5, transform=ax.transAxes))  # fmt: skip

@@ -19,6 +19,7 @@ from justai_sim.bandit.choose import choose
 from justai_sim.errors import UsageError, nearest
 from justai_sim.esp.base import adapter
 from justai_sim.estimate.metrics import metrics_table
+from justai_sim.log import conversion_names
 from justai_sim.loop.program import Program, Template
 from justai_sim.loop.replay import attribute_log
 from justai_sim.loop.step import Tick
@@ -226,7 +227,7 @@ class Engine:
         as_of = now if as_of is None else as_of
         log, _ = self._log(org)
         bound, got = attribute_log(program, log, as_of)
-        notes = list(log.notes)
+        notes = [*log.notes, *_goal_notes(program, log)]
         if as_of > now:
             notes.append("as_of lies after now: sends are called mature whose conversions may still come")
         return {
@@ -274,6 +275,18 @@ def _hash(*texts: str) -> int:
     """62 bits of texts; their lengths keep ('ab', 'c') and ('a', 'bc') apart."""
     body = b"".join(len(b).to_bytes(4, "little") + b for b in (t.encode() for t in texts))
     return int.from_bytes(hashlib.blake2b(body, digest_size=8).digest(), "little") >> 2
+
+
+def _goal_notes(program: Program, log: Log) -> list[str]:
+    """What a wrong or missing event name looks like: the commonest reason for no conversions."""
+    found = {c.name: c.events for c in conversion_names(log)}
+    said = ", ".join(f"{name or '(no name)'} {n:,}" for name, n in found.items())
+    missing = [g for g in program.goals if g not in found]
+    if missing and found:
+        return [f"no conversion named {' or '.join(missing)} was received; received were {said}"]
+    if not program.goals and len(found) > 1:
+        return [f"no goal is named, so every conversion counts: {said}"]
+    return []
 
 
 def _reasons(log: Log, reason: I1) -> list[dict[str, Any]]:

@@ -1,0 +1,41 @@
+"""Pages: jinja2 templates with everything inside, and the figures beside them."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
+
+from justai_sim.report.style import save
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on a page: its files' stem, what a reader who cannot see it is told, and its sentence."""
+
+    name: str
+    alt: str
+    text: str
+    svg: str
+
+
+def picture(ax: Axes, out: Path, name: str, alt: str, text: str) -> Picture:
+    """Write NAME.png and NAME.svg into `out` and hold the SVG for the page."""
+    save(ax, out / name)
+    svg = base64.b64encode((out / f"{name}.svg").read_bytes()).decode("ascii")
+    return Picture(name, alt, text, f"data:image/svg+xml;base64,{svg}")
+
+
+def write_page(template: str, out: Path, **values: Any) -> Path:
+    """Render a template to `out`/index.html."""
+    env = Environment(
+        loader=PackageLoader("justai_sim.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    path = out / "index.html"
+    path.write_text(env.get_template(template).render(**values) + "\n", encoding="utf-8", newline="\n")
+    return path

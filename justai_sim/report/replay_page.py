@@ -1,0 +1,195 @@
+"""The report of a replayed log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from justai_sim import clock
+from justai_sim.attribution import Rule
+from justai_sim.report.figures import plot_age, plot_shares, plot_window_map
+from justai_sim.report.inputs import ReplayData
+from justai_sim.report.page import Picture, picture, write_page
+from justai_sim.report.table import Column, Form, Part, write
+
+ALL = "ALL (distinct)"
+RATES: dict[str, tuple[str, str, Form]] = {
+    "conversion_rate": ("conversions", "conversion rate", "percent2"),
+    "open_rate": ("opens", "open rate", "percent2"),
+    "click_rate": ("clicks", "click rate", "percent2"),
+    "unsubscribe_rate": ("unsubscribes", "unsubscribe rate", "percent2"),
+    "revenue_per_send": ("revenue", "revenue per send", "money"),
+}
+"""Metric -> its numerator, its name, how it is written."""
+MEANING = {
+    "not_yet_known": "received after the moment of the report",
+    "too_late": "received too long after it happened",
+    "duplicate": "a copy of an event that is already there",
+    "status_event": "tells of a message, is no response",
+    "machine": "made by a machine",
+    "wrong_event": "not one of the goals",
+    "currency": "a currency without a rate",
+    "refund": "a refund, taken off the revenue of its order",
+    "refund_without_order": "a refund whose order is not known",
+    "unknown_send": "names a send that is not there",
+    "outside_engagement_window": "an open, click or unsubscribe too long after its send",
+    "credited": "credited to a send",
+    "in_offset": "within the ignored first days",
+    "past_lookback": "after the last day that counts",
+    "before_send": "before any send of the user",
+    "no_anchor": "the send was not delivered, opened or clicked as the rule demands",
+    "not_delivered": "the send did not arrive",
+    "no_send": "the user had no send",
+}
+
+
+def write_replay_report(data: ReplayData, out: Path) -> Path:
+    """Write index.html, and the figures as PNG and SVG, into the folder `out` (made if absent); returns the page.
+
+    The same data gives the same bytes.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    facts = [("source", data.source), ("as of", clock.iso(data.as_of)), ("key metric", _name(data.key_metric)),
+             ("control", data.control), *data.settings.items()]  # fmt: skip
+    return write_page(
+        "replay.html.j2", out, title=data.title, simulated=data.simulated, headline=headline(data),
+        rule=rule_words(data.rule), facts=facts, notes=data.notes, pictures=_pictures(data, out),
+        results=results(data.metrics, ""), mature=results(data.metrics, "mature_"), reasons=reasons(data.reasons),
+        shares=last_shares(data),
+    )  # fmt: skip
+
+
+def rule_words(rule: Rule) -> str:
+    """The rule as a person would say it.
+
+    >>> rule_words(Rule())
+    'Counts until day 14 after a message was sent, ignored first 3 days; credit goes to the last qualifying send.'
+    """
+    start = {"sent": "was sent", "delivered": "was delivered", "opened": "was opened", "clicked": "was clicked"}
+    n = f"{rule.offset_days:g} day{'' if rule.offset_days == 1 else 's'}"
+    ignored = f"ignored first {n}" if rule.offset_days else "no day is ignored"
+    credit = {
+        "last_qualifying": "credit goes to the last qualifying send",
+        "last_then_check": "credit goes to the last send, if it qualifies",
+        "first_qualifying": "credit goes to the first qualifying send",
+        "all": "every qualifying send gets full credit",
+        "all_variants": "every variant with a qualifying send gets full credit",
+        "linear": "qualifying sends share the credit equally",
+        "time_decay": "qualifying sends share the credit, recent ones more",
+        "position": "qualifying sends share the credit by position",
+    }[rule.credit]
+    return f"Counts until day {rule.upper_days:g} after a message {start[rule.anchor]}, {ignored}; {credit}."
+
+
+def headline(data: ReplayData) -> str:
+    """Who leads, by the key metric."""
+    m = data.metrics[(data.metrics["template_id"] != ALL) & data.metrics[data.key_metric].notna()]
+    if not len(m):
+        return "Nothing was sent: there is nothing to compare."
+    sign, leaders = (1 if data.key_metric == "unsubscribe_rate" else -1), []
+    for template, part in m.groupby("template_id", sort=False):
+        leaders.append((template, part.sort_values(data.key_metric, key=lambda c: sign * c, kind="stable").iloc[0]))
+    if len(leaders) > 1:
+        count = pd.Series([row["variant_id"] for _, row in leaders]).value_counts(sort=False)
+        count = count.sort_values(ascending=False, kind="stable")
+        each = ", ".join(f"{v} in {n}" for v, n in count.items())
+        return f"By {_name(data.key_metric)}, {each} of {len(leaders)} templates lead." if len(count) > 1 else (
+            f"{count.index[0]} leads in all {len(leaders)} templates by {_name(data.key_metric)}."
+        )  # fmt: skip
+    template, row = leaders[0]
+    text = f"{row['variant_id']} leads: {_name(data.key_metric)} {_value(row, data.key_metric)}"
+    control = m[m["variant_id"] == data.control]
+    if len(control) and row["variant_id"] != data.control:
+        text += f" against {_value(control.iloc[0], data.key_metric)} for {data.control}"
+    return f"{text}."
+
+
+def _name(metric: str) -> str:
+    return RATES[metric][1] if metric in RATES else metric.replace("_", " ")
+
+
+def _value(row: Any, metric: str) -> str:
+    cell = Column(metric, "", RATES[metric][2] if metric in RATES else "number", interval=True).cell(dict(row))
+    return f"{cell.text} ({cell.between})" if cell.between else cell.text
+
+
+def results(metrics: pd.DataFrame, prefix: str) -> Part:
+    """The five metrics on all sends (prefix '') or on mature ones ('mature_')."""
+    n, rows = f"{prefix}sends", []
+    for row in metrics.to_dict("records"):
+        for rate, (count, _, _) in RATES.items():
+            # The counts behind a rate are shown as a fraction only where that fraction is the rate: engagement
+            # matures at another time than conversions, and some rules divide by users.
+            whole, y, value = row[n], row.get(prefix + count), row[prefix + rate]
+            same = (
+                y is not None
+                and value == value
+                and value is not None
+                and abs(value * whole - y) < 1e-6 * max(1, abs(y))
+            )
+            row[f"{prefix}{rate}_of"] = whole if same else None
+        rows.append(row)
+    columns = [Column("template_id", "template"), Column("variant_id", "variant"), Column(n, "sends", "int")]
+    columns += [
+        Column(prefix + rate, name, form, interval=True, over=(prefix + count, f"{prefix}{rate}_of"))
+        for rate, (count, name, form) in RATES.items()
+    ]
+    if prefix:
+        return Part("Results on mature sends", "Only sends whose window has closed: young sends still wait for theirs.",
+                    rows, columns)  # fmt: skip
+    return Part("Results", "All sends so far. Below each rate its 95 % interval and the counts. "
+                f"{ALL}: every event once, because steps cannot be added up.", rows, columns)  # fmt: skip
+
+
+def reasons(frame: pd.DataFrame) -> Part:
+    """Where every event ended."""
+    rows = [
+        {"meaning": MEANING.get(r["reason"], "")} | r for r in frame[["kind", "reason", "events"]].to_dict("records")
+    ]
+    columns = (
+        Column("kind", "kind"),
+        Column("reason", "reason"),
+        Column("meaning", "meaning"),
+        Column("events", "events", "int"),
+    )
+    return Part("Where every event ended", "Every event of the input has exactly one reason.", rows, columns)
+
+
+def last_shares(data: ReplayData) -> Part:
+    """The shares at the end."""
+    form = RATES[data.key_metric][2] if data.key_metric in RATES else "number"
+    s = data.shares
+    rows = s[s["day"] == s["day"].max()].to_dict("records") if len(s) else []
+    columns = [Column("template_id", "template"), Column("variant_id", "variant"), Column("share", "share", "percent")]
+    columns += [
+        Column(k, h, f)
+        for k, h, f in (("sends", "sends by then", "int"), ("rate", f"{_name(data.key_metric)} by then", form))
+        if k in s
+    ]  # type: ignore[arg-type]
+    return Part("Shares at the end", "The shares it would have set on the data you had.", rows, columns)
+
+
+def _pictures(data: ReplayData, out: Path) -> list[Picture]:
+    window = {"control": data.control, "offset_days": data.rule.offset_days, "lookback_days": data.rule.upper_days}
+    return [
+        picture(
+            plot_age(data.age, **window), out, "age",
+            "Conversions by days since the send, and leader minus control added up",
+            "Above, conversions of a send's user by days since the send, whatever caused them: what rises above the dashed "
+            "background is what the message did. Below, how much the leader adds over the control; the shaded band "
+            "holds the whole curve with 95 % confidence. Only the tinted days count.",
+        ),
+        picture(
+            plot_window_map(data.windows, **window), out, "window_map",
+            "The leading variant for every pair of first and last day of the window",
+            "Every rectangle is a window. Its colour is the variant that leads in it; the paler, the less sure: "
+            "too close to call below 1 standard error, clear above 2.",
+        ),
+        picture(
+            plot_shares(data.shares, control=data.control), out, "shares",
+            "The share of each variant over time",
+            "The shares it would have set on the data you had. Other shares would have brought other data.",
+        ),
+    ]  # fmt: skip
