@@ -20,10 +20,7 @@ from justai_sim.bandit.policy import PolicySpec
 from justai_sim.errors import UsageError
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.replays import Replay
-from justai_sim.report.age import plot_age
-from justai_sim.report.race import plot_race
-from justai_sim.report.shares import plot_shares
-from justai_sim.report.window_map import plot_window_map
+from justai_sim.report.figures import plot_age, plot_race, plot_shares, plot_window_map
 from justai_sim.scenario import Scenario
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import PARTS, REASONS, Log

@@ -69,8 +69,9 @@ def sweep_data(variants: int = 4, replications: int = 40) -> SweepData:
                     "shipped_right": 0.0, "lost_per_10k": lost,
                 })  # fmt: skip
     names, rates = [v.id for v in scenario.variants], [v.conversion_rate for v in scenario.variants]
-    return SweepData(scenario, ps, ps[0].name, pd.DataFrame(metrics), pd.DataFrame(race),
-                     age_frame(names, rates, replications, 20_000), window_frame(names, rates, replications, 18_000))  # fmt: skip
+    age = age_frame(names, rates, replications, 20_000)
+    windows = window_frame(names, rates, replications, 18_000)
+    return SweepData(scenario, ps, ps[0].name, pd.DataFrame(metrics), pd.DataFrame(race), age, windows)
 
 
 def age_frame(names: list[str], rates: list[float], groups: int, sends: int) -> pd.DataFrame:

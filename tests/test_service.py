@@ -39,7 +39,7 @@ from justai_sim.service.app import create_app
 from justai_sim.service.engine import Engine
 from justai_sim.service.run import listen, locked, settled_program
 from justai_sim.service.settings import program_toml, read_program
-from justai_sim.service.store import VERSION, Decision, Store
+from justai_sim.service.store import VERSION, Decision, Store, StoreError
 
 ROOT = Path(__file__).parents[1]
 START = clock.parse("2026-01-05T00:00:00Z")
@@ -269,6 +269,14 @@ def test_a_body_cannot_say_when_we_heard_of_it(site: Site) -> None:
     log = site.engine._log("acme")[0]
     assert log.sends.received_at.tolist() == [site.clock.now]
     assert log.events.received_at.tolist() == [site.clock.now]
+
+
+def test_sends_that_came_too_late_are_told_of(site: Site) -> None:
+    site.events(send(1, "a", START - 30 * DAY), send(2, "a", START - DAY))
+    found = site.engine.results()
+    assert found["metrics"][-1]["sends"] == 1
+    assert found["notes"] == ["sends received more than 7 days after they left, which are not counted: 1"]
+    assert site.engine.shares("acme").at == START
 
 
 def test_a_decision_gives_its_send_time_and_propensity(site: Site) -> None:
@@ -527,21 +535,21 @@ def test_times_never_step_back(tmp_path: Path) -> None:
     again.close()
 
 
-def test_what_waits_shares_a_commit_and_a_bad_row_hurts_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bad", [False, True])
+def test_what_waits_shares_a_commit_and_a_bad_row_hurts_nobody(tmp_path: Path, bad: bool) -> None:
     store = Store(tmp_path / "s")
     commits: list[int] = []
-    store._writer.set_commit_hook(lambda: commits.append(1))
-    bodies: list[Any] = [b"%d" % i for i in range(60)]
-    bodies[7] = "\ud800"  # cannot be stored
+    store._writer.set_commit_hook(lambda: bool(commits.append(1)))
+    bodies: list[Any] = [b"%d" % i for i in range(60)] + (["\ud800"] if bad else [])  # which cannot be stored
+    failed: list[Any] = []
 
-    def append(body: Any) -> bool:
+    def append(body: Any) -> None:
         try:
             store.append_arrival("acme", "generic", body, Clock())
-        except Exception:
-            return False
-        return True
+        except StoreError:
+            failed.append(body)
 
-    with store._writing:  # all sixty wait
+    with store._writing:  # all of them wait
         threads = [threading.Thread(target=append, args=(b,)) for b in bodies]
         for t in threads:
             t.start()
@@ -549,8 +557,9 @@ def test_what_waits_shares_a_commit_and_a_bad_row_hurts_nobody(tmp_path: Path) -
             time.sleep(0.001)
     for t in threads:
         t.join()
-    kept = [a.body for a in store.arrivals("acme")]
-    assert sorted(kept) == sorted(b for b in bodies if isinstance(b, bytes))
+    assert sorted(a.body for a in store.arrivals("acme")) == sorted(bodies[:60])
+    assert failed == bodies[60:]
+    assert len(commits) == (60 if bad else 1)
     store.close()
 
 
@@ -588,7 +597,9 @@ def test_the_first_program_is_the_packaged_one(tmp_path: Path) -> None:
     other.write_text(program_toml(PROGRAM))
     with pytest.raises(UsageError, match="differs from"):
         settled_program(tmp_path, other)
-    assert settled_program(tmp_path / "new", other) == PROGRAM if (tmp_path / "new").mkdir() is None else False
+    new = tmp_path / "new"
+    new.mkdir()
+    assert settled_program(new, other) == PROGRAM
 
 
 @pytest.mark.parametrize(

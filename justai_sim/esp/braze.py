@@ -210,7 +210,7 @@ def _event_row(
         name = p.get("name")
         if not isinstance(name, str) or not name.strip():
             raise ElementError("missing_field", f"name: found {shown(name)}, expected the name of the custom event")
-        name, value, currency, order = f.order(name.strip(), custom)
+        name, value, currency, order = f.order(name.strip(), custom, rows)
         return EventRow(event, user, meaning, t, name, received_at, value, currency, order_id=order)
     send, template = f.message(p, user)
     machine = -1
@@ -287,8 +287,8 @@ def _conversion(columns: dict[str, list[Any]], row: int, name: str) -> Element:
     if name == "purchase":
         return app | {"product_id": "item", "price": amount, "currency": currency, "purchase_properties": {}}
     custom: Element = {}
-    if name == f.ORDER_PLACED and amount is not None:
-        name = f.ORDER_REFUNDED if value < 0 else name
-        custom = {"order_id": columns["order_id"][row] or None, "total_value": abs(amount), "currency": currency}
-        custom |= {"products": []}
+    if name == f.ORDER_PLACED:
+        name = f.ORDER_REFUNDED if amount is not None and amount < 0 else name
+        custom = {"order_id": columns["order_id"][row] or None, "currency": currency, "products": []}
+        custom["total_value"] = None if amount is None else abs(amount)
     return app | {"name": name, "custom_properties": custom}

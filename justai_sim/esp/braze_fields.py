@@ -216,7 +216,7 @@ def money_code(p: Element) -> str:
     return currency.strip().upper()
 
 
-def order(name: str, custom: Any) -> tuple[str, int, str, str]:
+def order(name: str, custom: Any, rows: Rows) -> tuple[str, int, str, str]:
     """(name, value, currency, order id) of an eCommerce event; other custom events have no amount.
 
     A refund takes the name of the order's event: it counts against the goal that the order counted for.
@@ -227,15 +227,19 @@ def order(name: str, custom: Any) -> tuple[str, int, str, str]:
         try:
             custom = decode(custom)
         except ValueError as e:
-            raise ElementError("bad_json", f"properties: found {shown(custom)} ({e}), expected a JSON object") from None
-    if not isinstance(custom, dict):
-        raise ElementError("missing_field", f"custom_properties: found {shown(custom)}, expected total_value of {name}")
-    amount = decimal(custom.get("total_value"))
+            raise ElementError("bad_json", f"properties: found {shown(custom)} ({e}), expected an object") from None
+    if not isinstance(custom, dict | None):
+        raise ElementError("bad_value", f"custom_properties: found {shown(custom)}, expected a JSON object")
+    custom = custom or {}
+    total, currency, key = custom.get("total_value"), money_code(custom), first_ident(custom, ("order_id",))
+    if total is None:
+        rows.notes["order_without_total_value"] += 1
+        return ORDER_PLACED, MISSING, currency, key
+    amount = decimal(total)
     if amount is None:
-        raise ElementError("bad_value", f"total_value: found {shown(custom.get('total_value'))}, expected a number")
-    currency = money_code(custom)
+        raise ElementError("bad_value", f"total_value: found {shown(total)}, expected a number")
     value = minor(amount, currency)
-    return ORDER_PLACED, -abs(value) if name == ORDER_REFUNDED else value, currency, first_ident(custom, ("order_id",))
+    return ORDER_PLACED, -abs(value) if name == ORDER_REFUNDED else value, currency, key
 
 
 def machine_open(p: Element, t: int, *, column: bool) -> int:

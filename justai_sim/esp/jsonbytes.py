@@ -27,7 +27,7 @@ Into = Callable[[], Rows]
 """Gives the batch that rejects go to at that moment."""
 
 _DECODE = msgspec.json.Decoder()
-_ENCODE = msgspec.json.Encoder(decimal_format="number")
+_ENCODE = msgspec.json.Encoder()
 _GZIP = b"\x1f\x8b"
 _BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)

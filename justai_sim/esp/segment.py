@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, tzinfo
-from decimal import Decimal
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ _RENDERED = {
     "delivery": "Email Delivered",
 }
 NO_SENDS = "deliveries but no send event; Segment(deliveries_as_sends=True) reads them as sends"
+_EPOCH = datetime(1970, 1, 1)
 _LIBRARY = {"library": {"name": "esp", "version": "1.0.0"}}
 
 
@@ -203,16 +203,17 @@ def _event_row(
 
 
 def _iso(t: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=t)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return (_EPOCH + timedelta(microseconds=t)).isoformat(timespec="milliseconds") + "Z"
 
 
 def _track(name: str, serial: str, user: str, t: int, received: int, properties: Element) -> Element:
     anonymous = user.removeprefix("anon:") if user.startswith("anon:") else None
+    happened, heard = _iso(t), _iso(received)
     # sentAt = receivedAt: the skew formula then gives the timestamp that is written.
     return {
         "type": "track", "event": name, "messageId": serial, "anonymousId": anonymous,
         "userId": None if anonymous else user or None, "context": _LIBRARY, "integrations": {},
-        "originalTimestamp": _iso(t), "sentAt": _iso(received), "receivedAt": _iso(received), "timestamp": _iso(t),
+        "originalTimestamp": happened, "sentAt": heard, "receivedAt": heard, "timestamp": happened,
         "properties": properties, "version": 2,
     }  # fmt: skip
 
@@ -246,7 +247,7 @@ def _conversion(r: Element, p: Element) -> tuple[str, Element]:
     name, value = r["name"], r["value"]
     p |= {"order_id": r["order_id"] or None, "currency": r["currency"] or None}
     if value != MISSING:
-        amount = Decimal(value).scaleb(-6)
+        amount = value / 1e6
         if value < 0 and f.refunded("Order Refunded") == name:
             return "Order Refunded", p | {"total": -amount}
         p["revenue"] = amount

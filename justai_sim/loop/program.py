@@ -75,8 +75,10 @@ class Layout:
             if name not in by_id:
                 continue
             for a, v in enumerate(by_id[name].variants):
-                self.arm[i, code[v]] = a
-                self.variant[i, a] = code[v]
+                at = code.get(v, -1)  # a control that was never sent keeps its place
+                if at >= 0:
+                    self.arm[i, at] = a
+                self.variant[i, a] = at
                 self.live[i, a] = a > 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,7 @@ def _cube(age: pd.DataFrame, column: str, variants: list[str]) -> F8:
     return out
 
 
-def _influence(c: F8, e: F8, total: F8, rate: F8, v: int, here: F8) -> F8:
+def _influence(c: F8, e: F8, total: F8, rate: F8, v: int, here: Any) -> F8:
     """What a group (G, A) moves the rate of variant v by."""
     return (c[:, v, here] - rate[v, here] * e[:, v, here]) / total[v, here]
 
@@ -162,11 +163,11 @@ def _words(panel: Panel, offset: float, lookback: float) -> None:
     if offset > 0:
         days = "1 day" if offset == 1 else f"{offset:g} days"
         write(ax, offset - 0.2, y, f"ignored\nfirst {days}", ha="right", va="top", fontsize=SMALL)
-    if lookback <= right - 1:
-        side = {"x": lookback + 0.35, "ha": "left"} if lookback < right - 9 else {"x": lookback - 0.35, "ha": "right"}
-        write(ax, y=y, text=f"counts until\nday {lookback:g}", va="top", fontsize=SMALL, **side)
+    until, style = f"counts until\nday {lookback:g}", {"va": "top", "fontsize": SMALL}
+    if lookback < right - 9:
+        write(ax, lookback + 0.35, y, until, ha="left", **style)
     else:
-        write(ax, right - 0.3, y, f"counts until\nday {lookback:g} →", ha="right", va="top", fontsize=SMALL)
+        write(ax, min(lookback, right) - 0.35, y, until if lookback <= right else f"{until} →", ha="right", **style)
 
 
 def _difference(panel: Panel, got: Curves) -> None:
@@ -178,7 +179,8 @@ def _difference(panel: Panel, got: Curves) -> None:
     ax.margins(y=0.12)
     units(panel, "leader minus control: conversions per 1,000 sends, added up from day 0", X_LABEL)
     label_ends(panel, [
-        End(got.edges[-1], got.diff[-1], shown(got.leader), style.colour), End(ax.get_xlim()[1], 0.0, shown(got.control), CONTROL)
+        End(got.edges[-1], got.diff[-1], shown(got.leader), style.colour),
+        End(ax.get_xlim()[1], 0.0, shown(got.control), CONTROL),
     ])  # fmt: skip
 
 
@@ -189,7 +191,8 @@ def sentence(got: Curves, offset: float, lookback: float) -> str:
     if not np.isnan(got.low[-1]) and not (got.low[1:] > 0).any() and not (got.high[1:] < 0).any():
         return f"No clear difference: {leader} minus {control} stays within its 95 % band on all {days}."
     if total <= 0:
-        return f"{leader} leads the other variants, yet within {days} it adds nothing over {control} ({total:+.1f} per 1,000 sends)."
+        nothing = f"within {days} it adds nothing over {control} ({total:+.1f} per 1,000 sends)"
+        return f"{leader} leads the other variants, yet {nothing}."
     inside = np.interp([min(lookback, got.edges[-1]), offset], got.edges, got.diff)
     early = f", {inside[1]:.1f} come in the ignored days" if offset > 0 else ""
     return (

@@ -74,7 +74,8 @@ def _summary(ends: Ends, comparison: Part, parts: tuple[Part, ...]) -> Part:
         rows.append(row | {"verdict": verdict.get(p.name, "")})
     columns = (
         *axis_columns(ends.points), Column("verdict", "right at the end: verdict"),
-        Column("right", "right at the end", "percent", interval=True), Column("lost", "lost per 10,000 sends", "one", interval=True),
+        Column("right", "right at the end", "percent", interval=True),
+        Column("lost", "lost per 10,000 sends", "one", interval=True),
         Column("true_lift", "true lift", "lift"), Column("shown_lift", "shown lift", "lift", interval=True),
         Column("credited", "credited per 1,000 sends", "one"), Column("happened", "happened per 1,000", "one"),
         Column("caused", "caused per 1,000", "one"),

@@ -12,6 +12,14 @@ from matplotlib.axes import Axes
 
 from justai_sim.report.style import save
 
+AGE = (
+    "Conversions by days since the send, and leader minus control added up",
+    "Above, conversions of a send's user by days since the send, whatever caused them: what rises above the dashed "
+    "background is what the message did. Below, what the leader adds over the control; the shaded band holds the "
+    "whole curve with 95 % confidence. Only the tinted days count.",
+)
+WINDOWS = "The leading variant for every pair of first and last day of the window"
+
 
 @dataclass(frozen=True)
 class Picture:

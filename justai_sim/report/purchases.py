@@ -17,14 +17,12 @@ DRAWS = 2000
 LEVEL = 0.95
 
 
-def best_of(scenario: Scenario, step: Step) -> str:
-    """The variant with the highest true rate; the first of equals."""
-    return max(scenario.variants_of(step), key=lambda v: v.conversion_rate).id
-
-
 def best_overall(scenario: Scenario) -> str | None:
-    """The best variant if it is the same at every step."""
-    found = {best_of(scenario, s) for s in scenario.flow}
+    """The variant with the highest true conversion rate, if it is one and the same at every step."""
+    found = set()
+    for step in scenario.flow:
+        variants = scenario.variants_of(step)
+        found |= {v.id for v in variants if v.conversion_rate == max(w.conversion_rate for w in variants)}
     return found.pop() if len(found) == 1 else None
 
 
@@ -129,8 +127,9 @@ def credited(data: SweepData) -> Part:
         f"{write(own, 'percent')} of that went to the send that caused it; its sends caused {most[1]['caused']:.1f}."
     )
     note = (
-        "Own: caused by the send that got the credit; borrowed: caused by another send; organic: would have happened "
-        "anyway. Happened: caused in the run, plus the purchases without a cause that the scenario expects after sign-up."
+        "Own: caused by the send that got the credit; borrowed: caused by another send; organic: would have "
+        "happened anyway. Happened: caused in the run, plus the purchases without a cause that the scenario expects "
+        "after sign-up."
     )
     columns = [*axis_columns(data.points), Column("credited", "credited", "one"), Column("own", "of these: own", "one"),
                Column("borrowed", "borrowed", "one"), Column("organic", "organic", "one"),

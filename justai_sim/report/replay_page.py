@@ -11,8 +11,8 @@ from justai_sim import clock
 from justai_sim.attribution import Rule
 from justai_sim.report.figures import plot_age, plot_shares, plot_window_map
 from justai_sim.report.inputs import ReplayData
-from justai_sim.report.page import Picture, picture, write_page
-from justai_sim.report.table import Column, Form, Part, write
+from justai_sim.report.page import AGE, WINDOWS, Picture, picture, write_page
+from justai_sim.report.table import Column, Form, Part
 
 ALL = "ALL (distinct)"
 RATES: dict[str, tuple[str, str, Form]] = {
@@ -159,31 +159,30 @@ def reasons(frame: pd.DataFrame) -> Part:
 
 def last_shares(data: ReplayData) -> Part:
     """The shares at the end."""
-    form = RATES[data.key_metric][2] if data.key_metric in RATES else "number"
+    form: Form = RATES[data.key_metric][2] if data.key_metric in RATES else "number"
     s = data.shares
     rows = s[s["day"] == s["day"].max()].to_dict("records") if len(s) else []
     columns = [Column("template_id", "template"), Column("variant_id", "variant"), Column("share", "share", "percent")]
-    columns += [
-        Column(k, h, f)
-        for k, h, f in (("sends", "sends by then", "int"), ("rate", f"{_name(data.key_metric)} by then", form))
-        if k in s
-    ]  # type: ignore[arg-type]
+    if "sends" in s:
+        columns.append(Column("sends", "sends by then", "int"))
+    if "rate" in s:
+        columns.append(Column("rate", f"{_name(data.key_metric)} by then", form))
     return Part("Shares at the end", "The shares it would have set on the data you had.", rows, columns)
 
 
 def _pictures(data: ReplayData, out: Path) -> list[Picture]:
-    window = {"control": data.control, "offset_days": data.rule.offset_days, "lookback_days": data.rule.upper_days}
+    window: dict[str, Any] = {
+        "control": data.control,
+        "offset_days": data.rule.offset_days,
+        "lookback_days": data.rule.upper_days,
+    }
     return [
         picture(
-            plot_age(data.age, **window), out, "age",
-            "Conversions by days since the send, and leader minus control added up",
-            "Above, conversions of a send's user by days since the send, whatever caused them: what rises above the dashed "
-            "background is what the message did. Below, how much the leader adds over the control; the shaded band "
-            "holds the whole curve with 95 % confidence. Only the tinted days count.",
+            plot_age(data.age, **window), out, "age", *AGE,
         ),
         picture(
             plot_window_map(data.windows, **window), out, "window_map",
-            "The leading variant for every pair of first and last day of the window",
+            WINDOWS,
             "Every rectangle is a window. Its colour is the variant that leads in it; the paler, the less sure: "
             "too close to call below 1 standard error, clear above 2.",
         ),

@@ -116,8 +116,7 @@ def wrap(text: str, width: float, pt: float = PT, weight: str = "normal") -> lis
 
 def write(ax: Axes, x: float, y: float, text: str, **style: Any) -> Any:
     """Text at data coordinates unless `transform` says otherwise; '$' is a dollar."""
-    style = {"fontsize": PT, "color": INK, "family": FONT, "parse_math": False} | style
-    return ax.text(x, y, text, **style)
+    return ax.text(x, y, text, **({"fontsize": PT, "color": INK, "family": FONT, "parse_math": False} | style))
 
 
 def panels(
@@ -180,7 +179,7 @@ def dress(ax: Axes) -> None:
 
 def units(panel: Panel, y: str, x: str | None = None) -> None:
     """Axis labels with their units; the y label stands above the panel, where it can be read upright."""
-    style = {"fontsize": SMALL, "color": INK, "family": FONT, "parse_math": False}
+    style: dict[str, Any] = {"fontsize": SMALL, "color": INK, "family": FONT, "parse_math": False}
     panel.ax.set_ylabel(y, rotation=0, ha="left", va="bottom", **style)
     panel.ax.yaxis.set_label_coords(-0.4 / panel.width, 1 + 0.05 / panel.height)
     if x is None:
@@ -216,7 +215,8 @@ def label_ends(panel: Panel, ends: Sequence[End], pt: float = SMALL) -> None:
         panel.ax.annotate(
             e.text, xy=(e.x, e.y), xytext=(1 + 0.12 / panel.width, y), textcoords="axes fraction", fontsize=pt,
             color=e.colour, family=FONT, va="center", annotation_clip=False, parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": e.colour, "lw": 0.7, "shrinkA": 1, "shrinkB": 1, "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": e.colour, "lw": 0.7, "shrinkA": 1, "shrinkB": 1,
+                        "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
@@ -238,7 +238,7 @@ def render(ax: Axes, form: str) -> bytes:
     assert figure is not None
     out = io.BytesIO()
     # Ids within the SVG are salted at random and dated by default. Text is drawn as paths: no font is asked for.
-    salt = {"svg.hashsalt": "justai-sim", "svg.fonttype": "path"}
+    salt: dict[Any, Any] = {"svg.hashsalt": "justai-sim", "svg.fonttype": "path"}
     kept = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
     with warnings.catch_warnings(), matplotlib.rc_context(salt):
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

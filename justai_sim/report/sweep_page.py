@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from justai_sim.report.answer import answer, race_frame
 from justai_sim.report.figures import plot_age, plot_race, plot_window_map
 from justai_sim.report.inputs import SweepData
-from justai_sim.report.page import Picture, picture, write_page
+from justai_sim.report.page import AGE, WINDOWS, Picture, picture, write_page
 from justai_sim.report.purchases import best_overall, control_of
 
 
@@ -26,19 +27,19 @@ def write_sweep_report(data: SweepData, out: Path) -> Path:
 
 def _pictures(data: SweepData, out: Path) -> list[Picture]:
     rule = next((p for p in data.points if p.name == data.reference), data.points[0]).scenario.program.rule
-    window = {"control": control_of(data.scenario), "offset_days": rule.offset_days, "lookback_days": rule.upper_days}
+    window: dict[str, Any] = {
+        "control": control_of(data.scenario),
+        "offset_days": rule.offset_days,
+        "lookback_days": rule.upper_days,
+    }
     best = best_overall(data.scenario)
     return [
         picture(
-            plot_age(data.age, **window), out, "age",
-            "Conversions by days since the send, and leader minus control added up",
-            "Above, purchases of a send's user by days since the send, whatever caused them: what rises above the dashed "
-            "background is what the message did. Below, how much the leader adds over the control; the shaded band "
-            "holds the whole curve with 95 % confidence. Only the tinted days count.",
+            plot_age(data.age, **window), out, "age", *AGE,
         ),
         picture(
             plot_window_map(data.windows, **window, best=best, groups_are_worlds=True), out, "window_map",
-            "The leading variant for every pair of first and last day of the window",
+            WINDOWS,
             "Every rectangle is a window. Its colour is the variant that leads in it over all worlds; the paler, the "
             "more often a single world would name another one.",
         ),

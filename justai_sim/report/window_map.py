@@ -15,7 +15,6 @@ from matplotlib.patches import Rectangle
 
 from justai_sim.report.style import (
     INK,
-    LINE,
     SMALL,
     Look,
     Panel,

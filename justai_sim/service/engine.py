@@ -227,7 +227,7 @@ class Engine:
         as_of = now if as_of is None else as_of
         log, _ = self._log(org)
         bound, got = attribute_log(program, log, as_of)
-        notes = [*log.notes, *_goal_notes(program, log)]
+        notes = [*log.notes, *_goal_notes(program, log), *_late_notes(program, log)]
         if as_of > now:
             notes.append("as_of lies after now: sends are called mature whose conversions may still come")
         return {
@@ -287,6 +287,13 @@ def _goal_notes(program: Program, log: Log) -> list[str]:
     if not program.goals and len(found) > 1:
         return [f"no goal is named, so every conversion counts: {said}"]
     return []
+
+
+def _late_notes(program: Program, log: Log) -> list[str]:
+    """Events have a reason each; sends that the rule forgets would go unnoticed."""
+    days = program.rule.lateness_days
+    late = int((log.sends.received_at - log.sends.sent_at > clock.days(days)).sum())
+    return [f"sends received more than {days:g} days after they left, which are not counted: {late:,}"] if late else []
 
 
 def _reasons(log: Log, reason: I1) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding
 h1{font-size:1.5rem;margin:0}h2{font-size:1.15rem;margin:2rem 0 .4rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}.key{font-weight:600}small,.quiet{color:#555}
+th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}.key{font-weight:600}small,.quiet{color:#555}
 td small{display:block;font-size:.8rem}
 """
 
@@ -28,10 +28,13 @@ def results_page(results: Mapping[str, Any], orgs: Sequence[str]) -> str:
     """The page of what `Engine.results` gives; `orgs` are all organisations with anything stored."""
     rows: list[dict[str, Any]] = results["metrics"]
     title = f"Results: {results['org']}" if results["org"] else "Results"
+    currency = str(results["rule"]["currency"])
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p class=quiet>As of {escape(results['as_of'])}. {_counts(results['rows'])}</p>",
         f"<p>{escape(results['rule_in_words'])}</p>",
+        f"<p class=quiet>Each cell: rate per send, count and 95 % interval; revenue in {escape(currency)}. "
+        "Mature sends are those whose window has closed. The key metric is bold.</p>",
         _links(orgs, results["org"]),
     ]
     if len(rows) <= 1:
@@ -39,6 +42,8 @@ def results_page(results: Mapping[str, Any], orgs: Sequence[str]) -> str:
     for template in dict.fromkeys(r["template_id"] for r in rows[:-1]):
         shares = results["shares"]["by_template"].get(template, {})
         here = [r for r in rows[:-1] if r["template_id"] == template]
+        order = {v: i for i, v in enumerate(shares)}  # the control first, as in the program
+        here.sort(key=lambda r: order.get(r["variant_id"], len(order)))
         parts.append(f"<h2>{escape(template)}</h2>" + _table(here, results["key_metric"], shares))
     if len(rows) > 1:
         parts.append("<h2>Everything, each event once</h2>" + _table(rows[-1:], results["key_metric"], {}))
@@ -85,7 +90,8 @@ def _cell(row: Mapping[str, Any], rate: str) -> str:
         return "no value"
     form = "{:.2f}" if rate == "revenue_per_send" else "{:.2%}"
     between = "" if low is None or low != low else f"<small>{form.format(low)} to {form.format(high)}</small>"
-    return f"{form.format(value)} <small>{count:,}</small>{between}"
+    counted = f"{count:,.2f}" if rate == "revenue_per_send" else f"{count:,.6g}" if count % 1 else f"{int(count):,}"
+    return f"{form.format(value)} <small>{counted}</small>{between}"
 
 
 def _reasons(reasons: Sequence[Mapping[str, Any]]) -> str:

@@ -37,7 +37,11 @@ def collect(scenario: Scenario, all_points: list[Point], parts: list[list[Tables
                 for k, (name, value) in enumerate(head.items()):
                     piece.insert(k, name, value)
                 pieces.append(piece)
+        # Blocks may be cut anywhere: within a point, rows go by replication.
         out = pd.concat(pieces, ignore_index=True)
+        order = out["point"].map({p.name: i for i, p in enumerate(all_points)}) if "point" in out else 0
+        out = out.assign(_point=order).sort_values(["_point", "rep"], kind="stable", ignore_index=True)
+        out = out.drop(columns="_point")
         if "template" in out:
             out["template"] = templates[out["template"]]
         if "variant" in out:

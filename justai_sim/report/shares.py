@@ -1,0 +1,71 @@
+"""What shares would the policy have set? One panel a template."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from justai_sim.report.style import End, Panel, label_ends, looks, panels, room_for, shown, units
+
+SHARES = "What shares would the policy have set?"
+MOST_TEMPLATES = 6
+
+
+def plot_shares(shares: pd.DataFrame, *, control: str | None = None, ax: Axes | None = None) -> Axes:
+    """The share of each variant over time, a panel a template (the six with most sends).
+
+    `shares`: `day` (days since the start), `template_id, variant_id, share` and optionally `sends`.
+    The returned axes are a container; its `child_axes` are the panels.
+    """
+    if not len(shares):
+        return panels(ax, SHARES, "There was nothing to learn from: no refresh saw a send.", [])[0]
+    templates = _busiest(shares)
+    variants = sorted({str(v) for v in shares["variant_id"]})
+    style = looks(variants, control)
+    most = int(shares.groupby("template_id")["variant_id"].nunique().max())
+    heights = [max(1.05, 0.19 * most)] * len(templates)
+    hidden = shares["template_id"].nunique() - len(templates)
+    seen = _shares_sentence(shares, templates[0], hidden)
+    names = [shown(v) for v in variants]
+    ax, stack, _ = panels(ax, SHARES, seen, heights, right=room_for(names))
+    for panel, template in zip(stack, templates, strict=True):
+        here = shares[shares["template_id"] == template]
+        ends = []
+        for v in sorted(here["variant_id"].unique()):
+            part = here[here["variant_id"] == v].sort_values("day")
+            x = part["day"].to_numpy(np.float64)
+            y = part["share"].to_numpy(np.float64) * 100
+            s = style[str(v)]
+            panel.ax.plot(x, y, color=s.colour, linestyle=s.dash, drawstyle="steps-post", linewidth=1.7)
+            ends.append(End(x[-1], y[-1], shown(v), s.colour))
+        _share_axes(panel, f"{shown(template, 30)}: share of sends, %", panel is stack[-1])
+        label_ends(panel, ends)
+    return ax
+
+
+def _share_axes(panel: Panel, title: str, last: bool) -> None:
+    panel.ax.set_ylim(0, 103)
+    panel.ax.margins(x=0)
+    panel.ax.set_yticks([0, 50, 100])
+    units(panel, title, "days since the start" if last else None)
+
+
+def _busiest(shares: pd.DataFrame) -> list[str]:
+    names = list(dict.fromkeys(shares["template_id"].tolist()))
+    if len(names) <= MOST_TEMPLATES:
+        return names
+    n = shares.groupby("template_id")["sends"].max() if "sends" in shares else None
+    top = sorted(names, key=lambda t: -float(n[t]))[:MOST_TEMPLATES] if n is not None else names[:MOST_TEMPLATES]
+    return [t for t in names if t in top]
+
+
+def _shares_sentence(shares: pd.DataFrame, template: str, hidden: int) -> str:
+    last = shares[(shares["template_id"] == template) & (shares["day"] == shares["day"].max())]
+    if len(last):
+        row = last.loc[last["share"].idxmax()]
+        given = f"{shown(row['variant_id'])} {100 * row['share']:.0f} % of the sends"
+        text = f"At the end it gives {given} of {shown(template)}."
+    else:
+        text = f"The shares of {shown(template, 30)} over time."
+    return text + (f" {hidden} more templates are in the table." if hidden else "")

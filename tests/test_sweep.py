@@ -1,0 +1,109 @@
+"""Sweeps: equal for any number of workers, resumable, refused where they would mix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pytest
+
+from justai_sim import api
+from justai_sim.errors import DataError, UsageError
+from justai_sim.scenario import Scenario, points, read, with_settings
+from justai_sim.sweeps import run as runs
+from justai_sim.sweeps.collect import read_tables
+from justai_sim.sweeps.parts import blocks
+
+
+def small() -> Scenario:
+    s = read("welcome")
+    sweep = s.sweep
+    s = with_settings(s, {"world.signups_per_day": 20, "days": 12, "replications": 3, "esp": "generic"})
+    return msgspec.structs.replace(s, sweep={"window": {k: sweep["window"][k] for k in ("14/3", "0-3")}})
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((folder / "tables").iterdir())}
+
+
+def test_points_are_the_product_of_the_axes() -> None:
+    found = points(read("welcome"))
+    assert [p.name for p in found][:3] == ["14/3 · weighted_thompson", "14/3 · uniform", "0-14 · weighted_thompson"]
+    assert len(found) == 8
+    assert found[-1].scenario.program.rule.lookback_days == 3
+    assert found[-1].scenario.program.policy.name == "uniform"
+
+
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One world a block, so that there is something to hand out.
+    monkeypatch.setattr(runs, "blocks", lambda s: [range(i, i + 1) for i in range(s.replications)])
+    for name, workers in (("one", 1), ("two", 2)):
+        api.run_sweep(small(), tmp_path / name, workers=workers)
+    monkeypatch.undo()
+    api.run_sweep(small(), tmp_path / "whole", workers=1)
+    assert files(tmp_path / "one") == files(tmp_path / "two") == files(tmp_path / "whole")
+
+
+def test_a_sweep_resumes_without_redoing_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = api.run_sweep(small(), tmp_path / "whole", workers=1)
+    done: list[str] = []
+    original = runs.run_unit
+
+    def dies_at_the_second(unit: runs.Unit) -> str:
+        if done:
+            raise KeyboardInterrupt
+        done.append(original(unit))
+        return done[-1]
+
+    monkeypatch.setattr(runs, "run_unit", dies_at_the_second)
+    out = tmp_path / "out"
+    with pytest.raises(runs.StoppedError, match="--resume") as stopped:
+        api.run_sweep(small(), out, workers=1)
+    assert stopped.value.exit_code == 130
+    stamp = Path(done[0]).stat().st_mtime_ns
+    later: list[str] = []
+    monkeypatch.setattr(runs, "run_unit", lambda u: later.append(original(u)) or u.path)
+    again = api.run_sweep(small(), out, workers=1, resume=True)
+    assert Path(done[0]).stat().st_mtime_ns == stamp
+    assert done[0] not in later
+    assert len(later) == len(points(small())) * len(blocks(small())) - 1
+    pd.testing.assert_frame_equal(again.metrics, whole.metrics)
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_parts_of_another_scenario_are_not_mixed_in(tmp_path: Path) -> None:
+    api.run_sweep(small(), tmp_path, workers=1)
+    other = msgspec.structs.replace(small(), seed=2)
+    with pytest.raises(UsageError, match="another scenario"):
+        api.run_sweep(other, tmp_path, workers=1, resume=True)
+    api.run_sweep(other, tmp_path, workers=1)
+    assert read_tables(tmp_path).scenario.seed == 2
+
+
+def test_tables_come_back_from_disk(tmp_path: Path) -> None:
+    data = api.run_sweep(small(), tmp_path, workers=1)
+    again = read_tables(tmp_path)
+    assert again.scenario == data.scenario
+    assert [p.name for p in again.points] == [p.name for p in data.points]
+    pd.testing.assert_frame_equal(again.metrics, data.metrics, check_dtype=False)
+    columns = ["point", "window", "rep", "template_id", "variant_id", "metric", "value"]
+    assert list(data.metrics.columns) == columns
+    assert list(pd.read_csv(tmp_path / "tables" / "metrics.csv").columns) == columns
+    with pytest.raises(DataError, match="not the folder of a finished sweep"):
+        read_tables(tmp_path / "tables")
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"program.rule.lookbak_days": [7]}, "did you mean 'lookback_days'"),
+        ({"window": {"x": {"program.rule.offset_days": 20}}}, "not below lookback_days"),
+        ({"program.policy.name": []}, "has no values"),
+        ({"program.policy.name": "uniform"}, "expected a list of values"),
+        ({"variants.9.conversion_rate": [0.1]}, "the scenario has no '9'"),
+    ],
+)
+def test_wrong_axes(sweep: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        points(msgspec.structs.replace(small(), sweep=sweep))
