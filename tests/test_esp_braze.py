@@ -20,7 +20,7 @@ from justai_sim.esp import jsonbytes
 from justai_sim.esp.base import adapter
 from justai_sim.esp.braze import ADAPTER
 from justai_sim.esp.rows import EventRow, Rows, SendRow
-from tests.esp_rows import JSON, carried, in_order, parsed, read_all
+from tests.esp_rows import JSON, carried, in_order, parsed, read_all, text_log
 from tests.samples import samples
 
 START = parse("2026-03-01T00:00:00Z")
@@ -335,10 +335,11 @@ def test_nothing_in_a_body_is_fatal(data: st.DataObject) -> None:
         ["price", "currency", "name", "custom_properties", "dispatch_id", "campaign_id", "canvas_id", "machine_open",
          "message_extras", "is_suspected_bot_click", "suspected_bot_click_reason", "canvas_step_id"]
     )  # fmt: skip
+    users = st.dictionaries(st.sampled_from(["user_id", "external_user_id"]), JSON)
     odd = st.fixed_dictionaries(
         {"event_type": st.sampled_from([f"users.{t}" for t in types]) | JSON},
         optional={
-            "id": JSON, "time": JSON, "user": JSON | st.dictionaries(st.sampled_from(["user_id", "external_user_id"]), JSON),
+            "id": JSON, "time": JSON, "user": JSON | users,
             "properties": JSON | st.dictionaries(fields, JSON, max_size=6),
         },
     )  # fmt: skip
@@ -350,14 +351,14 @@ def test_nothing_in_a_body_is_fatal(data: st.DataObject) -> None:
 # --------------------------------------------------------------------------------------- bulk exports
 
 
-def write(path: Path, name: str, records: list[dict[str, Any]], **columns: str) -> None:
+def write(path: Path, schema_name: str, records: list[dict[str, Any]], **columns: str) -> None:
     """A Currents file with made-up users."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fields: list[dict[str, Any]] = [{"name": "id", "type": "string"}, {"name": "user_id", "type": "string"}]
     fields += [{"name": "time", "type": "int"}]
     fields += [{"name": c, "type": ["null", t], "default": None} for c, t in columns.items()]
     rows = [{"id": f"e{i}", "user_id": f"b{i}", "time": START // SECOND + i} | r for i, r in enumerate(records)]
-    schema = {"type": "record", "name": name, "fields": fields}
+    schema = {"type": "record", "name": schema_name, "fields": fields}
     with path.open("wb") as f:
         fastavro.writer(f, fastavro.parse_schema(schema), rows, codec="deflate", sync_interval=200)
 
@@ -467,16 +468,12 @@ def test_render_then_parse(rows: Rows) -> None:
 
 def test_control_travels_without_a_copy() -> None:
     rows = Rows([SendRow(ADAPTER.send_id("d1", "u", "T", v), "u", "T", v, START) for v in ("control", "A")])
-    from tests.esp_rows import text_log
-
     control, copy = (json.loads(b)["events"][0]["properties"] for _, b in ADAPTER.render(text_log(rows)))
     assert (control["message_extras"], control["canvas_variation_id"]) == (None, "control")
     assert json.loads(copy["message_extras"]) == {"copy_id": "A"}
 
 
 def test_a_ghost_send_is_no_send() -> None:
-    from tests.esp_rows import text_log
-
     rows = Rows([SendRow("d1:u:T", "u", "T", "held", START, status="held_out")])
     ((_, rendered),) = ADAPTER.render(text_log(rows))
     assert parsed(ADAPTER, rendered).skipped == {"users.campaigns.EnrollInControl": 1}

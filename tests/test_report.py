@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import json
+import re
+import subprocess
+import sys
 from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
 
+import matplotlib
+import msgspec
 import numpy as np
 import pandas as pd
+import pytest
+from matplotlib.figure import Figure
 
-from justai_sim.report.inputs import SweepData
+from justai_sim.attribution import Rule
+from justai_sim.report.age import curves
+from justai_sim.report.answer import answer
+from justai_sim.report.figures import plot_age, plot_race, plot_shares, plot_window_map, render
+from justai_sim.report.inputs import ReplayData, SweepData
+from justai_sim.report.page import tidy
+from justai_sim.report.race import share_band
+from justai_sim.report.replay_page import MEANING, headline, write_replay_report
+from justai_sim.report.style import spread
+from justai_sim.report.sweep_page import write_sweep_report
+from justai_sim.report.table import percent
+from justai_sim.report.window_map import surface
 from justai_sim.scenario import Scenario, points, read
+from justai_sim.stats import wilson
 from justai_sim.streams import generator
+from justai_sim.tables import REASONS
 
 DELAY, ORGANIC = 1.5, 0.002
 
 
 def scenario_of(variants: int = 4, replications: int = 40) -> Scenario:
-    text = read("welcome")
-    import msgspec
-
-    raw = msgspec.to_builtins(text) | {"replications": replications}
+    raw = msgspec.to_builtins(read("welcome")) | {"replications": replications}
     rates = [0.015, 0.015, 0.021, 0.012, 0.017, 0.014, 0.016, 0.013][:variants]
     ids = ["control", "benefit", "story", "discount", "proof", "question", "urgency-now", "long-story-short"]
     template = raw["variants"][0]
@@ -101,3 +123,382 @@ def window_frame(names: list[str], rates: list[float], groups: int, sends: float
                     rows.append({"group": g, "offset_day": offset, "lookback_day": lookback, "variant_id": v,
                                  "conversions": c, "sends": n})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+@cache
+def replay_data(variants: int = 4) -> ReplayData:
+    names = ["control", "benefit", "story", "discount", "proof", "question", "urgency-now", "long-story-short"][
+        :variants
+    ]
+    rates = [0.015, 0.015, 0.021, 0.012, 0.017, 0.014, 0.016, 0.013][:variants]
+    rng, rows, shares = generator(10, "synthetic replay"), [], []
+    for t in ("welcome-1", "welcome-2"):
+        for v in names:
+            row = {"template_id": t, "variant_id": v, "sends": 4000, "mature_sends": 3000}
+            for prefix, n in (("", 4000), ("mature_", 3000)):
+                for rate, count in COUNTS.items():
+                    y = float(rng.integers(40, 90))
+                    low, high = wilson(y, n)
+                    row |= {prefix + count: y, prefix + rate: y / n}
+                    row |= {f"{prefix}{rate}_low": float(low), f"{prefix}{rate}_high": float(high)}
+            rows.append(row)
+            shares += [
+                {
+                    "day": float(d),
+                    "template_id": t,
+                    "variant_id": v,
+                    "share": 1 / variants,
+                    "sends": 70.0 * d,
+                    "rate": 0.02,
+                }
+                for d in range(57)
+            ]
+    reasons = pd.DataFrame({
+        "kind": ["conversion", "conversion", "open"], "reason": ["credited", "in_offset", "credited"],
+        "events": [512, 1200, 3],
+    })  # fmt: skip
+    return ReplayData(
+        title="orders", source="exports/may", as_of=1_767_571_200_000_000, rule=Rule(), key_metric="conversion_rate",
+        control="control", notes=["no received_at: each event's own time is used"], metrics=pd.DataFrame(rows),
+        reasons=reasons, shares=pd.DataFrame(shares), age=age_frame(names, rates, 100, 150),
+        windows=window_frame(names, rates, 100, 120.0), settings={"policy": "weighted_thompson"},
+    )  # fmt: skip
+
+
+COUNTS = {
+    "open_rate": "opens", "click_rate": "clicks", "conversion_rate": "conversions", "unsubscribe_rate": "unsubscribes",
+    "revenue_per_send": "revenue",
+}  # fmt: skip
+HOSTILE = '<script>alert(1)</script> & "$x^2$"'
+
+
+class Page(HTMLParser):
+    """Tables as lists of rows of cell texts; all attributes; all text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.h1 = ""
+        self.inside: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(tag, k, v or "") for k, v in attrs]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag not in ("meta", "img", "br", "link"):
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.inside.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.inside:
+            return
+        self.text += data
+        if "h1" in self.inside:
+            self.h1 += data
+        if {"td", "th"} & set(self.inside):
+            self.tables[-1][-1][-1] += ("|" if "span" in self.inside else "") + data
+
+
+def page(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def renamed(frame: pd.DataFrame, old: str, new: str) -> pd.DataFrame:
+    return frame.assign(variant_id=frame["variant_id"].replace(old, new))
+
+
+@pytest.mark.parametrize("variants", [2, 4, 8])
+def test_figures_are_drawn_with_units_on_every_axis(variants: int) -> None:
+    sweep, replayed = sweep_data(variants), replay_data(variants)
+    drawn = [
+        (plot_age(sweep.age, control="control", offset_days=3, lookback_days=14), 2),
+        (plot_window_map(sweep.windows, control="control", offset_days=0, lookback_days=7, best="story"), 1),
+        (plot_race(sweep.race), 3),
+        (plot_shares(replayed.shares, control="control"), 2),
+    ]
+    for ax, count in drawn:
+        assert len(ax.child_axes) == count
+        assert render(ax, "png").startswith(b"\x89PNG")
+        assert all(inner.get_ylabel() for inner in ax.child_axes)
+        assert "days" in ax.child_axes[-1].get_xlabel() or "day" in ax.child_axes[-1].get_xlabel()
+        texts = [t.get_text() for t in ax.texts]
+        assert texts[0][0].isupper()
+        assert min(t.get_fontsize() for t in ax.texts) >= 10
+
+
+def test_no_text_leaves_the_figure_and_no_labels_overlap() -> None:
+    for ax in (
+        plot_age(sweep_data(8).age, control="control", offset_days=3, lookback_days=14),
+        plot_window_map(sweep_data(8).windows, control="control", offset_days=3, lookback_days=14, best="story"),
+        plot_race(sweep_data(8).race),
+        plot_shares(replay_data(8).shares, control="control"),
+    ):
+        figure = ax.get_figure()
+        assert isinstance(figure, Figure)
+        figure.canvas.draw()
+        w, h = figure.bbox.width, figure.bbox.height
+        for a in (ax, *ax.child_axes):
+            boxes = [t.get_window_extent() for t in a.texts if t.get_text()]
+            boxes += [t.get_window_extent() for t in (a.xaxis.label, a.yaxis.label) if t.get_text() and a is not ax]
+            for b in boxes:
+                assert b.x0 >= 0
+                assert b.y0 >= 0
+                assert b.x1 <= w
+                assert b.y1 <= h
+            for one, other in itertools.combinations(boxes, 2):
+                across = min(one.x1, other.x1) - max(one.x0, other.x0)
+                down = min(one.y1, other.y1) - max(one.y0, other.y0)
+                assert min(across, down) <= 2, "two labels overlap"
+
+
+def test_a_given_axes_becomes_the_container_and_global_settings_stay() -> None:
+    before = dict(matplotlib.rcParams)
+    figure = Figure(figsize=(12, 6))
+    left, right = figure.subplots(1, 2)
+    assert plot_race(sweep_data().race, ax=left) is left
+    assert plot_age(sweep_data().age, control="control", offset_days=3, lookback_days=14, ax=right) is right
+    render(left, "svg")
+    assert dict(matplotlib.rcParams) == before
+    assert not left.axison
+
+
+def test_figures_do_not_import_pyplot() -> None:
+    code = "import sys, justai_sim.report.sweep_page, justai_sim.report.replay_page\nprint('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_age_curves_equal_the_frame() -> None:
+    age = sweep_data().age
+    got = curves(age, "control", 3, 14)
+    assert got is not None
+    total = age.groupby(["variant_id", "age_day"])[["conversions", "exposure"]].sum()
+    rate = 1000 * total["conversions"] / total["exposure"]
+    for v, row in zip(got.variants, got.rate, strict=True):
+        np.testing.assert_allclose(row, rate[v].to_numpy())
+    added = got.most or got.leader
+    days = [a for a in rate["control"].index if a >= 0]
+    expected = np.cumsum((rate[added.variant] - rate["control"])[days])
+    np.testing.assert_allclose(added.diff[1:], expected)
+    before = age[age["age_day"] < 0]
+    assert got.background == pytest.approx(1000 * before["conversions"].sum() / before["exposure"].sum())
+    assert (added.low <= added.diff).all()
+    assert (added.diff <= added.high).all()
+
+
+def test_age_band_covers_the_truth_as_often_as_it_says() -> None:
+    """Equal variants: the whole curve of differences (0) lies in the band in 95 % of logs."""
+    inside, logs = 0, 200
+    for k in range(logs):
+        rng = generator(k, "coverage")
+        n, ages = 40, np.arange(-7, 30)
+        g, v, a = (x.ravel() for x in np.meshgrid(np.arange(n), ["a", "control"], ages, indexing="ij"))
+        lumps = rng.gamma(4, 0.25, n)[g]  # users' groups differ
+        frame = pd.DataFrame({"group": g, "variant_id": v, "age_day": a, "exposure": 500.0})
+        frame["conversions"] = rng.poisson(500 * 0.01 * lumps)
+        got = curves(frame, "control", 3, 14)
+        assert got is not None
+        inside += bool(((got.leader.low <= 0) & (got.leader.high >= 0)).all())
+    sd = (0.95 * 0.05 / logs) ** 0.5
+    assert inside / logs > 0.95 - 4 * sd
+
+
+def test_window_surface_by_hand() -> None:
+    rows = []
+    for g, (a, b) in enumerate([(30, 20), (32, 24), (28, 19)]):
+        rows += [(g, 0.0, 7.0, "a", a, 1000.0), (g, 0.0, 7.0, "control", b, 1000.0)]
+        rows += [(g, 3.0, 7.0, "a", 4, 1000.0), (g, 3.0, 7.0, "control", 5, 1000.0)]
+        rows += [(g, 7.0, 7.0, v, np.nan, np.nan) for v in ("a", "control")]
+    frame = pd.DataFrame(rows, columns=["group", "offset_day", "lookback_day", "variant_id", "conversions", "sends"])
+    worlds = surface(frame, True)
+    assert worlds.leader.tolist() == [[0], [-1], [-1]]  # fewer than 10 a variant in a world; no window at all
+    d = np.array([10, 8, 9]) / 1000
+    assert worlds.z[0, 0] == pytest.approx(d.mean() / d.std(ddof=1))
+    users = surface(frame, False)
+    assert users.leader.tolist() == [[0], [1], [-1]]
+    c = np.array([[30, 20], [32, 24], [28, 19]])
+    moved = (c[:, 0] - 30) / 3000 - (c[:, 1] - 21) / 3000
+    assert users.z[0, 0] == pytest.approx((90 - 63) / 3000 / np.sqrt(3 * moved.var(ddof=1)))
+
+
+def test_spread_keeps_order_gap_and_range() -> None:
+    rng = generator(3, "spread")
+    for _ in range(200):
+        n = int(rng.integers(1, 9))
+        y = rng.random(n)
+        out = np.array(spread(y, 0.12, 0, 1))
+        assert (np.argsort(out, kind="stable") == np.argsort(y, kind="stable")).all()
+        assert n == 1 or np.diff(np.sort(out)).min() > 0.12 - 1e-9
+        assert out.min() >= -1e-9
+        assert out.max() <= 1 + 1e-9
+
+
+def test_answer_equals_the_frames() -> None:
+    data = sweep_data()
+    said = answer(data)
+    last = data.race[data.race["day"] == data.race["day"].max()]
+    mean = last.groupby("point")[["right_leader", "lost_per_10k"]].mean()
+    for p, row in zip(data.points, said.summary.rows, strict=True):
+        assert row["right"] == pytest.approx(mean["right_leader"][p.name])
+        assert row["lost"] == pytest.approx(mean["lost_per_10k"][p.name])
+        assert row["right_low"] < row["right"] < row["right_high"]
+        assert row["true_lift"] == pytest.approx(0.021 / 0.015 - 1)
+        m = data.metrics[data.metrics["point"] == p.name]
+        total = m.groupby(["metric", "template_id", "variant_id"])["value"].sum()
+        rate = (total["conversions"] / total["sends"]).unstack()
+        assert row["shown_lift"] == pytest.approx(rate["story"].mean() / rate["control"].mean() - 1)
+        assert row["shown_lift_low"] < row["shown_lift"] < row["shown_lift_high"]
+        per = 1000 / total["sends"].sum()
+        assert row["credited"] == pytest.approx(total["conversion_count"].sum() * per)
+        assert row["caused"] == pytest.approx(total["caused"].sum() * per)
+        assert row["own"] + row["borrowed"] + row["organic"] == pytest.approx(row["credited"])
+        organic = 0.002 * 400 * 56**2 / 2 * data.scenario.replications
+        assert row["happened"] == pytest.approx((total["caused"].sum() + organic) * per)
+    best = max(said.comparison.rows, key=lambda r: r["right"])
+    assert f"in {percent(best['right'])} of (world, step) pairs" in said.headline
+    assert said.headline.endswith(f"14/3: {percent(said.comparison.rows[0]['right'])}.")
+    assert said.comparison.rows[0]["verdict"] == "less often right"
+    assert "40 worlds" in said.size
+    assert "seed 1" in said.size
+    assert json.loads(json.dumps(said.as_dict()))["headline"] == said.headline
+
+
+def with_right(data: SweepData, right: dict[str, float]) -> SweepData:
+    """The data with other last-day shares by window (plus a little noise by world)."""
+    rng = generator(4, "race")
+    value = data.race["window"].map(right) + rng.normal(0, 0.02, len(data.race))
+    return dataclasses.replace(data, race=data.race.assign(right_leader=np.clip(value, 0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        ({"14/3": 0.4, "0-14": 0.7, "0-7": 0.71, "0-3": 0.4}, r"Count from day 0 to day .*; 14/3: 40 %\."),
+        ({"14/3": 0.9, "0-14": 0.4, "0-7": 0.3, "0-3": 0.2}, r"Keep counting from day 3 to day 14 .*; 0-3: 20 %\."),
+        (
+            {"14/3": 0.5, "0-14": 0.5, "0-7": 0.5, "0-3": 0.5},
+            r"(No clear winner|Keep counting).*cannot be told from it\.",
+        ),
+    ],
+)
+def test_headline_fits_what_was_found(right: dict[str, float], said: str) -> None:
+    assert re.fullmatch(said, answer(with_right(sweep_data(), right)).headline)
+
+
+def test_worlds_that_all_agree_still_have_an_interval() -> None:
+    low, high = share_band(np.ones((20, 3)))
+    assert (high == 1).all()
+    assert (low < 0.9).all()
+
+
+def test_a_single_world_makes_a_page(tmp_path: Path) -> None:
+    said = page(write_sweep_report(sweep_data(4, 1), tmp_path))
+    assert "1 world ×" in said.text
+    assert "nan" not in said.text
+    assert "inf" not in said.text.replace("in front", "")
+
+
+@pytest.mark.parametrize("kind", ["sweep", "replay"])
+def test_pages_are_the_same_every_time_and_self_contained(kind: str, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        if kind == "sweep":
+            write_sweep_report(sweep_data(), tmp_path / name)
+        else:
+            write_replay_report(replay_data(), tmp_path / name)
+    files = sorted(p.name for p in (tmp_path / "one").iterdir())
+    assert len(files) == 7
+    for f in files:
+        assert (tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes(), f
+    said = page(tmp_path / "one" / "index.html")
+    assert "script" not in said.tags
+    assert "link" not in said.tags
+    for tag, key, value in said.attributes:
+        if key in ("src", "href"):
+            assert value.startswith(("data:", "#")) or (tag == "a" and value in files), value
+    style = (tmp_path / "one" / "index.html").read_text(encoding="utf-8").split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    for svg in (f for f in files if f.endswith(".svg")):
+        assert not re.search(r'href="(?!#)(?!data:)', (tmp_path / "one" / svg).read_text(encoding="utf-8"))
+
+
+def test_sweep_page_says_what_the_answer_says(tmp_path: Path) -> None:
+    data = sweep_data()
+    said, got = page(write_sweep_report(data, tmp_path)), answer(data)
+    assert said.h1 == tidy(got.headline)
+    assert said.text.index("SIMULATED") < said.text.index(said.h1)
+    assert "This is a simulation, not your data." in said.text
+    assert "exponential, 1.5 days on average" in said.text
+    assert "lookback" not in said.text
+    head, *body = said.tables[0]
+    assert head[:3] == ["window", "policy", "right at the end"]
+    for row, cells in zip(got.summary.rows, body, strict=True):
+        assert cells[0] == row["window"]
+        assert cells[2] == f"{percent(row['right'])}|{100 * row['right_low']:.0f} to {100 * row['right_high']:.0f}"
+        assert cells[3].startswith(f"{row['lost']:.1f}|")
+        assert cells[4] == "+40 %"
+
+
+def test_replay_page_equals_the_frames(tmp_path: Path) -> None:
+    data = replay_data()
+    said = page(write_replay_report(data, tmp_path))
+    assert "SIMULATED" not in said.text
+    assert "2026-01-05T00:00:00Z" in said.text
+    assert "Counts until day 14 after a message was sent, ignored first 3 days" in said.text
+    assert data.notes[0] in said.text
+    assert "The shares it would have set on the data you had." in said.text
+    for table, prefix in ((said.tables[0], ""), (said.tables[1], "mature_")):
+        for (_, row), cells in zip(data.metrics.iterrows(), table[1:], strict=True):
+            n = row[f"{prefix}sends"]
+            assert cells[:3] == [row["template_id"], row["variant_id"], f"{n:,}"]
+            low, high = row[f"{prefix}conversion_rate_low"], row[f"{prefix}conversion_rate_high"]
+            y = row[f"{prefix}conversions"]
+            assert cells[3] == f"{100 * y / n:.2f} %|{100 * low:.2f} to {100 * high:.2f}|{y:.0f} / {n:,}"
+    reasons = said.tables[-1]
+    assert [r[-1] for r in reasons] == ["events", "512", "1,200", "3"]
+
+
+def test_replay_page_of_a_simulated_log_says_so(tmp_path: Path) -> None:
+    said = page(write_replay_report(dataclasses.replace(replay_data(), simulated=True), tmp_path))
+    assert said.text.strip().startswith("SIMULATED")
+
+
+def test_markup_in_names_is_text(tmp_path: Path) -> None:
+    data = replay_data()
+    frames = {k: renamed(getattr(data, k), "story", HOSTILE) for k in ("metrics", "shares", "age", "windows")}
+    hostile = dataclasses.replace(data, title=HOSTILE, source=HOSTILE, notes=[HOSTILE], **frames)
+    path = write_replay_report(hostile, tmp_path)
+    assert "<script" not in path.read_text(encoding="utf-8")
+    said = page(path)
+    assert HOSTILE in said.text
+    assert HOSTILE in [row[1] for row in said.tables[0]]
+
+
+def test_pages_without_data_still_stand(tmp_path: Path) -> None:
+    data = replay_data()
+    empty = {k: getattr(data, k).iloc[:0] for k in ("metrics", "reasons", "shares", "age", "windows")}
+    said = page(write_replay_report(dataclasses.replace(data, **empty), tmp_path))
+    assert "Nothing was sent" in said.h1
+    assert "nan" not in said.text
+
+
+def test_every_reason_has_a_meaning() -> None:
+    assert set(MEANING) == set(REASONS)
+
+
+def test_headline_of_one_template() -> None:
+    data = replay_data()
+    one = dataclasses.replace(data, metrics=data.metrics[data.metrics["template_id"] == "welcome-1"])
+    top = one.metrics.sort_values("conversion_rate").iloc[-1]
+    assert headline(one).startswith(f"{top['variant_id']} leads: conversion rate {100 * top['conversion_rate']:.2f} %")

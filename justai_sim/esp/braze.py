@@ -184,6 +184,8 @@ def _append(
 def _send_row(p: Element, user: str, t: int, rows: Rows, received_at: int) -> SendRow:
     send, _ = f.message(p, user)
     template, canvas = f.template(p)
+    if canvas and not template:
+        template = first_ident(p, ("canvas_api_id", "canvas_id"))  # a Canvas that names no step
     if not send:
         raise ElementError("missing_field", "dispatch_id: found nothing, expected the id of the dispatch")
     if not template:

@@ -149,9 +149,7 @@ def _message(p: Element, name: str) -> str:
 def template(p: Element) -> tuple[str, bool]:
     """The template (a campaign, or a step of a Canvas), and whether it is a Canvas step."""
     campaign = first_ident(p, ("campaign_api_id", "campaign_id"))
-    if campaign:
-        return campaign, False
-    return first_ident(p, ("canvas_step_api_id", "canvas_step_id", "canvas_api_id", "canvas_id")), True
+    return (campaign, False) if campaign else (_message(p, "canvas_step"), True)
 
 
 def message(p: Element, user_id: str) -> tuple[str, str]:
@@ -164,7 +162,7 @@ def message(p: Element, user_id: str) -> tuple[str, str]:
     name, canvas = template(p)
     if not dispatch:
         return "", name
-    return message_key(dispatch, user_id, _message(p, "canvas_step" if canvas else "message_variation")), ""
+    return message_key(dispatch, user_id, name if canvas else _message(p, "message_variation")), ""
 
 
 def variant(p: Element, canvas: bool, rows: Rows) -> str:

@@ -34,27 +34,39 @@ IGNORED, TINT = "#c9c9c9", "#fdf3d7"
 
 
 @dataclass(frozen=True)
-class Curves:
-    """Rates by day of age, per 1,000 sends. rate (V, A); diff, low, high (A0 + 1,): leader minus control,
-    cumulated from age 0, at the ends of the days (`edges`), 0 at age 0."""
+class Added:
+    """What a variant adds over the control, cumulated from age 0, per 1,000 sends: `diff, low, high` (D + 1,)
+    at the ends of the days (`edges`, the first 0). The band holds all days at once; NaN with one group."""
 
-    variants: list[str]
-    ages: F8
-    rate: F8
-    background: float
-    leader: str
-    control: str
+    variant: str
     edges: F8
     diff: F8
     low: F8
     high: F8
 
+    @property
+    def clear(self) -> bool:
+        """Whether the band leaves 0 anywhere."""
+        return bool((self.low[1:] > 0).any() or (self.high[1:] < 0).any())
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What the figure draws. rate: (variants, ages), per 1,000 sends and day; NaN where nobody was watched.
+    leader: has most conversions per send inside the window; most: adds most over all days, if that is
+    another variant and clear."""
+
+    variants: list[str]
+    ages: F8
+    rate: F8
+    background: float
+    control: str
+    leader: Added
+    most: Added | None
+
 
 def curves(age: pd.DataFrame, control: str, offset: float, lookback: float) -> Curves | None:
-    """The curves behind the figure; None if there is no control or nobody to compare it with.
-
-    The leader is the variant, other than the control, with most conversions per send inside the window.
-    """
+    """The curves behind the figure; None if there is no control or nobody to compare it with."""
     variants = sorted({str(v) for v in age["variant_id"]})
     if control not in variants or len(variants) < 2 or not (age["exposure"] > 0).any():
         return None
@@ -63,13 +75,24 @@ def curves(age: pd.DataFrame, control: str, offset: float, lookback: float) -> C
     total = e.sum(0)
     # Days that nobody has reached are not drawn: no exposure is not a rate of zero.
     rate = np.divide(c.sum(0), total, out=np.full(total.shape, np.nan), where=total > 0)
+    b = variants.index(control)
+
+    def best(weight: F8) -> int:
+        score = np.nansum(rate * weight, axis=1)
+        score[b] = -np.inf
+        return int(score.argmax())
+
     inside = np.clip(np.minimum(ages + 1, lookback) - np.maximum(ages, offset), 0, 1)
-    score = np.nansum(rate * inside, axis=1)
-    score[variants.index(control)] = -np.inf
-    a, b = int(score.argmax()), variants.index(control)
+    added = [_added(c, e, rate, ages, v, b, variants[v]) for v in (best(inside), best((ages >= 0).astype(np.float64)))]
     before = ages < 0
     past = total[:, before].sum()
-    background = 1000 * c[:, :, before].sum() / past if past > 0 else np.nan
+    background = float(1000 * c[:, :, before].sum() / past) if past > 0 else np.nan
+    other = added[1] if added[1].variant != added[0].variant and added[1].low[-1] > 0 else None
+    return Curves(variants, ages, rate * 1000, background, control, added[0], other)
+
+
+def _added(c: F8, e: F8, rate: F8, ages: F8, a: int, b: int, name: str) -> Added:
+    total = e.sum(0)
     here = np.flatnonzero((ages >= 0) & (total[a] > 0) & (total[b] > 0))
     influence = _influence(c, e, total, rate, a, here) - _influence(c, e, total, rate, b, here)
     diff = np.cumsum(rate[a, here] - rate[b, here]) * 1000
@@ -80,8 +103,8 @@ def curves(age: pd.DataFrame, control: str, offset: float, lookback: float) -> C
         _, se, k = stats.simultaneous_band(parts, rng=generator(0, "age band"))
         half = k * se
     edges, zero = np.concatenate([[0.0], ages[here] + 1]), np.zeros(1)
-    d = [np.concatenate([zero, v]) for v in (diff, diff - half, diff + half)]
-    return Curves(variants, ages, rate * 1000, float(background), variants[a], control, edges, *d)
+    diff, low, high = (np.concatenate([zero, v]) for v in (diff, diff - half, diff + half))
+    return Added(name, edges, diff, low, high)
 
 
 def _cube(age: pd.DataFrame, column: str, variants: list[str]) -> F8:
@@ -109,7 +132,7 @@ def plot_age(
     got = curves(age, control, offset_days, lookback_days)
     if got is None:
         return panels(ax, QUESTION, f"Nothing to compare: it takes sends of {shown(control)} and of a variant.", [])[0]
-    names = [shown(got.leader), shown(control), "others", "background"]
+    names = [*(shown(v.variant) for v in _drawn(got)), shown(control), "others", "background"]
     ax, (top, low), _ = panels(ax, QUESTION, sentence(got, offset_days, lookback_days), [2.3, 1.75],
                                right=room_for(names))  # fmt: skip
     for panel in (top, low):
@@ -132,20 +155,24 @@ def _window(panel: Panel, offset: float, lookback: float) -> None:
         ax.axvline(lookback, color=INK, linewidth=1, linestyle=(0, (1, 1)))
 
 
+def _drawn(got: Curves) -> list[Added]:
+    return [got.leader] if got.most is None else [got.most, got.leader]
+
+
 def _rates(panel: Panel, got: Curves, offset: float, lookback: float) -> None:
     ax, style = panel.ax, looks(got.variants, got.control)
-    others = [v for v in got.variants if v not in (got.leader, got.control)]
+    named = [got.control, *(v.variant for v in _drawn(got))]
+    others = [v for v in got.variants if v not in named]
     ends = []
-    for v in [*others, got.control, got.leader]:
-        y = got.rate[got.variants.index(v)]
-        main = v not in others
+    for v in [*others, *named]:
+        y, main = got.rate[got.variants.index(v)], v in named
         colour = style[v].colour if main else "#bdbdbd"
         dash, marker = (style[v].dash, style[v].marker) if main else ("-", "")
-        ax.plot(got.ages + 0.5, y, color=colour, linestyle="-" if v == got.leader else dash, marker=marker,
-                markersize=3.2, linewidth=1.8 if main else 1.1, zorder=3 if main else 2)  # fmt: skip
+        ax.plot(got.ages + 0.5, y, color=colour, linestyle=dash, marker=marker, markersize=3.2,
+                linewidth=1.8 if main else 1.1, zorder=3 if main else 2)  # fmt: skip
         drawn = np.flatnonzero(~np.isnan(y))
         if len(drawn) and (main or v == others[-1]):
-            text = shown(v) if main else ("others" if len(others) > 1 else shown(v))
+            text = shown(v) if main or len(others) == 1 else "others"
             ends.append(End(got.ages[drawn[-1]] + 0.5, y[drawn[-1]], text, colour if main else "#767676"))
     if not np.isnan(got.background):
         ax.axhline(got.background, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), zorder=1)
@@ -171,31 +198,47 @@ def _words(panel: Panel, offset: float, lookback: float) -> None:
 
 
 def _difference(panel: Panel, got: Curves) -> None:
-    ax, style = panel.ax, looks(got.variants, got.control)[got.leader]
+    ax, style = panel.ax, looks(got.variants, got.control)
     ax.axhline(0, color=CONTROL, linewidth=1.1, linestyle=(0, (4, 2)))
-    if not np.isnan(got.low).any():
-        ax.fill_between(got.edges, got.low, got.high, color=style.colour, alpha=0.2, linewidth=0)
-    ax.plot(got.edges, got.diff, color=style.colour, linewidth=1.8)
+    ends = [End(ax.get_xlim()[1], 0.0, shown(got.control), CONTROL)]
+    for v in _drawn(got):
+        s = style[v.variant]
+        if not np.isnan(v.low).any():
+            ax.fill_between(v.edges, v.low, v.high, color=s.colour, alpha=0.2, linewidth=0)
+        ax.plot(v.edges, v.diff, color=s.colour, linestyle=s.dash, linewidth=1.8)
+        ends.append(End(v.edges[-1], v.diff[-1], shown(v.variant), s.colour))
     ax.margins(y=0.12)
-    units(panel, "leader minus control: conversions per 1,000 sends, added up from day 0", X_LABEL)
-    label_ends(panel, [
-        End(got.edges[-1], got.diff[-1], shown(got.leader), style.colour),
-        End(ax.get_xlim()[1], 0.0, shown(got.control), CONTROL),
-    ])  # fmt: skip
+    units(panel, "minus control: conversions per 1,000 sends, added up from day 0", X_LABEL)
+    label_ends(panel, ends)
 
 
 def sentence(got: Curves, offset: float, lookback: float) -> str:
     """What to see, in a sentence."""
-    days, total = f"{got.edges[-1]:g} days", got.diff[-1]
-    leader, control = shown(got.leader), shown(got.control)
-    if not np.isnan(got.low[-1]) and not (got.low[1:] > 0).any() and not (got.high[1:] < 0).any():
+    v = got.leader
+    days, total = f"{v.edges[-1]:g} days", v.diff[-1]
+    leader, control = shown(v.variant), shown(got.control)
+    if got.most is not None:
+        seen = _inside(got.most, offset, lookback)[1]
+        sees = f"{seen:.1f}" if seen >= 0.05 else "nothing"
+        return (
+            f"The window puts {leader} first; over all {days} {shown(got.most.variant)} adds most: "
+            f"{got.most.diff[-1]:.1f} conversions per 1,000 sends over {control}, of which the window "
+            f"(day {offset:g} to day {lookback:g}) sees {sees}."
+        )
+    if not np.isnan(v.low[-1]) and not v.clear:
         return f"No clear difference: {leader} minus {control} stays within its 95 % band on all {days}."
     if total <= 0:
         nothing = f"within {days} it adds nothing over {control} ({total:+.1f} per 1,000 sends)"
         return f"{leader} leads the other variants, yet {nothing}."
-    inside = np.interp([min(lookback, got.edges[-1]), offset], got.edges, got.diff)
-    early = f", {inside[1]:.1f} come in the ignored days" if offset > 0 else ""
+    before, inside = _inside(v, offset, lookback)
+    early = f", {before:.1f} come in the ignored days" if offset > 0 else ""
     return (
         f"Of the {total:.1f} conversions per 1,000 sends that {leader} adds over {control} within {days}, "
-        f"{inside[0] - inside[1]:.1f} fall inside the window (day {offset:g} to day {lookback:g}){early}."
+        f"{inside:.1f} fall inside the window (day {offset:g} to day {lookback:g}){early}."
     )
+
+
+def _inside(v: Added, offset: float, lookback: float) -> tuple[float, float]:
+    """What it adds before and inside the window."""
+    first, last = np.interp([offset, min(lookback, v.edges[-1])], v.edges, v.diff)
+    return float(first), float(last - first)

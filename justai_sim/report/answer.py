@@ -11,9 +11,20 @@ import pandas as pd
 from justai_sim import stats
 from justai_sim.report.assumed import assumptions
 from justai_sim.report.inputs import SweepData
+from justai_sim.report.naming import (
+    axis_columns,
+    each_window,
+    elsewhere,
+    label_of,
+    listed,
+    reference,
+    siblings,
+    window_label,
+    words,
+)
 from justai_sim.report.purchases import credited, lifts
 from justai_sim.report.race import share_band
-from justai_sim.report.table import Column, Part, axis_columns, label_of, percent
+from justai_sim.report.table import Column, Part, percent, write
 from justai_sim.scenario import Point
 from justai_sim.tables import F8
 
@@ -57,28 +68,31 @@ def answer(data: SweepData) -> Answer:
     ends = _ends(data)
     comparison, headline = _compare(ends, len(data.scenario.flow))
     leads, lost, lift, credit = _leads(ends), _lost(ends), lifts(data), credited(data)
-    summary = _summary(ends, comparison, (leads, lost, lift, credit))
+    summary = _summary(ends, (leads, lost, lift, credit))
     return Answer(_size(data), headline, summary, comparison, leads, lost, lift, credit, assumptions(data.scenario))
 
 
-def _summary(ends: Ends, comparison: Part, parts: tuple[Part, ...]) -> Part:
+def _summary(ends: Ends, parts: tuple[Part, ...]) -> Part:
     """All of the first screen's numbers, a row a point."""
-    family = siblings(ends.points, ends.use)
-    verdict = {p.name: r["verdict"] for p, r in zip(family, comparison.rows, strict=True)}
-    verdict[ends.use.name] = ", ".join(filter(None, ("in use", verdict.get(ends.use.name, ""))))
+    verdict: dict[str, str] = {}
+    for p in ends.points:
+        if p.name not in verdict:
+            family = siblings(ends.points, p)
+            verdict |= {q.name: r["verdict"] for q, r in zip(family, _against_best(ends, family), strict=True)}
+    verdict[ends.use.name] = f"in use; {verdict[ends.use.name]}"
     rows: list[dict[str, Any]] = []
     for i, p in enumerate(ends.points):
         row: dict[str, Any] = {}
         for part in parts:
             row |= part.rows[i]
-        rows.append(row | {"verdict": verdict.get(p.name, "")})
+        rows.append(row | {"verdict": verdict[p.name]})
     columns = (
-        *axis_columns(ends.points), Column("verdict", "right at the end: verdict"),
+        *axis_columns(ends.points),
         Column("right", "right at the end", "percent", interval=True),
         Column("lost", "lost per 10,000 sends", "one", interval=True),
         Column("true_lift", "true lift", "lift"), Column("shown_lift", "shown lift", "lift", interval=True),
-        Column("credited", "credited per 1,000 sends", "one"), Column("happened", "happened per 1,000", "one"),
-        Column("caused", "caused per 1,000", "one"),
+        Column("credited", "credited per 1,000", "one"), Column("happened", "happened per 1,000", "one"),
+        Column("caused", "caused per 1,000", "one"), Column("verdict", "against the best window"),
     )  # fmt: skip
     return Part("Everything that was compared", "", rows, columns)
 
@@ -87,7 +101,7 @@ def _ends(data: SweepData) -> Ends:
     last = data.race[data.race["day"] == data.race["day"].max()]
     by = {c: last.pivot_table(index="rep", columns="point", values=c) for c in ("right_leader", "lost_per_10k")}
     points = data.points
-    use = next((p for p in points if p.name == data.reference), points[0])
+    use = reference(points, data.reference)
     right, lost = ({p.name: t[p.name].to_numpy(np.float64) for p in points} for t in by.values())
     return Ends(points, use, right, lost)
 
@@ -103,23 +117,6 @@ def _size(data: SweepData) -> str:
     )
 
 
-def words(point: Point) -> str:
-    """The window of a point in words: 'day 3 to day 14'."""
-    rule = point.scenario.program.rule
-    return f"day {rule.offset_days:g} to day {rule.upper_days:g}"
-
-
-def window_label(point: Point) -> str:
-    """What the window axis calls this point; the whole name if there is none such."""
-    return point.labels.get("window", point.name)
-
-
-def siblings(points: list[Point], like: Point) -> list[Point]:
-    """The points that differ from `like` in the window only."""
-    rest = {k: v for k, v in like.labels.items() if k != "window"}
-    return [p for p in points if {k: v for k, v in p.labels.items() if k != "window"} == rest]
-
-
 def paired(a: F8, b: F8, comparisons: int) -> tuple[float, float, float]:
     """Mean of a - b over worlds with its interval, 95 % for all `comparisons` together (Bonferroni)."""
     d = a - b
@@ -130,19 +127,27 @@ def paired(a: F8, b: F8, comparisons: int) -> tuple[float, float, float]:
     return float(d.mean()), float(low), float(high)
 
 
-def _compare(ends: Ends, steps: int) -> tuple[Part, str]:
-    """The windows under the policy in use, each against the one that is right most often; and the answer."""
-    family = siblings(ends.points, ends.use)
+def _against_best(ends: Ends, family: list[Point]) -> list[dict[str, Any]]:
+    """Each point of a family against the one that is right most often, paired over worlds."""
     best = max(family, key=lambda p: ends.right[p.name].mean())
     pairs = len(family) * (len(family) - 1) // 2  # the best was chosen by looking: all pairs count
     rows = []
     for p in family:
         mean, low, high = paired(ends.right[p.name], ends.right[best.name], pairs)
+        verdict = "most often right" if p is best else "tied" if low <= 0 <= high else "less often right"
         rows.append({
             "window": window_label(p), "counts": words(p), "right": float(ends.right[p.name].mean()),
-            "minus_best": mean, "minus_best_low": low, "minus_best_high": high,
-            "verdict": "most often right" if p is best else "tied" if low <= 0 <= high else "less often",
+            "minus_best": mean, "minus_best_low": low, "minus_best_high": high, "verdict": verdict,
         })  # fmt: skip
+    return rows
+
+
+def _compare(ends: Ends, steps: int) -> tuple[Part, str]:
+    """The windows under the policy in use, each against the one that is right most often; and the answer."""
+    family = siblings(ends.points, ends.use)
+    pairs = len(family) * (len(family) - 1) // 2
+    best = max(family, key=lambda p: ends.right[p.name].mean())
+    rows = _against_best(ends, family)
     columns = (
         Column("window", "window"), Column("counts", "counts from"),
         Column("right", "right at the end", "percent"),
@@ -151,7 +156,10 @@ def _compare(ends: Ends, steps: int) -> tuple[Part, str]:
     note = "Differences are paired: every window meets the same worlds. " + (
         f"The intervals hold for all {pairs} pairs at once (95 %)." if pairs > 1 else "Intervals: 95 %."
     )
-    return Part("Which windows are tied", "", rows, columns, note), _headline(ends, family, best, rows, steps)
+    rest = ", ".join(elsewhere(ends.use).values())
+    return Part("Which windows are tied", f"Compared under {rest}." if rest else "", rows, columns, note), _headline(
+        ends, family, best, rows, steps
+    )
 
 
 def _headline(ends: Ends, family: list[Point], best: Point, rows: list[dict[str, Any]], steps: int) -> str:
@@ -163,7 +171,7 @@ def _headline(ends: Ends, family: list[Point], best: Point, rows: list[dict[str,
     base = next((p for p in family if _default(p)), ends.use if ends.use in family else family[0])
     tied = [window_label(p) for p, r in zip(family, rows, strict=True) if r["verdict"] == "tied" and p is not base]
     base_row = next(r for p, r in zip(family, rows, strict=True) if p is base)
-    also = f"; {_and(tied)} cannot be told from it" if tied else ""
+    also = f"; {listed(tied)} cannot be told from it" if tied else ""
     worst = min(family, key=lambda p: ends.right[p.name].mean())
     if base is best:
         last = f"; {window_label(worst)}: {right[worst.name]}" if window_label(worst) not in tied else ""
@@ -172,7 +180,7 @@ def _headline(ends: Ends, family: list[Point], best: Point, rows: list[dict[str,
         alike = [window_label(base), *tied]
         return (
             f"No clear winner: counting from {words(best)} {puts}, {window_label(base)} in "
-            f"{right[base.name]}; {_and(alike)} cannot be told from it."
+            f"{right[base.name]}; {listed(alike)} cannot be told from it."
         )
     return f"Count from {words(best)}: it {puts}{also}; {window_label(base)}: {right[base.name]}."
 
@@ -182,10 +190,6 @@ def _default(p: Point) -> bool:
     return (rule.offset_days, rule.upper_days) == DEFAULT
 
 
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def _leads(ends: Ends) -> Part:
     """How often the right variant leads at the end under every point."""
     rows = []
@@ -193,9 +197,10 @@ def _leads(ends: Ends) -> Part:
         v = ends.right[p.name]
         low, high = share_band(v[:, None])
         rows.append(label_of(p) | {"right": float(v.mean()), "right_low": float(low[0]), "right_high": float(high[0])})
+    text = f"{each_window(ends.points, ends.use, lambda i: percent(rows[i]['right']))}. {_most_often(ends)}"
     note = "Share of (world, step) pairs in which the best variant leads on the last day; intervals: 95 %, over worlds."
     columns = (*axis_columns(ends.points), Column("right", "right variant leads", "percent", interval=True))
-    return Part("How often the right variant leads at the end", _most_often(ends), rows, columns, note)
+    return Part("How often the right variant leads at the end", text, rows, columns, note)
 
 
 def _most_often(ends: Ends) -> str:
@@ -218,14 +223,9 @@ def _lost(ends: Ends) -> Part:
         v = ends.lost[p.name]
         low, high = (float(x) for x in stats.mean_interval(v.sum(), (v * v).sum(), len(v)))
         rows.append(label_of(p) | {"lost": float(v.mean()), "lost_low": low, "lost_high": high})
+    said = each_window(ends.points, ends.use, lambda i: write(rows[i]["lost"], "one"))
     least = min(ends.points, key=lambda p: ends.lost[p.name].mean())
-    mean = ends.lost[ends.use.name].mean()
-    text = f"{ends.use.name}, in use, loses {mean:.1f} per 10,000 sends"
-    text += (
-        f"; {least.name} loses least: {ends.lost[least.name].mean():.1f}."
-        if least is not ends.use
-        else ", the least of all."
-    )
+    text = f"Per 10,000 sends, {said}. {least.name} loses least."
     note = "Against always sending the best variant, by the end; intervals: 95 %, over worlds."
     columns = (*axis_columns(ends.points), Column("lost", "lost per 10,000 sends", "one", interval=True))
     return Part("True purchases lost", text, rows, columns, note)

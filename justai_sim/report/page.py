@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from justai_sim.report.style import save
 AGE = (
     "Conversions by days since the send, and leader minus control added up",
     "Above, conversions of a send's user by days since the send, whatever caused them: what rises above the dashed "
-    "background is what the message did. Below, what the leader adds over the control; the shaded band holds the "
+    "background is what the message did. Below, what a variant adds over the control; each shaded band holds a "
     "whole curve with 95 % confidence. Only the tinted days count.",
 )
 WINDOWS = "The leading variant for every pair of first and last day of the window"
@@ -38,12 +39,18 @@ def picture(ax: Axes, out: Path, name: str, alt: str, text: str) -> Picture:
     return Picture(name, alt, text, f"data:image/svg+xml;base64,{svg}")
 
 
+def tidy(text: object) -> str:
+    """Text that does not break inside '0-14' or before a percent sign."""
+    return re.sub(r"(?<=\w)-(?=\w)", "\u2011", re.sub(r"(?<=\d) %", "\u00a0%", str(text)))
+
+
 def write_page(template: str, out: Path, **values: Any) -> Path:
     """Render a template to `out`/index.html."""
     env = Environment(
         loader=PackageLoader("justai_sim.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    env.filters["tidy"] = tidy
     path = out / "index.html"
     path.write_text(env.get_template(template).render(**values) + "\n", encoding="utf-8", newline="\n")
     return path

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from justai_sim.report.inputs import SweepData
-from justai_sim.report.table import Column, Part, axis_columns, label_of, write
+from justai_sim.report.naming import axis_columns, each_window, label_of, reference
+from justai_sim.report.table import Column, Part, write
 from justai_sim.scenario import Point, Scenario, Step
 from justai_sim.streams import generator
 from justai_sim.tables import F8
@@ -61,11 +62,10 @@ def lifts(data: SweepData) -> Part:
         )
     names = {v for _, v in compared}
     who = f"{names.pop()}, the best variant," if len(names) == 1 else "the best variant of each step"
-    use = next((r for p, r in zip(data.points, rows, strict=True) if p.name == data.reference), rows[0])
-    text = (
-        f"The true lift of {who} over the control is {write(use['true_lift'], 'lift')}; "
-        f"{data.reference}, in use, shows {write(use['shown_lift'], 'lift')}."
+    said = each_window(
+        data.points, reference(data.points, data.reference), lambda i: write(rows[i]["shown_lift"], "lift")
     )
+    text = f"The true lift of {who} over the control is {write(rows[0]['true_lift'], 'lift')}. Shown: {said}."
     note = "Shown: credited purchases per send, variant over control, the mean over steps; 95 % intervals over worlds."
     return Part(title, text, rows, columns, note)
 
@@ -126,10 +126,12 @@ def credited(data: SweepData) -> Part:
         f"More credited is not better: {most[0].name} credits most ({most[1]['credited']:.1f} per 1,000 sends), and "
         f"{write(own, 'percent')} of that went to the send that caused it; its sends caused {most[1]['caused']:.1f}."
     )
+    repeated = s.program.rule.scope == "template" and len(s.flow) > 1
     note = (
         "Own: caused by the send that got the credit; borrowed: caused by another send; organic: would have "
         "happened anyway. Happened: caused in the run, plus the purchases without a cause that the scenario expects "
         "after sign-up."
+        + (" A purchase is credited once at each step, so more can be credited than happened." if repeated else "")
     )
     columns = [*axis_columns(data.points), Column("credited", "credited", "one"), Column("own", "of these: own", "one"),
                Column("borrowed", "borrowed", "one"), Column("organic", "organic", "one"),

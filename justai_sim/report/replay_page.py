@@ -94,11 +94,11 @@ def headline(data: ReplayData) -> str:
     if len(leaders) > 1:
         count = pd.Series([row["variant_id"] for _, row in leaders]).value_counts(sort=False)
         count = count.sort_values(ascending=False, kind="stable")
-        each = ", ".join(f"{v} in {n}" for v, n in count.items())
-        return f"By {_name(data.key_metric)}, {each} of {len(leaders)} templates lead." if len(count) > 1 else (
-            f"{count.index[0]} leads in all {len(leaders)} templates by {_name(data.key_metric)}."
-        )  # fmt: skip
-    template, row = leaders[0]
+        (first, n), *rest = count.items()
+        also = "".join(f", {v} in {k}" for v, k in rest)
+        where = f"{n} of {len(leaders)} templates{also}" if rest else f"all {n} templates"
+        return f"By {_name(data.key_metric)}, {first} leads in {where}."
+    _, row = leaders[0]
     text = f"{row['variant_id']} leads: {_name(data.key_metric)} {_value(row, data.key_metric)}"
     control = m[m["variant_id"] == data.control]
     if len(control) and row["variant_id"] != data.control:

@@ -116,7 +116,8 @@ def wrap(text: str, width: float, pt: float = PT, weight: str = "normal") -> lis
 
 def write(ax: Axes, x: float, y: float, text: str, **style: Any) -> Any:
     """Text at data coordinates unless `transform` says otherwise; '$' is a dollar."""
-    return ax.text(x, y, text, **({"fontsize": PT, "color": INK, "family": FONT, "parse_math": False} | style))
+    plain: dict[str, Any] = {"fontsize": PT, "color": INK, "family": FONT, "parse_math": False}
+    return ax.text(x, y, text, **(plain | style))
 
 
 def panels(

@@ -21,7 +21,8 @@ def write_sweep_report(data: SweepData, out: Path) -> Path:
     said = answer(data)
     return write_page(
         "sweep.html.j2", out, title=data.scenario.name, question=data.scenario.question, said=said,
-        pictures=_pictures(data, out), tables=[said.comparison, said.leads, said.lost, said.lift, said.credited],
+        pictures=_pictures(data, out), tables=[said.comparison, said.credited],
+        notes=[said.leads, said.lost, said.lift],
     )  # fmt: skip
 
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from justai_sim.scenario import Point
-
 Form = Literal["text", "int", "percent", "percent2", "points", "lift", "one", "money", "number"]
 MISSING = "–"
 
@@ -66,17 +64,6 @@ class Part:
 
     def cells(self) -> list[list[Cell]]:
         return [[c.cell(row) for c in self.columns] for row in self.rows]
-
-
-def axis_columns(points: Sequence[Point]) -> list[Column]:
-    """The columns that name a point: its label on every axis."""
-    axes = list(dict.fromkeys(a for p in points for a in p.labels))
-    return [Column(a, a.replace("_", " ")) for a in axes] or [Column("point", "point")]
-
-
-def label_of(p: Point) -> dict[str, Any]:
-    """The cells below `axis_columns`."""
-    return dict(p.labels) or {"point": p.name}
 
 
 def _missing(value: Any) -> bool:

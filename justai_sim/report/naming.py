@@ -1,0 +1,64 @@
+"""What a sweep's points are called, and which of them differ in the window only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from justai_sim.report.table import Column
+from justai_sim.scenario import Point
+
+WINDOW = "window"
+
+
+def axis_columns(points: Sequence[Point]) -> list[Column]:
+    """The columns that name a point: its label on every axis."""
+    axes = list(dict.fromkeys(a for p in points for a in p.labels))
+    return [Column(a, a.replace("_", " ")) for a in axes] or [Column("point", "point")]
+
+
+def label_of(p: Point) -> dict[str, Any]:
+    """The cells below `axis_columns`."""
+    return dict(p.labels) or {"point": p.name}
+
+
+def words(p: Point) -> str:
+    """The window of a point in words: 'day 3 to day 14'."""
+    rule = p.scenario.program.rule
+    return f"day {rule.offset_days:g} to day {rule.upper_days:g}"
+
+
+def window_label(p: Point) -> str:
+    """What the window axis calls this point; the whole name if there is none such."""
+    return p.labels.get(WINDOW, p.name)
+
+
+def elsewhere(p: Point) -> dict[str, str]:
+    """Its labels on all axes but the window."""
+    return {k: v for k, v in p.labels.items() if k != WINDOW}
+
+
+def siblings(points: Sequence[Point], like: Point) -> list[Point]:
+    """The points that differ from `like` in the window only; `like` is one of them."""
+    return [p for p in points if elsewhere(p) == elsewhere(like)]
+
+
+def reference(points: Sequence[Point], name: str) -> Point:
+    """The point in use."""
+    return next((p for p in points if p.name == name), points[0])
+
+
+def each_window(points: Sequence[Point], use: Point, say: Callable[[int], str]) -> str:
+    """'14/3: 38 %, 0-7: 71 % (weighted_thompson)': what `say` says of the windows with all else as in use."""
+    family = siblings(points, use)
+    said = ", ".join(f"{window_label(p)}: {say(i)}" for i, p in enumerate(points) if p in family)
+    rest = ", ".join(elsewhere(use).values())
+    return f"{said} ({rest})" if rest and len(family) < len(points) else said
+
+
+def listed(names: Sequence[str]) -> str:
+    """
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,43 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # First look
+# Which attribution window finds the best variant of a welcome flow? Twelve simulated worlds with known truth, four
+# windows, two policies (the report of `justai-sim demo` takes a hundred worlds).
+
+# %%
+# %matplotlib inline
+import justai_sim as js
+
+result = js.sweep("welcome", replications=12)
+result
+
+# %%
+js.plot_age(result.age).figure
+
+# %%
+js.plot_window_map(result.windows, best="story", groups_are_worlds=True).figure
+
+# %%
+js.plot_race(result.race[result.race.policy == "weighted_thompson"]).figure
+
+# %%
+js.report(result, "../reports/first_look")
+
+# %% [markdown]
+# The same modules read a log. Here it is one simulated world; `js.read_log("folder")` reads yours.
+
+# %%
+run = js.simulate("welcome")
+js.replay(run.log, goals=["purchase"], lookback_days=7, offset_days=0)
