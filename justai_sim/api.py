@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +20,8 @@ from justai_sim.attribution import attribute as attribute_tables
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.errors import UsageError
 from justai_sim.estimate.metrics import metrics_table
+from justai_sim.pages.figures import plot_age, plot_race, plot_shares, plot_window_map
 from justai_sim.replays import Replay
-from justai_sim.report.figures import plot_age, plot_race, plot_shares, plot_window_map
 from justai_sim.scenario import Scenario
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import PARTS, REASONS, Log
@@ -208,7 +209,7 @@ class Run:
         program = self.scenario.program
         given: dict[str, Any] = {"rule": program.rule, "goals": program.goals, "policy": program.policy}
         given |= options
-        return replay(self.log, **given)
+        return dataclasses.replace(replay(self.log, **given), simulated=True)
 
     def _repr_html_(self) -> str:
         return (
@@ -301,8 +302,8 @@ def run_sweep(scenario: Scenario, out: Path, **options: Any) -> SweepData:
 
 def report(result: Sweep | Replay, out: str | Path, title: str = "") -> Path:
     """Write the report folder of a sweep or a replay; returns the page."""
-    from justai_sim.report.replay_page import write_replay_report
-    from justai_sim.report.sweep_page import write_sweep_report
+    from justai_sim.pages.replay_page import write_replay_report
+    from justai_sim.pages.sweep_page import write_sweep_report
 
     if isinstance(result, Sweep):
         return write_sweep_report(result.data, Path(out))

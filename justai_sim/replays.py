@@ -185,7 +185,7 @@ class Replay:
             shares=self.shares,
             age=self.age(),
             windows=self.windows(),
-            simulated=self.simulated,
+            simulated=self.simulated or self.log.source.startswith("simulated"),
             settings={"policy": self.program.policy.name, "feedback": self.program.feedback},
         )
 

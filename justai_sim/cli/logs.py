@@ -98,7 +98,7 @@ def _time(text: str | None, timezone: str | None) -> int | None:
 
 
 def _write(result: replays.Replay, path: Path, out: Path, raw: bool) -> Path:
-    from justai_sim.report.replay_page import write_replay_report
+    from justai_sim.pages.replay_page import write_replay_report
     from justai_sim.version import __version__
 
     del raw

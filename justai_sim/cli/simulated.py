@@ -10,7 +10,7 @@ import msgspec
 from justai_sim import api
 from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import UsageError
-from justai_sim.report.sweep_page import write_sweep_report
+from justai_sim.pages.sweep_page import write_sweep_report
 from justai_sim.scenario import Scenario, read
 from justai_sim.sweeps.data import SweepData
 

@@ -17,9 +17,9 @@ T = TypeVar("T", bound=Table)
 class Rows(Generic[T]):
     """A table that grows; `table` is a view of what is there."""
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(self, kind: type[T], reserve: int = 0) -> None:
         self.kind, self.n = kind, 0
-        self.columns: dict[str, Array] = {c.name: np.zeros(0, c.dtype) for c in kind.SCHEMA}
+        self.columns: dict[str, Array] = {c.name: np.empty(reserve, c.dtype) for c in kind.SCHEMA}
 
     def append(self, rows: T) -> None:
         self.columns = {k: grown(a, self.n, getattr(rows, k)) for k, a in self.columns.items()}
@@ -59,9 +59,9 @@ class Earned:
     revenue: I8
 
     @classmethod
-    def empty(cls) -> Earned:
-        numbers = {k: np.zeros(0, np.int64) for k in cls.NUMBERS}
-        return cls(counted=np.zeros(0, bool), ghost=np.zeros(0, bool), **numbers)
+    def empty(cls, reserve: int = 0) -> Earned:
+        numbers = {k: np.empty(reserve, np.int64) for k in cls.NUMBERS}
+        return cls(counted=np.empty(reserve, bool), ghost=np.empty(reserve, bool), **numbers)
 
     NUMBERS = ("close_at", "engagement_close_at", "opens", "clicks", "unsubscribes", "numerator", "revenue")
 
@@ -88,11 +88,12 @@ class State:
     something new is known, so that they are a pure function of the rows known.
     """
 
-    def __init__(self, reps: int, users: int, sends: int, start: int) -> None:
+    def __init__(self, reps: int, users: int, sends: int, start: int, reserve: int = 0) -> None:
+        """`users`, `sends`: one more than the largest code. `reserve`: room for so many sends from the start."""
         self.reps, self.users, self.send_span, self.start = reps, users, sends, start
         self.refreshes = 0
-        self.sends, self.events = Rows(Sends), Rows(Events)
-        self.earned = Earned.empty()
+        self.sends, self.events = Rows(Sends, reserve), Rows(Events, reserve // 2)
+        self.earned = Earned.empty(reserve)
         self.reason: I1 = np.zeros(0, np.int8)
         self.credits = Credits.empty()
         self.account: I8 = np.arange(reps * users + 1, dtype=np.int64)

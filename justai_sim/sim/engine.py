@@ -140,7 +140,13 @@ class Engine:
         self.inbox = Inbox(self.times)
         self.users = self.responder.users(len(reps), scenario.days)
         self.user_span = int(self.users.user.max()) + 1 if len(self.users.user) else 1
-        self.state = State(len(reps), self.user_span, self.user_span * TEMPLATES, scenario.start_us)
+        self.state = State(
+            len(reps),
+            self.user_span,
+            self.user_span * TEMPLATES,
+            scenario.start_us,
+            len(self.users.user) * len(self.steps),
+        )
         self.wire = Wire(esp, self.codes, len(reps), keep_journal) if wire else None
         self.stop_at: I8 = np.full(len(reps) * self.user_span, NEVER, np.int64)
         self.truths: list[Truth] = []
@@ -154,7 +160,7 @@ class Engine:
         at = self.responder.floor(at)
         rep, user = np.repeat(users.rep, k), np.repeat(users.user, k)
         template = np.tile(np.arange(k), n)
-        order = np.lexsort((template, user, rep, at))
+        order = np.argsort(at, kind="stable")  # rows stand by (rep, user, template): ties keep that order
         order = order[at[order] < self.scenario.end_us]
         return at[order], rep[order], user[order], template[order]
 

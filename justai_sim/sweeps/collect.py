@@ -11,7 +11,7 @@ import pandas as pd
 from justai_sim.errors import DataError
 from justai_sim.scenario import Point, Scenario, points
 from justai_sim.sim.engine import by_code
-from justai_sim.sweeps.data import SweepData
+from justai_sim.sweeps.data import SweepData, figures_of
 from justai_sim.sweeps.parts import Tables
 from justai_sim.version import __version__
 
@@ -52,10 +52,17 @@ def collect(scenario: Scenario, all_points: list[Point], parts: list[list[Tables
         return out.rename(columns=renamed)
 
     every = list(range(len(all_points)))
+    figures = figures_of(all_points)
     return SweepData(
-        scenario=scenario, points=all_points, reference=all_points[0].name, metrics=frame("metrics", every),
-        race=frame("race", every), age=frame("age", [0]), windows=frame("windows", [0]),
-    )  # fmt: skip
+        scenario=scenario,
+        points=all_points,
+        reference=all_points[0].name,
+        figures=all_points[figures].name,
+        metrics=frame("metrics", every),
+        race=frame("race", every),
+        age=frame("age", [figures]),
+        windows=frame("windows", [figures]),
+    )
 
 
 def write_tables(data: SweepData, out: Path) -> None:
@@ -88,4 +95,5 @@ def read_tables(out: Path) -> SweepData:
     except (OSError, KeyError, msgspec.DecodeError, msgspec.ValidationError) as e:
         raise DataError(f"{out}: is not the folder of a finished sweep: {e}") from None
     all_points = points(scenario)
-    return SweepData(scenario=scenario, points=all_points, reference=all_points[0].name, **frames)
+    figures = all_points[figures_of(all_points)].name
+    return SweepData(scenario=scenario, points=all_points, reference=all_points[0].name, figures=figures, **frames)

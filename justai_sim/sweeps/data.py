@@ -24,9 +24,10 @@ class SweepData:
     variant is the best), `shipped_wrong`, `shipped_right` (share of templates for which the product's
     shipping rule has already fired for a wrong / the best variant), `lost_per_10k` (true conversions lost so
     far per 10,000 sends against always sending the best).
-    age: of the reference point: `group` (replication), `variant_id, age_day` (-7..29, the day [a, a+1) since
-    the send), `conversions` (of the user, whatever caused them), `exposure` (send-days observed).
-    windows: of the reference point: `group, offset_day, lookback_day, variant_id, conversions` (credited in
+    reference: name of the point in use, the first. figures: name of the point behind age and windows.
+    age: of the point `figures`: `group` (replication), `variant_id, age_day` (-7..29, the day [a, a+1)
+    since the send), `conversions` (of the user, whatever caused them), `exposure` (send-days observed).
+    windows: of the point `figures`: `group, offset_day, lookback_day, variant_id, conversions` (credited in
     that window), `sends` (those whose window is closed at the end).
     """
 
@@ -37,3 +38,16 @@ class SweepData:
     race: pd.DataFrame
     age: pd.DataFrame
     windows: pd.DataFrame
+    figures: str = ""
+
+
+def figures_of(all_points: list[Point]) -> int:
+    """The point behind the age and window figures: the first with a uniform policy, else the first.
+
+    Where a policy learns, variants get their sends by what happened before, and pooled rates mix that in; an
+    even split shows the windows alone.
+    """
+    for i, p in enumerate(all_points):
+        if p.scenario.program.policy.name == "uniform":
+            return i
+    return 0

@@ -17,6 +17,7 @@ from justai_sim.errors import JustaiError, UsageError
 from justai_sim.scenario import Point, Scenario, points
 from justai_sim.sim.engine import simulate_block
 from justai_sim.sim.record import record
+from justai_sim.sweeps.data import figures_of
 from justai_sim.sweeps.parts import Tables, blocks, fingerprint, part_path, read_part, write_part
 
 Progress = Callable[[int, int], None]
@@ -65,8 +66,9 @@ def sweep(
     folder = out / "parts"
     _prepare(folder, fingerprint(scenario), resume)
     cut = blocks(scenario)
+    figures = figures_of(all_points)
     units = [
-        Unit(i, p.scenario, b.start, b.stop, i == 0, str(part_path(folder, i, b)), wire)
+        Unit(i, p.scenario, b.start, b.stop, i == figures, str(part_path(folder, i, b)), wire)
         for b in cut
         for i, p in enumerate(all_points)
     ]

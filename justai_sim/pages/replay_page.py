@@ -9,10 +9,10 @@ import pandas as pd
 
 from justai_sim import clock
 from justai_sim.attribution import Rule
-from justai_sim.report.figures import plot_age, plot_shares, plot_window_map
-from justai_sim.report.inputs import ReplayData
-from justai_sim.report.page import AGE, WINDOWS, Picture, picture, write_page
-from justai_sim.report.table import Column, Form, Part
+from justai_sim.pages.figures import plot_age, plot_shares, plot_window_map
+from justai_sim.pages.inputs import ReplayData
+from justai_sim.pages.page import AGE, WINDOWS, Picture, picture, write_page
+from justai_sim.pages.table import Column, Form, Part
 
 ALL = "ALL (distinct)"
 RATES: dict[str, tuple[str, str, Form]] = {

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from justai_sim import stats
-from justai_sim.report.assumed import assumptions
-from justai_sim.report.inputs import SweepData
-from justai_sim.report.naming import (
+from justai_sim.pages.assumed import assumptions
+from justai_sim.pages.inputs import SweepData
+from justai_sim.pages.naming import (
     axis_columns,
     each_window,
     elsewhere,
@@ -22,9 +22,9 @@ from justai_sim.report.naming import (
     window_label,
     words,
 )
-from justai_sim.report.purchases import credited, lifts
-from justai_sim.report.race import share_band
-from justai_sim.report.table import Column, Part, percent, write
+from justai_sim.pages.purchases import credited, lifts
+from justai_sim.pages.race import share_band
+from justai_sim.pages.table import Column, Part, percent, write
 from justai_sim.scenario import Point
 from justai_sim.tables import F8
 

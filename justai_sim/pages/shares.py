@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from justai_sim.report.style import End, Panel, label_ends, looks, panels, room_for, shown, units
+from justai_sim.pages.style import End, Panel, label_ends, looks, panels, room_for, shown, units
 
 SHARES = "What shares would the policy have set?"
 MOST_TEMPLATES = 6
@@ -26,7 +26,7 @@ def plot_shares(shares: pd.DataFrame, *, control: str | None = None, ax: Axes | 
     most = int(shares.groupby("template_id")["variant_id"].nunique().max())
     heights = [max(1.05, 0.19 * most)] * len(templates)
     hidden = shares["template_id"].nunique() - len(templates)
-    seen = _shares_sentence(shares, templates[0], hidden)
+    seen = _shares_sentence(shares, templates[0], control, hidden)
     names = [shown(v) for v in variants]
     ax, stack, _ = panels(ax, SHARES, seen, heights, right=room_for(names))
     for panel, template in zip(stack, templates, strict=True):
@@ -60,12 +60,13 @@ def _busiest(shares: pd.DataFrame) -> list[str]:
     return [t for t in names if t in top]
 
 
-def _shares_sentence(shares: pd.DataFrame, template: str, hidden: int) -> str:
-    last = shares[(shares["template_id"] == template) & (shares["day"] == shares["day"].max())]
-    if len(last):
+def _shares_sentence(shares: pd.DataFrame, template: str, control: str | None, hidden: int) -> str:
+    here = shares[(shares["template_id"] == template) & (shares["variant_id"] != control)]
+    last = here[here["day"] == here["day"].max()]
+    if len(last) > 1 and last["share"].max() - last["share"].min() > 0.005:
         row = last.loc[last["share"].idxmax()]
         given = f"{shown(row['variant_id'])} {100 * row['share']:.0f} % of the sends"
         text = f"At the end it gives {given} of {shown(template)}."
     else:
-        text = f"The shares of {shown(template, 30)} over time."
+        text = f"At the end it treats all variants of {shown(template)} alike."
     return text + (f" {hidden} more templates are in the table." if hidden else "")

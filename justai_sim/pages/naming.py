@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from justai_sim.report.table import Column
+from justai_sim.pages.table import Column
 from justai_sim.scenario import Point
 
 WINDOW = "window"

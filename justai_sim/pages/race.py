@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim import stats
-from justai_sim.report.style import End, label_ends, look, panels, room_for, shown, units
+from justai_sim.pages.style import End, label_ends, look, panels, room_for, shown, units
 from justai_sim.tables import F8
 
 QUESTION = "When will I know, and what does waiting cost?"

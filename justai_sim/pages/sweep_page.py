@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from justai_sim.report.answer import answer, race_frame
-from justai_sim.report.figures import plot_age, plot_race, plot_window_map
-from justai_sim.report.inputs import SweepData
-from justai_sim.report.page import AGE, WINDOWS, Picture, picture, write_page
-from justai_sim.report.purchases import best_overall, control_of
+from justai_sim.pages.answer import answer, race_frame
+from justai_sim.pages.figures import plot_age, plot_race, plot_window_map
+from justai_sim.pages.inputs import SweepData
+from justai_sim.pages.page import AGE, WINDOWS, Picture, picture, write_page
+from justai_sim.pages.purchases import best_overall, control_of
 
 
 def write_sweep_report(data: SweepData, out: Path) -> Path:

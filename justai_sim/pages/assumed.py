@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from justai_sim.report.table import Column, Part, write
+from justai_sim.pages.table import Column, Part, write
 from justai_sim.scenario import Scenario
 from justai_sim.world.spec import Delay
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
-from justai_sim.report.style import (
+from justai_sim.pages.style import (
     INK,
     SMALL,
     Look,

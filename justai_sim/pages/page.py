@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 
-from justai_sim.report.style import save
+from justai_sim.pages.style import save
 
 AGE = (
     "Conversions by days since the send, and leader minus control added up",
@@ -47,7 +47,7 @@ def tidy(text: object) -> str:
 def write_page(template: str, out: Path, **values: Any) -> Path:
     """Render a template to `out`/index.html."""
     env = Environment(
-        loader=PackageLoader("justai_sim.report"), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("justai_sim.pages"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     env.filters["tidy"] = tidy

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim import stats
-from justai_sim.report.style import (
+from justai_sim.pages.style import (
     CONTROL,
     GREY,
     INK,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from justai_sim.report.inputs import SweepData
-from justai_sim.report.naming import axis_columns, each_window, label_of, reference
-from justai_sim.report.table import Column, Part, write
+from justai_sim.pages.inputs import SweepData
+from justai_sim.pages.naming import axis_columns, each_window, label_of, reference
+from justai_sim.pages.table import Column, Part, write
 from justai_sim.scenario import Point, Scenario, Step
 from justai_sim.streams import generator
 from justai_sim.tables import F8
