@@ -28,7 +28,7 @@ from justai_sim.tables import CONVERSION, I8, KINDS, PARTS, REASONS, Log
 
 GROUPS = 100
 """Random groups of users: the clusters of the intervals in the figures."""
-OFFSETS = (0, 1, 2, 3, 4, 5, 7)
+OFFSETS = (0, 1, 2, 3, 4, 5, 6, 7)
 LOOKBACKS = tuple(range(1, 31))
 
 

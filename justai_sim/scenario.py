@@ -162,9 +162,9 @@ def _line(text: str, key: str, section: str) -> int:
             seen += here == want
             if not key and here == want and seen >= number:
                 return i
-        elif key and inline.search(line):
-            return i
-        elif key and starts.match(line) and (not want or (here == want and seen >= number)):
+            continue
+        here_too = starts.match(line) and (not want or (here == want and seen >= number))
+        if key and (here_too or inline.search(line)):
             return i
     return _line(text, key, "") if key and want else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -86,6 +87,6 @@ def test_notebooks_run_and_match_their_text(path: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(path.with_suffix(".ipynb")), str(tmp_path / "notebooks")],
-        capture_output=True, text=True, check=False, env=None,
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -121,7 +121,12 @@ def _influence(c: F8, e: F8, total: F8, rate: F8, v: int, here: Any) -> F8:
 
 
 def plot_age(
-    age: pd.DataFrame, *, control: str, offset_days: float, lookback_days: float, ax: Axes | None = None
+    age: pd.DataFrame,
+    *,
+    control: str = "control",
+    offset_days: float = 3,
+    lookback_days: float = 14,
+    ax: Axes | None = None,
 ) -> Axes:
     """Above: conversions per 1,000 sends on each day since the send; below: leader minus control, cumulated.
 

@@ -106,19 +106,19 @@ def _share(a: float, b: float) -> float:
 def credited(data: SweepData) -> Part:
     """Per 1,000 sends: credited (own, borrowed, organic), happened, caused."""
     s = data.scenario
-    # Purchases without a cause after sign-up: users come evenly, so they are there half the time on average.
-    organic = s.world.organic_per_user_day * s.world.signups_per_day * s.days**2 / 2
+    last = data.race[data.race["day"] == data.race["day"].max()]
+    happened = last.groupby("point")["happened"].sum()
     rows = []
     for p in data.points:
         total = {
             m: float(_values(data, p, m).to_numpy().sum())
             for m in ("sends", "conversion_count", "caused", "credited_own", "credited_borrowed", "credited_organic")
         }
-        per, worlds = 1000 / max(total["sends"], 1.0), max(len(_values(data, p, "sends")), 1)
+        per = 1000 / max(total["sends"], 1.0)
         rows.append(label_of(p) | {
             "credited": total["conversion_count"] * per, "own": total["credited_own"] * per,
             "borrowed": total["credited_borrowed"] * per, "organic": total["credited_organic"] * per,
-            "happened": (total["caused"] + organic * worlds) * per, "caused": total["caused"] * per,
+            "happened": float(happened[p.name]) * per, "caused": total["caused"] * per,
         })  # fmt: skip
     most = max(zip(data.points, rows, strict=True), key=lambda x: x[1]["credited"])
     own = most[1]["own"] / most[1]["credited"] if most[1]["credited"] else 0.0
@@ -129,8 +129,7 @@ def credited(data: SweepData) -> Part:
     repeated = s.program.rule.scope == "template" and len(s.flow) > 1
     note = (
         "Own: caused by the send that got the credit; borrowed: caused by another send; organic: would have "
-        "happened anyway. Happened: caused in the run, plus the purchases without a cause that the scenario expects "
-        "after sign-up."
+        "happened anyway. Happened: all purchases after sign-up, whatever caused them."
         + (" A purchase is credited once at each step, so more can be credited than happened." if repeated else "")
     )
     columns = [*axis_columns(data.points), Column("credited", "credited", "one"), Column("own", "of these: own", "one"),

@@ -34,15 +34,16 @@ def _pictures(data: SweepData, out: Path) -> list[Picture]:
         "lookback_days": rule.upper_days,
     }
     best = best_overall(data.scenario)
+    even = f" Sends of {data.figures}: an even split shows the windows alone." if data.figures else ""
     return [
         picture(
-            plot_age(data.age, **window), out, "age", *AGE,
+            plot_age(data.age, **window), out, "age", AGE[0], AGE[1] + even,
         ),
         picture(
             plot_window_map(data.windows, **window, best=best, groups_are_worlds=True), out, "window_map",
             WINDOWS,
             "Every rectangle is a window. Its colour is the variant that leads in it over all worlds; the paler, the "
-            "more often a single world would name another one.",
+            "more often a single world would name another one." + even,
         ),
         picture(
             plot_race(race_frame(data)), out, "race",

@@ -98,7 +98,8 @@ def _sure(c: F8, n: F8, worlds: bool) -> tuple[int, float]:
 
 
 def plot_window_map(
-    windows: pd.DataFrame, *, control: str, offset_days: float, lookback_days: float, best: str | None = None,
+    windows: pd.DataFrame, *, control: str = "control", offset_days: float = 3, lookback_days: float = 14,
+    best: str | None = None,
     groups_are_worlds: bool = False, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """The leader (hue) under each window and how sure that is (shade).

@@ -37,9 +37,16 @@ class Block:
     machine: Machine
     state: State
     truth: Truth
+    users: Users
     ticks: list[Tick]
     codes: dict[str, Codes]
     wire: Wire | None
+
+    def signed_up(self, rep: I4, user: I8) -> I8:
+        """When each user signed up, microseconds."""
+        at = np.zeros(len(self.reps) * self.state.users, np.int64)
+        at[self.users.rep * np.int64(self.state.users) + self.users.user] = self.users.signed_up
+        return at[rep * np.int64(self.state.users) + user]
 
     @property
     def rates(self) -> F8:
@@ -172,7 +179,7 @@ class Engine:
         env.process(self.calendar(env, on_tick))
         env.run()
         truth = Truth.concat(self.truths)
-        return Block(self.scenario, self.reps, self.program, self.machine, self.state, truth, self.ticks,
+        return Block(self.scenario, self.reps, self.program, self.machine, self.state, truth, self.users, self.ticks,
                      self.codes, self.wire)  # fmt: skip
 
     def calendar(self, env: Any, on_tick: Callable[[int], None] | None) -> Generator[Any, Any, None]:

@@ -13,9 +13,10 @@ from justai_sim.scenario import Scenario
 from justai_sim.sim.engine import Block, by_code
 from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array
 from justai_sim.truth import Truth
+from justai_sim.world.world import user_of_event
 
 Columns = dict[str, Array]
-OFFSETS = (0, 1, 2, 3, 4, 5, 7)
+OFFSETS = (0, 1, 2, 3, 4, 5, 6, 7)
 LOOKBACKS = tuple(range(1, 31))
 SHIP_SENDS = 1_000
 """The product calls a variant ready to ship from this many sends on, when it is significantly ahead."""
@@ -113,7 +114,7 @@ def _long(block: Block, values: dict[str, F8], shape: tuple[int, int, int]) -> C
 
 
 def race_of(block: Block) -> Columns:
-    """Long columns: rep, day and four measures, each a mean over the templates."""
+    """Long columns: rep, day, measures that are means over the templates, and conversions that happened so far."""
     n = np.stack([t.n for t in block.ticks])  # (ticks, T, R, K)
     y = np.stack([t.y for t in block.ticks])
     best = best_arms(block.scenario)
@@ -127,7 +128,14 @@ def race_of(block: Block) -> Columns:
     good = best[template[0], arm]
     rates = block.rates[:, None, :]
     lost = np.nansum(n * (np.nanmax(rates, axis=-1, keepdims=True) - rates), axis=-1)
-    sends = np.maximum(n.sum(axis=-1).sum(axis=1), 1)  # (ticks, R)
+    sends = n.sum(axis=-1).sum(axis=1)  # (ticks, R)
+    with np.errstate(invalid="ignore"):
+        lost_per_10k = np.where(sends > 0, lost.sum(axis=1) / sends * 1e4, np.nan)  # nothing is lost before a send
+    truth = block.truth
+    since = truth.occurred_at >= block.signed_up(truth.rep, user_of_event(truth.event))
+    happened = np.stack(
+        [np.bincount(truth.rep[since & (truth.occurred_at < t.now)], minlength=len(block.reps)) for t in block.ticks]
+    )
     days = np.array([(t.now - block.scenario.start_us) / DAY for t in block.ticks])
     ticks, R = len(days), len(block.reps)
     return {
@@ -136,7 +144,8 @@ def race_of(block: Block) -> Columns:
         "right_leader": right.mean(axis=1).ravel(),
         "shipped_wrong": (shipped & ~good[None]).mean(axis=1).ravel(),
         "shipped_right": (shipped & good[None]).mean(axis=1).ravel(),
-        "lost_per_10k": (lost.sum(axis=1) / sends * 1e4).ravel(),
+        "lost_per_10k": lost_per_10k.ravel(),
+        "happened": happened.ravel(),
     }
 
 

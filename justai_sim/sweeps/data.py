@@ -23,7 +23,8 @@ class SweepData:
     race: `point`, axes, `rep, day` (days since start), `right_leader` (share of templates whose leading
     variant is the best), `shipped_wrong`, `shipped_right` (share of templates for which the product's
     shipping rule has already fired for a wrong / the best variant), `lost_per_10k` (true conversions lost so
-    far per 10,000 sends against always sending the best).
+    far per 10,000 sends against always sending the best; NaN before the first send), `happened` (conversions
+    of the world's users since they signed up, whatever caused them).
     reference: name of the point in use, the first. figures: name of the point behind age and windows.
     age: of the point `figures`: `group` (replication), `variant_id, age_day` (-7..29, the day [a, a+1)
     since the send), `conversions` (of the user, whatever caused them), `exposure` (send-days observed).

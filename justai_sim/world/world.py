@@ -41,6 +41,10 @@ def event_code(user: I8, slot: I8 | int, k: I8 | int) -> I8:
     return (user * SLOTS + slot) * ORGANIC + k
 
 
+def user_of_event(event: I8) -> I8:
+    return event // (SLOTS * ORGANIC)
+
+
 @dataclass(frozen=True)
 class Users:
     """Sign-ups of a block of worlds: replication, number within it, instant; shape (n,)."""
