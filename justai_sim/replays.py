@@ -24,7 +24,7 @@ from justai_sim.loop.program import KeyMetric, Program, program_of
 from justai_sim.loop.replay import attribute_log, last_received, replay_log
 from justai_sim.loop.step import Tick
 from justai_sim.streams import uniform
-from justai_sim.tables import CONVERSION, I8, KINDS, PARTS, REASONS, Log
+from justai_sim.tables import I8, KINDS, PARTS, REASONS, Log
 
 GROUPS = 100
 """Random groups of users: the clusters of the intervals in the figures."""
@@ -224,9 +224,8 @@ class Replay:
         log = self.log
         keep = self.selection.keeps(log)
         V = len(log.names("variant"))
-        events = log.events.take(log.events.kind == CONVERSION) if self.program.rule.anchor == "sent" else log.events
         got = window_counts(
-            self.bound, log.sends, events, self.attribution.as_of, OFFSETS, LOOKBACKS, self.groups(),
+            self.bound, log.sends, log.events, self.attribution.as_of, OFFSETS, LOOKBACKS, self.groups(),
             np.where(keep, log.sends.variant, -1), GROUPS, V,
         )  # fmt: skip
         o, b, group, variant = (i.ravel() for i in np.indices(got.sends.shape))

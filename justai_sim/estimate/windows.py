@@ -11,7 +11,7 @@ import numpy as np
 from justai_sim import clock
 from justai_sim.attribution import Attribution, Bound, attribute
 from justai_sim.clock import MISSING
-from justai_sim.tables import B1, CONVERSION, F8, I8, PARTS, REASON, Events, Sends
+from justai_sim.tables import B1, BOUNCE, CONVERSION, F8, I8, PARTS, REASON, Events, Sends
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ def window_counts(
     shape = (len(offsets), len(lookbacks), groups, variants)
     conversions, closed = np.full(shape, np.nan), np.full(shape, np.nan)
     rule = bound.rule
+    if rule.anchor in ("sent", "delivered"):  # engagement decides nothing here; status events do
+        events = events.take((events.kind == CONVERSION) | (events.kind >= BOUNCE))
     once = rule.credit in ("last_qualifying", "all") and rule.explicit in ("window", "ignore")
     once = once and rule.lookback_from == "send" and rule.day_rule == "elapsed"
     lengths = np.array([clock.days(x) for x in lookbacks], np.int64)

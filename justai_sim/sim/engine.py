@@ -97,14 +97,14 @@ def codes_of(scenario: Scenario, esp: Adapter, goal: str) -> dict[str, Codes]:
         return f"u{code:08d}"
 
     def send(code: int) -> str:
-        return esp.send_id(f"d{code:012d}", user(code // TEMPLATES), steps[code % TEMPLATES].id, "")
+        return esp.send_id(f"d{code:012d}", user(code // len(steps)), steps[code % len(steps)].id, "")
 
     def event(code: int) -> str:
         kind, name = kind_of_event(code)
         return esp.event_id(f"e{code:014d}", kind, goal if name else "")
 
     return {
-        "user": MadeCodes(user, 10**8), "send": MadeCodes(send, 10**8 * TEMPLATES),
+        "user": MadeCodes(user, 10**8), "send": MadeCodes(send, 10**8 * len(steps)),
         "event": MadeCodes(event, NEVER), "order": TextCodes([]), "decision": MadeCodes(lambda c: f"d{c:012d}", NEVER),
         "template": templates, "variant": variants, "segment": TextCodes([]),
         "name": TextCodes.of([goal]), "currency": TextCodes.of([scenario.world.value.currency]),
@@ -217,7 +217,7 @@ class Engine:
             here = np.flatnonzero(template == t)
             none = np.zeros(len(here), np.int64)
             arm[here], propensity[here] = choose(tick.shares[t], rep[here].astype(np.int64), none, u[here])
-        code = send_code(user, template)
+        code = send_code(user, template, len(self.steps))
         sends = Sends.build(
             len(at), send=code, rep=rep, user=user, template=template, sent_at=at, decided_at=at,
             variant=self.machine.layout.variant[template, arm], propensity=propensity,

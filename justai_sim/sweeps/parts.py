@@ -48,7 +48,7 @@ def read_part(path: Path) -> Tables:
     return out
 
 
-def blocks(scenario: Scenario, sends_per_block: int = 1_200_000) -> list[range]:
+def blocks(scenario: Scenario, sends_per_block: int = 500_000) -> list[range]:
     """Replications in blocks that fit in memory. Results do not depend on how they are cut."""
     per_world = max(1.0, expected_sends(scenario))
     size = int(max(1, min(50, sends_per_block // per_world)))

@@ -32,8 +32,9 @@ ORGANIC = 1024
 SLOTS = 128
 
 
-def send_code(user: I8, template: I8) -> I8:
-    return user * TEMPLATES + template
+def send_code(user: I8, template: I8, templates: int) -> I8:
+    """Each user gets each of the flow's `templates` once."""
+    return user * templates + template
 
 
 def event_code(user: I8, slot: I8 | int, k: I8 | int) -> I8:
