@@ -1,0 +1,107 @@
+"""Metrics, age profiles and window surfaces against plain recomputation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justai_sim.attribution import attribute, bind
+from justai_sim.attribution.rule import Rule
+from justai_sim.clock import DAY, MISSING
+from justai_sim.estimate.age import FIRST_AGE, LAST_AGE, age_profile
+from justai_sim.estimate.metrics import ALL, metrics_table
+from justai_sim.estimate.windows import window_counts
+from justai_sim.tables import CONVERSION, PARTS, REASON, Log
+from tests.strategies import cases, logs, to_log
+
+
+def bound_of(rule: Rule, log: Log, goals: Any) -> Any:
+    texts = {"templates": log.names("template"), "names": log.names("name"), "currencies": log.names("currency")}
+    return bind(rule, goals=goals, **texts)
+
+
+@given(cases())
+def test_metrics_are_sums_over_the_outcomes(case: Any) -> None:
+    rule, sends, events, goals, as_of = case
+    log = to_log(sends, events)
+    bound = bound_of(rule, log, goals)
+    got = attribute(bound, log.sends, log.events, as_of)
+    rows = metrics_table(log, bound, got)
+    o = got.outcomes
+    for row in rows[:-1]:
+        here = np.array(log.text("template", log.sends.template[o.send_row])) == row["template_id"]
+        here &= np.array(log.text("variant", log.sends.variant[o.send_row])) == row["variant_id"]
+        use = here & o.reached & (o.anchor != MISSING)
+        assert row["sends"] == use.sum()
+        assert row["mature_sends"] == (use & got.mature()).sum()
+        assert row["conversions"] == pytest.approx(o.numerator[use].sum() / PARTS)
+        assert row["revenue"] == pytest.approx(o.revenue[use].sum() / 1e6)
+        assert row["opens"] == o.opens[here & o.reached].sum()
+        for rate in ("open_rate", "click_rate", "conversion_rate", "unsubscribe_rate"):
+            if row[rate] is not None and row[f"{rate}_low"] is not None and not np.isnan(row[f"{rate}_low"]):
+                assert row[f"{rate}_low"] <= row[rate] + 1e-9
+                assert row[rate] <= row[f"{rate}_high"] + 1e-9
+        if row["sends"] == 0:
+            assert row["conversion_rate"] is None
+    last = rows[-1]
+    assert last["template_id"] == ALL
+    credited = np.unique(got.credits.event_row)
+    credited = credited[(log.events.kind[credited] == CONVERSION) & (got.reason[credited] == REASON["credited"])]
+    assert last["conversions"] == len(credited)
+    if len(rows) > 1:
+        assert last["sends"] == sum(r["sends"] for r in rows[:-1])
+
+
+@given(logs(), st.sampled_from(["last_qualifying", "all", "linear", "first_qualifying"]))
+def test_a_window_surface_equals_separate_attributions(case: Any, credit: Any) -> None:
+    sends, events, goals, _ = case
+    log = to_log(sends, events)
+    if not len(log.sends):
+        return
+    as_of = int(max(log.sends.received_at.max(), *(log.events.received_at.tolist() or [0]))) + 20 * DAY
+    offsets, lookbacks = (0.0, 1.0, 3.0), (1.0, 2.5, 7.0, 14.0)
+    bound = bound_of(Rule(credit=credit), log, goals)
+    variants = len(log.names("variant"))
+    group = np.zeros(len(log.sends), np.int64)
+    got = window_counts(bound, log.sends, log.events, as_of, offsets, lookbacks, group, log.sends.variant, 1, variants)
+    for i, offset in enumerate(offsets):
+        for j, lookback in enumerate(lookbacks):
+            if lookback <= offset:
+                assert np.isnan(got.sends[i, j]).all()
+                continue
+            rule = Rule(credit=credit, offset_days=offset, lookback_days=lookback)
+            one = attribute(bound_of(rule, log, goals), log.sends, log.events, as_of)
+            o = one.outcomes
+            closed = o.reached & (o.close_at <= as_of)
+            for v in range(variants):
+                use = closed & (log.sends.variant[o.send_row] == v)
+                assert got.sends[i, j, 0, v] == use.sum()
+                assert got.conversions[i, j, 0, v] == pytest.approx(o.weight[use].sum() / PARTS)
+
+
+@given(logs())
+def test_age_profile_counts_every_pair(case: Any) -> None:
+    sends, events, goals, as_of = case
+    log = to_log(sends, events)
+    s, e = log.sends, log.events
+    got = attribute(bound_of(Rule(), log, goals), s, e, as_of)
+    end = got.as_of
+    start = int(min(s.sent_at.min(initial=end), e.occurred_at.min(initial=end)))
+    use = (e.kind == CONVERSION) & (got.reason >= REASON["credited"])
+    variants = max(1, len(log.names("variant")))
+    zero = np.zeros(len(s), np.int64)
+    profile = age_profile(s.user, zero, s.variant, s.sent_at, e, e.user, use, 1, variants, start, end)
+    expected = np.zeros((variants, LAST_AGE - FIRST_AGE))
+    for i in np.flatnonzero(use).tolist():
+        for j in range(len(s)):
+            age = (int(e.occurred_at[i]) - int(s.sent_at[j])) // DAY
+            if s.user[j] == e.user[i] and FIRST_AGE <= age < LAST_AGE:
+                expected[s.variant[j], age - FIRST_AGE] += 1
+    assert np.array_equal(profile.conversions[0], expected)
+    assert (profile.exposure >= 0).all()
+    full = max(0, min(end, start + 40 * DAY) - start) / DAY
+    assert profile.exposure.sum() <= len(s) * max(full, 37) + 1e-6
