@@ -250,7 +250,6 @@ def test_fixed_follows_the_names_and_renormalises():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "weighted_thomson"}, "policy.name is 'weighted_thomson'; did you mean 'weighted_thompson'"),
         ({"epsilon": 1.2}, r"policy.epsilon is 1.2; expected a number from 0 to 1"),
         ({"epsilon": math.nan}, "policy.epsilon is nan"),
         ({"floor": -0.1}, "policy.floor is -0.1"),

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from justai_sim.bandit.tally import Shape, Tally
-from justai_sim.errors import UsageError, nearest
+from justai_sim.errors import UsageError
 from justai_sim.tables import B1, F8
 
 State = Any
@@ -22,7 +22,7 @@ LOWER_IS_BETTER = frozenset({"unsubscribe_rate"})
 
 
 class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A policy's settings. `epsilon` and `floor` are mixtures applied after the policy, in that order.
+    """A policy's settings. The registry knows the names; a Program refuses the others. `epsilon` and `floor` are mixtures applied after the policy, in that order.
 
     `floor` is the least share of each live arm, as a part of the treatment traffic. `shares` are relative
     weights by variant name and belong to the policy `fixed`.
@@ -43,11 +43,6 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     shares: dict[str, float] = {}
 
     def __post_init__(self) -> None:
-        # Here and not at the top: the registry imports the policies, and these import this module.
-        from justai_sim.bandit.registry import POLICIES
-
-        if self.name not in POLICIES:
-            raise UsageError(f"policy.name is {self.name!r}; {nearest(self.name, POLICIES)}")
         for field in ("epsilon", "floor"):
             value = getattr(self, field)
             if not 0 <= value <= 1:

@@ -11,6 +11,7 @@ import numpy as np
 from justai_sim import clock
 from justai_sim.attribution import Bound, Rule, bind
 from justai_sim.bandit.policy import PolicySpec
+from justai_sim.bandit.registry import policy
 from justai_sim.errors import UsageError, nearest
 from justai_sim.tables import B1, I8, Log
 
@@ -43,6 +44,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise UsageError(f"control_share is {self.control_share}; expected a number in [0, 1)")
         if not 0 < self.refresh_hours <= 24 * 365:
             raise UsageError(f"refresh_hours is {self.refresh_hours}; expected hours above 0")
+        policy(self.policy.name)
         seen: set[str] = set()
         for t in self.templates:
             if t.id in seen:

@@ -231,7 +231,7 @@ def sentence(got: Curves, offset: float, lookback: float) -> str:
             f"(day {offset:g} to day {lookback:g}) sees {sees}."
         )
     if not np.isnan(v.low[-1]) and not v.clear:
-        return f"No clear difference: {leader} minus {control} stays within its 95 % band on all {days}."
+        return f"No clear difference: the 95 % band of {leader} minus {control} holds zero on all {days}."
     if total <= 0:
         nothing = f"within {days} it adds nothing over {control} ({total:+.1f} per 1,000 sends)"
         return f"{leader} leads the other variants, yet {nothing}."
