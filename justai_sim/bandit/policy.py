@@ -22,9 +22,10 @@ LOWER_IS_BETTER = frozenset({"unsubscribe_rate"})
 
 
 class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A policy's settings. The registry knows the names; a Program refuses the others. `epsilon` and `floor` are mixtures applied after the policy, in that order.
+    """A policy's settings. The registry knows the names; a Program refuses the others.
 
-    `floor` is the least share of each live arm, as a part of the treatment traffic. `shares` are relative
+    `epsilon` and `floor` are mixtures applied after the policy, in that order. `floor` is the least share of
+    each live arm, as a part of the treatment traffic. `shares` are relative
     weights by variant name and belong to the policy `fixed`.
 
     >>> PolicySpec().name
