@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 from justai_sim import clock, frames, replays
@@ -84,6 +85,7 @@ class Attributed:
     def credits(self) -> pd.DataFrame:
         """`event_id, send_id, weight`."""
         c = self.result.credits
+        c = c.take(np.lexsort((c.send_row, c.event_row)))
         return pd.DataFrame(
             {
                 "event_id": self.log.text("event", self.log.events.event[c.event_row]),

@@ -31,6 +31,21 @@ Repeat = Literal["once_per_send", "every", "once_per_user"]
 Denominator = Literal["reached", "sends", "users"]
 
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    "bounds": get_args(Bounds),
+    "lookback_from": get_args(LookbackFrom),
+    "day_rule": get_args(DayRule),
+    "anchor": get_args(Anchor),
+    "credit": get_args(CreditRule),
+    "scope": get_args(Scope),
+    "explicit": get_args(Explicit),
+    "machine": get_args(Machine),
+    "repeat": get_args(Repeat),
+    "denominator": get_args(Denominator),
+}
+"""The options with a fixed list of values."""
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How conversions and engagement become credits. Every field is an option of `--set`.
 
@@ -70,6 +85,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mature_allowance_hours: float = 48
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise UsageError(f"{name}={value!r} is not an option; {nearest(str(value), choices)}")
         for name in (
             "lookback_days",
             "offset_days",
@@ -80,6 +98,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "mature_allowance_hours",
         ):
             value = getattr(self, name)
+            if not isinstance(value, (int, float)):
+                raise UsageError(f"{name} is {value!r}; expected a number of days")
             low_ok = value > 0 if name in ("lookback_days", "half_life_days") else value >= 0
             if not (math.isfinite(value) and low_ok and value <= 36_500):
                 raise UsageError(f"{name} is {value}; expected a number of days from 0 to 36500")
@@ -133,7 +153,7 @@ def with_settings(rule: Rule, settings: dict[str, Any]) -> Rule:
         hint = hints[key]
         if isinstance(value, str) and value in ("none", "None", "") and type(None) in get_args(hint):
             value = None
-        choices = [c for c in get_args(hint) if isinstance(c, str)]
+        choices = CHOICES.get(key, ())
         if choices and value not in choices:
             raise UsageError(f"{key}={value!r} is not an option; {nearest(str(value), choices)}")
         if isinstance(value, str) and value[:1] == "{":
