@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from html import escape
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -353,3 +354,8 @@ class Log:
     def names(self, space: str) -> list[str]:
         """All texts of a code space, in code order."""
         return self.codes[space].text(np.arange(len(self.codes[space])))
+
+    def _repr_html_(self) -> str:
+        counts = f"{len(self.sends):,} sends, {len(self.events):,} events, {len(self.decisions):,} decisions"
+        notes = "".join(f"<li>{escape(n)}</li>" for n in self.notes)
+        return f"<p>Log {escape(self.source)}: {counts}</p>" + (f"<ul>{notes}</ul>" if notes else "")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -10,7 +15,7 @@ import pytest
 
 from justai_sim import api
 from justai_sim.errors import DataError, UsageError
-from justai_sim.scenario import Scenario, points, read, with_settings
+from justai_sim.scenario import Scenario, packaged, points, read, with_settings
 from justai_sim.sweeps import run as runs
 from justai_sim.sweeps.collect import read_tables
 from justai_sim.sweeps.parts import blocks
@@ -70,6 +75,31 @@ def test_a_sweep_resumes_without_redoing_what_is_finished(tmp_path: Path, monkey
     assert len(later) == len(points(small())) * len(blocks(small())) - 1
     pd.testing.assert_frame_equal(again.metrics, whole.metrics)
     assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_killed_sweep_resumes(tmp_path: Path) -> None:
+    """kill -9 in the middle, the whole process group; what is finished stays untouched, the tables are the same."""
+    scenario = tmp_path / "mine.toml"
+    text = (packaged() / "welcome.toml").read_text().replace("signups_per_day = 400", "signups_per_day = 20")
+    scenario.write_text(text.replace("replications = 100", "replications = 40"))
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    code = "from justai_sim.cli import main; main()"
+    argv = [sys.executable, "-c", code, "sweep", str(scenario), "--out", str(out), "--workers", "2"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    child = subprocess.Popen(argv, env=env, stderr=subprocess.DEVNULL, start_new_session=True)
+    for _ in range(600):
+        if len(list((out / "parts").glob("*.npz"))) >= 2 or child.poll() is not None:
+            break
+        time.sleep(0.1)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    done = {p: p.stat().st_mtime_ns for p in (out / "parts").glob("*.npz")}
+    assert 2 <= len(done) < 8, "killed in the middle"
+    api.run_sweep(read(scenario), out, workers=2, resume=True)
+    assert {p: p.stat().st_mtime_ns for p in done} == done
+    assert not list((out / "parts").glob(".point*"))
+    api.run_sweep(read(scenario), whole, workers=2)
+    assert files(out) == files(whole)
 
 
 def test_parts_of_another_scenario_are_not_mixed_in(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ def _prepare(folder: Path, mark: str, resume: bool) -> None:
                 raise UsageError(f"{folder}: is not a sweep's folder; expected an empty or a new one")
             shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for half in folder.glob(".point*"):  # left by a kill in the middle of a write
+        half.unlink()
     stamp.write_text(mark)
 
 
