@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,14 +22,15 @@ from justai_sim.attribution import attribute as attribute_tables
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.errors import UsageError
 from justai_sim.estimate.metrics import metrics_table
+from justai_sim.loop.program import KeyMetric
 from justai_sim.pages.figures import plot_age, plot_race, plot_shares, plot_window_map
 from justai_sim.replays import Replay
 from justai_sim.scenario import Scenario
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import PARTS, REASONS, Log
 
-Instant: TypeAlias = "str | int | pd.Timestamp"
-"""A time: ISO-8601 with an offset, microseconds since the epoch, or an aware Timestamp."""
+Instant: TypeAlias = "str | int | date | pd.Timestamp"
+"""A time: ISO-8601 with an offset, microseconds since the epoch, or an aware datetime or Timestamp."""
 
 __all__ = [
     "Attributed",
@@ -54,12 +56,13 @@ __all__ = [
 
 def instant(t: Instant | None) -> int | None:
     """Microseconds since the epoch, or None."""
-    if t is None or isinstance(t, int):
-        return t
-    if isinstance(t, pd.Timestamp):
-        if t.tzinfo is None:
+    if t is None or isinstance(t, (int, np.integer)):
+        return None if t is None else int(t)
+    if isinstance(t, date):
+        stamp = pd.Timestamp(t)
+        if stamp.tzinfo is None:
             raise UsageError(f"time {t} has no time zone; use e.g. pd.Timestamp({str(t)!r}, tz='UTC')")
-        return int(t.as_unit("us").value)
+        return int((stamp - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(microseconds=1))
     return clock.parse(t)
 
 
@@ -122,6 +125,7 @@ def attribute(
     `goals`: names of the conversion events, for all templates or per template; None: every name counts.
     """
     log = frames.from_frames(sends, events, timezone=timezone)
+    goals = [goals] if isinstance(goals, str) else goals
     bound = bind(
         rule, templates=log.names("template"), names=log.names("name"), currencies=log.names("currency"), goals=goals
     )
@@ -162,13 +166,14 @@ def replay(
     log: Log | str | Path,
     *,
     rule: Rule | None = None,
-    goals: Sequence[str] = (),
+    goals: Sequence[str] | str = (),
     control: str | None = None,
     template: str | None = None,
     since: Instant | None = None,
     until: Instant | None = None,
     as_of: Instant | None = None,
     policy: PolicySpec | str | None = None,
+    metric: KeyMetric = "conversion_rate",
     **settings: Any,
 ) -> Replay:
     """A log through attribution, metrics and policy; further settings are options of the rule.
@@ -181,7 +186,7 @@ def replay(
     spec = PolicySpec(name=policy) if isinstance(policy, str) else policy
     return replays.replay(
         log, rule=chosen, goals=goals, control=control, template=template, since=instant(since), until=instant(until),
-        as_of=instant(as_of), policy=spec, currency_given="currency" in settings or rule is not None,
+        as_of=instant(as_of), policy=spec, key_metric=metric, currency_given="currency" in settings or rule is not None,
     )  # fmt: skip
 
 
@@ -225,6 +230,8 @@ def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int
     from justai_sim.sim.engine import simulate_block
 
     scenario = _scenario(source)
+    if rep < 0:
+        raise UsageError(f"rep is {rep}; expected the number of a world, from 0 on")
     if seed is not None:
         scenario = msgspec.structs.replace(scenario, seed=seed)
     block = simulate_block(scenario, range(rep, rep + 1), wire=wire)
@@ -306,8 +313,10 @@ def report(result: Sweep | Replay, out: str | Path, title: str = "") -> Path:
     """Write the report folder of a sweep or a replay; returns the page."""
     from justai_sim.pages.replay_page import write_replay_report
     from justai_sim.pages.sweep_page import write_sweep_report
+    from justai_sim.sweeps.collect import write_tables as write_sweep_tables
 
     if isinstance(result, Sweep):
+        write_sweep_tables(result.data, Path(out))
         return write_sweep_report(result.data, Path(out))
     replays.write_tables(result, Path(out))
     return write_replay_report(result.data(title or result.log.source or "log"), Path(out))

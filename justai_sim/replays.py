@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,19 +12,22 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from justai_sim import clock
 from justai_sim.attribution import Attribution, Bound, Rule
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.clock import DAY
-from justai_sim.errors import UsageError, nearest
+from justai_sim.errors import DataError, UsageError, nearest
+from justai_sim.esp.generic import plain_files
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import window_counts
-from justai_sim.log import conversion_names
+from justai_sim.log import conversion_names, is_log
 from justai_sim.loop.program import KeyMetric, Program, program_of
 from justai_sim.loop.replay import attribute_log, last_received, replay_log
 from justai_sim.loop.step import Tick
 from justai_sim.streams import uniform
-from justai_sim.tables import I8, KINDS, PARTS, REASONS, Log
+from justai_sim.tables import CONVERSION, HELD_OUT, I8, KINDS, PARTS, REASONS, Log
+from justai_sim.version import __version__
 
 GROUPS = 100
 """Random groups of users: the clusters of the intervals in the figures."""
@@ -199,7 +202,7 @@ class Replay:
         log, got = self.log, self.attribution
         s, e = log.sends, log.events
         use = np.zeros(len(s), bool)
-        use[got.outcomes.send_row] = got.outcomes.reached
+        use[got.outcomes.send_row] = got.outcomes.reached & ~got.outcomes.ghost
         use &= self.selection.keeps(log)
         known = e.occurred_at[e.received_at <= got.as_of]
         start = int(min(known.min(initial=got.as_of), s.sent_at.min(initial=got.as_of)))
@@ -226,7 +229,7 @@ class Replay:
         V = len(log.names("variant"))
         got = window_counts(
             self.bound, log.sends, log.events, self.attribution.as_of, OFFSETS, LOOKBACKS, self.groups(),
-            np.where(keep, log.sends.variant, -1), GROUPS, V,
+            np.where(keep & (log.sends.status != HELD_OUT), log.sends.variant, -1), GROUPS, V,
         )  # fmt: skip
         o, b, group, variant = (i.ravel() for i in np.indices(got.sends.shape))
         frame = pd.DataFrame(
@@ -261,7 +264,7 @@ def replay(
     log: Log,
     *,
     rule: Rule | None = None,
-    goals: Sequence[str] = (),
+    goals: Sequence[str] | str = (),
     control: str | None = None,
     template: str | None = None,
     since: int | None = None,
@@ -273,28 +276,47 @@ def replay(
     refresh_hours: float = 24,
     control_share: float = 0.10,
     currency_given: bool = False,
-    on_tick: Callable[[int, int], None] | None = None,
 ) -> Replay:
     """Attribute a log under `rule`, and step a policy through it as it arrived. Times in microseconds.
 
     `goals`: the conversion names that count; needed when the log has several. `template`, `since`,
     `until` choose the sends that are shown, `as_of` what is known (default: the last receipt).
     """
+    if not len(log.sends):
+        raise DataError(
+            f"{log.source or 'the log'} holds no sends, so nothing can be credited ({len(log.events):,} events); "
+            "a Segment source that tells only of deliveries is read with --esp segment-deliveries"
+        )
     notes = list(log.notes)
-    chosen = goals_of(log, goals, notes)
-    rule = with_currency(log, rule or Rule(), currency_given, notes)
+    chosen = goals_of(log, [goals] if isinstance(goals, str) else goals, notes)
+    rule = with_currency(log, rule or Rule(), chosen, currency_given, notes)
+    notes += suspicious(log, rule)
     if as_of is None:
         as_of = last_received(log)
-    base = Program(
-        goals=chosen, key_metric=key_metric, control_share=control_share, refresh_hours=refresh_hours,
-        policy=policy or PolicySpec(), rule=rule,
-    )  # fmt: skip
+    spec = policy or PolicySpec()
+    settings: dict[str, Any] = {
+        "goals": chosen, "key_metric": key_metric, "control_share": control_share, "refresh_hours": refresh_hours,
+        "rule": rule,
+    }  # fmt: skip
+    learns = True
+    try:
+        base = Program(policy=spec, **settings)
+    except UsageError as e:
+        if spec.name != "weighted_thompson":
+            raise
+        learns = False
+        notes.append(f"no shares are shown: {e}")
+        base = Program(policy=PolicySpec(name="uniform"), **settings)
     program = program_of(log, base, control)
     selection = Selection(template, since, until)
     selection.keeps(log)
     bound, got = attribute_log(program, log, as_of)
-    _, _, ticks = replay_log(program, log, as_of, start)
-    del on_tick
+    ticks: list[Tick] = []
+    if learns:
+        try:
+            _, _, ticks = replay_log(program, log, as_of, start)
+        except UsageError as e:
+            notes.append(f"no shares are shown: {e}")
     used = {t.variants[0] for t in program.templates}
     name = control or (used.pop() if len(used) == 1 else "control")
     if name not in log.names("variant"):
@@ -323,9 +345,34 @@ def goals_of(log: Log, goals: Sequence[str], notes: list[str]) -> list[str]:
     return [n for n in present if n]
 
 
-def with_currency(log: Log, rule: Rule, given: bool, notes: list[str]) -> Rule:
-    """The rule with the log's currency declared, when it has only one and none was given."""
-    used = sorted({c for c in log.text("currency", np.unique(log.events.currency)) if c})
+def suspicious(log: Log, rule: Rule) -> list[str]:
+    """Notes on what ordinary mistakes look like: shared send ids, imports as receipts, wrong units of time."""
+    s, notes = log.sends, []
+    owners = np.unique(np.stack([s.send, s.user]), axis=1)[0]
+    shared = int((np.unique(owners, return_counts=True)[1] > 1).sum())
+    if shared:
+        notes.append(
+            f"{shared:,} send ids belong to several users, and only the first row of each counts: "
+            "make send_id one message to one user, e.g. campaign:user"
+        )
+    late = int((s.received_at - s.sent_at > clock.days(rule.lateness_days)).sum())
+    if late:
+        notes.append(
+            f"{late:,} of {len(s):,} sends were received more than {rule.lateness_days:g} days after they left and are "
+            "ignored; if received_at is the time of an import, leave the column out"
+        )
+    early = int((s.sent_at < 365 * DAY).sum())
+    if early:
+        notes.append(f"{early:,} sends lie in 1970: integer times are microseconds; were seconds meant?")
+    return notes
+
+
+def with_currency(log: Log, rule: Rule, goals: Sequence[str], given: bool, notes: list[str]) -> Rule:
+    """The rule with the currency of the goal events declared, when they have only one and none was given."""
+    e = log.events
+    wanted = np.array([not goals or n in goals for n in [*log.names("name"), ""]])
+    paid = (e.kind == CONVERSION) & wanted[e.name]
+    used = sorted({c for c in log.text("currency", np.unique(e.currency[paid])) if c})
     if given or not used or used == [rule.currency]:
         return rule
     if len(used) == 1:
@@ -341,8 +388,19 @@ def with_currency(log: Log, rule: Rule, given: bool, notes: list[str]) -> Rule:
 
 
 def write_tables(result: Replay, out: Path) -> None:
-    """credits.parquet, reasons.parquet and metrics.csv."""
+    """credits.parquet, reasons.parquet, metrics.csv and manifest.json. UsageError where `out` is a log."""
+    if is_log(out) or plain_files(out):
+        raise UsageError(f"{out} holds a log; choose another folder for the report")
     out.mkdir(parents=True, exist_ok=True)
     result.credits.to_parquet(out / "credits.parquet", index=False)
     result.reasons.to_parquet(out / "reasons.parquet", index=False)
     result.metrics.to_csv(out / "metrics.csv", index=False)
+    manifest = {
+        "schema_version": 1, "kind": "replay", "version": __version__, "source": Path(result.log.source).name,
+        "simulated": result.simulated, "as_of": clock.iso(result.attribution.as_of),
+        "rule": msgspec.to_builtins(result.program.rule), "goals": result.program.goals,
+        "policy": msgspec.to_builtins(result.program.policy), "notes": result.notes,
+        "reasons": result.attribution.reasons(), "rejects": dict(result.log.rejects),
+        "skipped": dict(result.log.skipped),
+    }  # fmt: skip
+    (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

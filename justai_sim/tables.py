@@ -288,7 +288,7 @@ class Events(Table):
     machine: I1
 
     SCHEMA: ClassVar[tuple[Column, ...]] = (
-        _id("event", "event", "id of the event; copies share it"),
+        _id("event", "event", "id of the event, shared by its copies; may be empty: the row then gets a stable one"),
         _REP,
         _id("user", "user", "who did it; missing: taken from the named send", missing=True),
         Column("kind", "int8", KINDS, "what it is", None),

@@ -103,7 +103,7 @@ def test_replay_json_and_settings(capsys: pytest.CaptureFixture[str], plain: Pat
         (["--goal", "purchas"], 2, "did you mean 'purchase'"),
         (["--control", "contrl"], 2, "did you mean 'control'"),
         (["--template", "tt"], 2, "not in the log"),
-        (["--as-of", "2026-01-12"], 3, "--timezone"),
+        (["--as-of", "2026-01-12"], 2, "--timezone"),
         (["--policy", "thompson"], 2, "weighted_thompson"),
         (["--esp", "braz"], 2, "did you mean 'braze'"),
         (["--lookbak-days", "3"], 2, "lookback-days"),

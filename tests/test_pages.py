@@ -22,6 +22,7 @@ from matplotlib.text import Text
 
 from justai_sim.attribution import Rule
 from justai_sim.pages.age import curves
+from justai_sim.pages.age import sentence as age_sentence
 from justai_sim.pages.answer import answer
 from justai_sim.pages.figures import plot_age, plot_race, plot_shares, plot_window_map, render
 from justai_sim.pages.inputs import ReplayData, SweepData
@@ -31,6 +32,7 @@ from justai_sim.pages.replay_page import MEANING, headline, write_replay_report
 from justai_sim.pages.style import spread
 from justai_sim.pages.sweep_page import write_sweep_report
 from justai_sim.pages.table import percent
+from justai_sim.pages.window_map import sentence as map_sentence
 from justai_sim.pages.window_map import surface
 from justai_sim.scenario import Scenario, points, read
 from justai_sim.stats import wilson
@@ -296,9 +298,47 @@ def test_age_curves_equal_the_frame() -> None:
     expected = np.cumsum((rate[added.variant] - rate["control"])[days])
     np.testing.assert_allclose(added.diff[1:], expected)
     before = age[age["age_day"] < 0]
-    assert got.background == pytest.approx(1000 * before["conversions"].sum() / before["exposure"].sum())
+    assert got.before == pytest.approx(1000 * before["conversions"].sum() / before["exposure"].sum())
+    assert added.total[0] == pytest.approx(expected.iloc[-1])
+    assert added.window[0] == pytest.approx(expected.iloc[13] - expected.iloc[2])  # days 3 to 13
+    for mean, low, high in (added.total, added.window):
+        assert low < mean < high
     assert (added.low <= added.diff).all()
     assert (added.diff <= added.high).all()
+
+
+def test_age_sentence_states_total_and_window_with_intervals() -> None:
+    got = curves(sweep_data().age, "control", 3, 14)
+    assert got is not None
+    said = age_sentence(got, 3, 14)
+    (total, *ends), (inside, *_) = got.leader.total, got.leader.window
+    assert got.leader.variant == "story"
+    assert f"story adds {total:.1f} ({ends[0]:.1f} to {ends[1]:.1f}) conversions per 1,000 sends" in said
+    assert f"the window (day 3 to day 14) sees {inside:.1f} (" in said
+    none = dataclasses.replace(got, leader=dataclasses.replace(got.leader, total=(1.0, -0.2, 2.2)))
+    assert age_sentence(none, 3, 14).startswith("No clear difference: within 30 days story adds 1.0 (−0.2 to 2.2)")
+    one = curves(sweep_data().age.query("group == 0"), "control", 3, 14)
+    assert one is not None
+    assert age_sentence(one, 3, 14).startswith("It takes 2 groups")
+    texts = [t.get_text() for inner in plot_age(sweep_data().age).child_axes for t in inner.texts]
+    assert "before the send" in texts
+    assert "background" not in texts
+
+
+def test_age_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    """Equal variants and clustered users: the intervals of total and window hold 0 in 95 % of logs."""
+    logs, n, ages = 300, 40, np.arange(-7, 30)
+    g, v, a = (x.ravel() for x in np.meshgrid(np.arange(n), ["a", "control"], ages, indexing="ij"))
+    inside = np.zeros(2)
+    for k in range(logs):
+        rng = generator(k, "interval coverage")
+        frame = pd.DataFrame({"group": g, "variant_id": v, "age_day": a, "exposure": 500.0})
+        frame["conversions"] = rng.poisson(5 * rng.gamma(4, 0.25, (n, 2))[g, (v == "a").astype(int)])
+        got = curves(frame, "control", 3, 14)
+        assert got is not None
+        inside += [x[1] <= 0 <= x[2] for x in (got.leader.total, got.leader.window)]
+    sd = (0.95 * 0.05 / logs) ** 0.5
+    assert (np.abs(inside / logs - 0.95) < 4 * sd).all()
 
 
 def test_age_band_covers_the_truth_as_often_as_it_says() -> None:
@@ -334,6 +374,27 @@ def test_window_surface_by_hand() -> None:
     c = np.array([[30, 20], [32, 24], [28, 19]])
     moved = (c[:, 0] - 30) / 3000 - (c[:, 1] - 21) / 3000
     assert users.z[0, 0] == pytest.approx((90 - 63) / 3000 / np.sqrt(3 * moved.var(ddof=1)))
+
+
+def test_windows_expected_to_pick_another_are_ahead_by_two_errors_over_worlds() -> None:
+    frame = window_frame(["control", "benefit", "story"], [0.015, 0.015, 0.015], 40, 4000)
+    got = surface(frame, True, "story")
+    for i, j in np.argwhere(got.leader >= 0):
+        cell = frame[(frame["offset_day"] == got.offsets[i]) & (frame["lookback_day"] == got.lookbacks[j])]
+        c, n = (cell.pivot_table(index="group", columns="variant_id", values=x) for x in ("conversions", "sends"))
+        lead, rate = got.variants[got.leader[i, j]], c.sum() / n.sum()
+        moved = sum(s * (c[v] - rate[v] * n[v]) / n[v].sum() for s, v in ((1, lead), (-1, "story")))
+        far = rate[lead] - rate["story"] > 2 * np.sqrt(40 * moved.var())
+        assert got.wrong[i, j] == (lead != "story" and far)
+        assert got.close[i, j] == (lead != "story" and not far)
+    assert got.wrong.any()
+    assert got.close.any()
+    assert f"{got.wrong.sum()} of " in map_sentence(got, (3.0, 14.0), "story")
+    few = surface(frame[frame["group"] < 4], True, "story")
+    assert not few.wrong.any()
+    said = map_sentence(few, (3.0, 14.0), "story")
+    assert said.startswith("4 worlds: too few worlds to tell what is expected")
+    assert "are expected" not in said
 
 
 def test_spread_keeps_order_gap_and_range() -> None:
@@ -410,6 +471,15 @@ def test_a_single_world_makes_a_page(tmp_path: Path) -> None:
     assert "1 world ×" in said.text
     assert "nan" not in said.text
     assert "inf" not in said.text.replace("in front", "")
+    assert "Few worlds (1)" in said.text
+
+
+def test_differences_of_few_worlds_stay_within_100_points() -> None:
+    part = answer(sweep_data(4, 3)).comparison
+    assert "Few worlds (3)" in part.note
+    for row in part.rows:
+        assert -1 <= row["minus_best_low"] <= row["minus_best"] <= row["minus_best_high"] <= 1
+    assert "Few worlds" not in answer(sweep_data()).comparison.note
 
 
 @pytest.mark.parametrize("kind", ["sweep", "replay"])
@@ -500,8 +570,46 @@ def test_every_reason_has_a_meaning() -> None:
     assert set(MEANING) == set(REASONS)
 
 
+def replay_of(cells: list[tuple[str, str, float, int]], key: str = "conversion_rate") -> ReplayData:
+    """A replay with these (template, variant, rate, sends)."""
+    rows = []
+    for template, variant, rate, n in cells:
+        low, high = wilson(rate * n, n)
+        rows.append({"template_id": template, "variant_id": variant, "sends": n, key: rate,
+                     f"{key}_low": float(low), f"{key}_high": float(high)})  # fmt: skip
+    return dataclasses.replace(replay_data(), metrics=pd.DataFrame(rows), key_metric=key)
+
+
 def test_headline_of_one_template() -> None:
-    data = replay_data()
-    one = dataclasses.replace(data, metrics=data.metrics[data.metrics["template_id"] == "welcome-1"])
-    top = one.metrics.sort_values("conversion_rate").iloc[-1]
-    assert headline(one).startswith(f"{top['variant_id']} leads: conversion rate {100 * top['conversion_rate']:.2f} %")
+    clear = replay_of([("t", "control", 0.02, 9000), ("t", "story", 0.03, 9000), ("t", "held_out", 0.5, 100)])
+    assert headline(clear).startswith("story is ahead of control: conversion rate 3.00 %")
+    luck = replay_of([("t", "control", 0.02, 900), ("t", "story", 0.03, 900)])
+    assert headline(luck).startswith("No leader can be told apart yet: story has conversion rate 3.00 %")
+
+
+def test_headline_names_a_leader_only_beyond_chance() -> None:
+    alike = [(f"t{i}", v, r, 900) for i in range(4) for v, r in (("control", 0.02), ("story", 0.021))]
+    only = [("single", "story", 0.9, 9000)]
+    assert headline(replay_of(alike + only)) == (
+        "By conversion rate, no leader can be told apart yet in any of 4 templates."
+    )
+    clear = [("x", "control", 0.02, 9000), ("x", "story", 0.03, 9000)]
+    assert headline(replay_of(alike + only + clear)) == (
+        "By conversion rate, story is ahead of control in 1 of 5 templates; "
+        "in the other 4 no leader can be told apart yet."
+    )
+    fewer = headline(replay_of(alike + clear, "unsubscribe_rate"))  # less is better: the control leads
+    assert fewer.startswith("By unsubscribe rate, control is ahead of story in 1 of 5 templates;")
+    assert headline(replay_of(only)) == "No template has two variants: there is nothing to compare."
+    unsure = replay_of(clear)
+    unsure.metrics[["conversion_rate_low", "conversion_rate_high"]] = np.nan
+    assert headline(unsure).startswith("No leader can be told apart yet")
+
+
+def test_headline_is_rarely_wrong_about_equal_variants() -> None:
+    rng, logs, n = generator(5, "headline"), 1000, 3000
+    named = 0
+    for y in rng.binomial(n, 0.02, (logs, 2)):
+        data = replay_of([("t", v, k / n, n) for v, k in zip(("control", "story"), y, strict=True)])
+        named += "is ahead" in headline(data)
+    assert named / logs < 0.05 + 4 * (0.05 * 0.95 / logs) ** 0.5

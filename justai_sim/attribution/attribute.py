@@ -13,6 +13,7 @@ from justai_sim.attribution.outcomes import Attribution, Outcomes, close_of
 from justai_sim.attribution.rule import CreditRule, Explicit
 from justai_sim.attribution.sends import anchors, composite, known_sends, span_of
 from justai_sim.clock import DAY, MISSING
+from justai_sim.errors import DataError
 from justai_sim.tables import (
     B1,
     BOUNCE,
@@ -283,6 +284,9 @@ class _Pass:
         revenue = np.zeros(n, np.int64)
         if conversion.any():
             share = money_share(self.value[event[conversion]], weight[conversion], PARTS)
+            # int64 holds 9.2e12 units of money on one send; beyond that a sum would wrap round silently.
+            if np.abs(np.bincount(send[conversion], share, n)).max() > 9.2e18:
+                raise DataError("the revenue of one send exceeds 9.2e12: check the unit of `value`")
             revenue = _sum_by(send[conversion], share, n)
         numerator = total
         if self.rule.repeat == "once_per_send":

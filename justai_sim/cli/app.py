@@ -44,6 +44,7 @@ def run(
 ) -> None:  # fmt: skip
     """Simulate a scenario as it is given: attribute, let the policy learn, report.
 
+    Without --out the report goes to reports/NAME-run.
     With --wire every event goes through its provider's payload and back; one world, unless
     --replications says otherwise. With --out, `OUT/log` is the first world as a plain log.
 
@@ -72,6 +73,7 @@ def sweep(
 ) -> None:  # fmt: skip
     """Run every point of the scenario's [sweep] table over the same worlds; long tables and a report.
 
+    Without --out the report goes to reports/NAME.
     A killed sweep goes on with --resume without redoing what is finished.
 
     Example: justai-sim sweep scenarios/welcome.toml --out reports/welcome --resume
@@ -95,7 +97,8 @@ def load(
     src
         File or folder of the export.
     esp
-        braze, segment, or generic (a folder with sends.* and events.*).
+        braze, segment, segment-deliveries (a source that tells of deliveries only: each is a send), or generic
+        (a folder with sends.* and events.*).
     out
         Folder of the log.
     keep_emails
@@ -160,6 +163,9 @@ def replay(
 @app.command
 def serve(*, host: str = "127.0.0.1", port: int = 8000, data: Path = Path("data")) -> None:
     """A replay service on an embedded store: webhooks in, choices out, results under /.
+
+    The templates that it serves are in DATA/program.toml (the welcome flow's, until you change it); webhooks go
+    to /api/webhook/{braze|segment|events}/ORG, choices come from /api/generate/ORG.
 
     Example: justai-sim serve --port 8000 --data data/
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from justai_sim.attribution import Rule, with_settings
 from justai_sim.bandit.policy import METRICS, PolicySpec
 from justai_sim.bandit.registry import POLICIES
 from justai_sim.cli.output import Bar, emit_json, say, table
-from justai_sim.errors import UsageError, nearest
+from justai_sim.errors import DataError, UsageError, nearest
+from justai_sim.esp.generic import plain_files
 from justai_sim.esp.rows import Reject
 from justai_sim.logstore import mask_text
 
@@ -64,6 +66,10 @@ def replay(
         raise UsageError(f"--policy {policy!r} is not known; {nearest(policy, POLICIES)}")
     if metric not in METRICS:
         raise UsageError(f"--metric {metric!r} is not known; {nearest(metric, METRICS)}")
+    if timezone is not None:
+        clock.zone(timezone)
+    if out is not None and (logs.is_log(out) or plain_files(out)):
+        raise UsageError(f"{out} holds a log; choose another --out for the report")
     log, refused = logs.read_log_with_rejects(path, esp, timezone)
     if rejects is not None:
         logs.write_rejects(rejects, refused, raw)
@@ -73,11 +79,17 @@ def replay(
         until=_time(until, timezone), as_of=_time(as_of, timezone), policy=PolicySpec(name=policy),
         key_metric=metric, currency_given="currency" in chosen,  # type: ignore[arg-type]
     )  # fmt: skip
+    if (path / SIMULATED).exists():
+        result = dataclasses.replace(result, simulated=True)
     say(f"as of {clock.iso(result.attribution.as_of)}" + ("" if as_of else " (the last receipt)"))
     for note in result.notes:
         say(f"note: {note}")
-    page = _write(result, path, out, raw) if out is not None else None
+    page = _write(result, path, out) if out is not None else None
     _print(result, json, page)
+
+
+SIMULATED = "SIMULATED"
+"""A file of this name beside a plain log says that it is a simulated world."""
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -94,30 +106,23 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 def _time(text: str | None, timezone: str | None) -> int | None:
     if text is None:
         return None
-    return clock.checked(int(text)) if text.isdigit() else clock.parse(text, timezone)
+    try:
+        return clock.checked(int(text)) if text.isdigit() else clock.parse(text, timezone)
+    except DataError as e:
+        raise UsageError(str(e)) from None
 
 
-def _write(result: replays.Replay, path: Path, out: Path, raw: bool) -> Path:
+def _write(result: replays.Replay, path: Path, out: Path) -> Path:
     from justai_sim.pages.replay_page import write_replay_report
-    from justai_sim.version import __version__
 
-    del raw
     replays.write_tables(result, out)
-    manifest = {
-        "schema_version": 1, "kind": "replay", "version": __version__, "source": path.name,
-        "as_of": clock.iso(result.attribution.as_of), "rule": msgspec.to_builtins(result.program.rule),
-        "goals": result.program.goals, "policy": msgspec.to_builtins(result.program.policy), "notes": result.notes,
-        "reasons": result.attribution.reasons(), "rejects": dict(result.log.rejects),
-        "skipped": dict(result.log.skipped),
-    }  # fmt: skip
-    (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     return write_replay_report(result.data(path.name), out)
 
 
 def _print(result: replays.Replay, json: bool, page: Path | None) -> None:
     rows = result.rows()
     if json:
-        last = result.ticks[-1].now
+        last = result.ticks[-1].now if result.ticks else result.attribution.as_of
         shares = result.shares
         final = shares[shares["day"] == shares["day"].max()] if len(shares) else shares
         emit_json(

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from justai_sim import api
+from justai_sim.cli.logs import SIMULATED
 from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import UsageError
 from justai_sim.pages.sweep_page import write_sweep_report
@@ -20,7 +21,10 @@ COLUMNS = ("point", "right_leader", "shipped_wrong", "shipped_right", "lost_per_
 def demo(out: Path, workers: int | None, replications: int | None) -> None:
     scenario = _with(read("welcome"), None, replications)
     say(f"{scenario.question} ({scenario.replications} simulated worlds, four windows, two policies)")
-    data = _sweep(scenario, out, workers, resume=True)
+    try:
+        data = _sweep(scenario, out, workers, resume=True)
+    except UsageError:  # what lies there is of another scenario or version: begin anew
+        data = _sweep(scenario, out, workers)
     page = write_sweep_report(data, out)
     print(f"report: {page}")
 
@@ -63,6 +67,7 @@ def write_world(scenario: Scenario, folder: Path, wire: bool) -> None:
     from justai_sim.esp.coding import rows_of, text_tables
 
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SIMULATED).write_text(f"{scenario.name}, seed {scenario.seed}: a simulated world, not your data\n")
     log = api.simulate(scenario, wire=wire).log
     for name, content in text_tables(rows_of(log)).items():
         pq.write_table(content, folder / f"{name}.parquet")

@@ -44,9 +44,11 @@ class Adapter(Protocol):
         ...
 
 
+# Name -> module, or module:name where a module has several adapters.
 PROVIDERS = {
     "braze": "justai_sim.esp.braze",
     "segment": "justai_sim.esp.segment",
+    "segment-deliveries": "justai_sim.esp.segment:DELIVERIES",
     "generic": "justai_sim.esp.generic",
 }
 
@@ -60,6 +62,6 @@ def adapter(name: str) -> Adapter:
     """
     if name not in PROVIDERS:
         raise UsageError(f"esp {name!r} is not known; {nearest(name, PROVIDERS)}")
-    module = importlib.import_module(PROVIDERS[name])
-    found: Adapter = module.ADAPTER
+    module, _, attribute = PROVIDERS[name].partition(":")
+    found: Adapter = getattr(importlib.import_module(module), attribute or "ADAPTER")
     return found

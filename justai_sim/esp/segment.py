@@ -141,6 +141,8 @@ class Segment:
 
 
 ADAPTER = Segment()
+DELIVERIES = Segment(deliveries_as_sends=True)
+"""For sources that tell only of deliveries: each delivery is a send."""
 
 
 def _name(e: Element, rows: Rows) -> str:

@@ -8,9 +8,12 @@ import numpy as np
 
 from justai_sim import stats
 from justai_sim.attribution import Attribution, Bound
+from justai_sim.attribution.events import money_share
 from justai_sim.tables import B1, CONVERSION, F8, I8, PARTS, REASON, Log
 
 ALL = "ALL (distinct)"
+HELD_OUT = "held_out"
+"""The row of the ghost sends of held-out users, one a template."""
 COUNTS = ("opens", "clicks", "conversions", "unsubscribes", "revenue")
 RATES = {
     "open_rate": "opens",
@@ -26,7 +29,8 @@ def metrics_table(log: Log, bound: Bound, got: Attribution) -> list[dict[str, An
     """One row a template and variant, and a last one `ALL (distinct)` in which every event counts once.
 
     Rates are per send (rule's denominator), on all sends and, with prefix `mature_`, on those whose window
-    has closed; `_low`, `_high` is a 95 % interval over sends: Wilson for shares, normal for the rest. An
+    has closed. Ghost sends of held-out users form a row `held_out` of their own, without engagement, and are
+    not in `ALL`. `_low`, `_high` is a 95 % interval over sends: Wilson for shares, normal for the rest. An
     empty denominator gives None. Revenue in units of the declared currency.
     """
     table = _PerSend(log, bound, got)
@@ -41,14 +45,16 @@ class _PerSend:
         self.log, self.bound, self.got = log, bound, got
         o = got.outcomes
         self.template = log.sends.template[o.send_row]
-        self.variant = log.sends.variant[o.send_row]
+        self.names = [*log.names("variant"), HELD_OUT]
+        self.variant = np.where(o.ghost, len(self.names) - 1, log.sends.variant[o.send_row])
         self.user = log.sends.user[o.send_row]
         rule = bound.rule
         everyone = np.ones(len(o), bool)
         self.use: B1 = o.reached if rule.denominator != "sends" else everyone
         # A send without its anchor is in no conversion denominator.
         anchored = self.use & (o.close_at != np.iinfo(np.int64).min)
-        self.denominator = {m: (anchored if m in ("conversions", "revenue") else self.use) for m in COUNTS}
+        engaged = self.use & ~o.ghost
+        self.denominator = {m: (anchored if m in ("conversions", "revenue") else engaged) for m in COUNTS}
         self.ripe = {m: (got.mature() if m in ("conversions", "revenue") else got.mature_engagement()) for m in COUNTS}
         self.value: dict[str, F8] = {
             "opens": o.opens.astype(np.float64),
@@ -66,7 +72,7 @@ class _PerSend:
         here = (self.template == template) & (self.variant == variant)
         names = {
             "template_id": self.log.text("template", np.array([template]))[0],
-            "variant_id": self.log.text("variant", np.array([variant]))[0],
+            "variant_id": self.names[variant],
         }
         totals = {m: (self.value[m][here & self.denominator[m]],) for m in COUNTS}
         ripe = {m: self.value[m][here & self.denominator[m] & self.ripe[m]] for m in COUNTS}
@@ -94,36 +100,56 @@ class _PerSend:
 
     def all_row(self) -> dict[str, Any]:
         """Every event once: a conversion credited in two templates is one conversion here."""
-        everywhere = np.ones(len(self.template), bool)
-        values = {m: self.value[m][self.denominator[m]] for m in COUNTS}
-        ripe = {m: self.value[m][self.denominator[m] & self.ripe[m]] for m in COUNTS}
-        out: dict[str, Any] = {"template_id": ALL, "variant_id": ""} | self.figures(everywhere, values, ripe)
-        mature_row = np.zeros(len(self.log.sends), bool)
-        o = self.got.outcomes
-        mature_row[o.send_row] = self.got.mature()
-        for prefix, rows in (
-            ("", np.ones(len(self.got.credits), bool)),
-            ("mature_", mature_row[self.got.credits.send_row]),
-        ):
-            events = np.unique(self.got.credits.event_row[rows])
-            conversion = events[self.log.events.kind[events] == CONVERSION]
-            count = int((self.got.reason[conversion] == REASON["credited"]).sum())
-            revenue = float(self.got.value[conversion].sum()) / 1e6
-            n = out["mature_sends" if prefix else "sends"]
-            out |= {f"{prefix}conversions": count, f"{prefix}revenue": revenue}
-            out |= _share(f"{prefix}conversion_rate", count, n)
-            mean = revenue / n if n else None
-            out |= {
-                f"{prefix}revenue_per_send": mean,
-                f"{prefix}revenue_per_send_low": None,
-                f"{prefix}revenue_per_send_high": None,
-            }
-        return out | {"conversion_count": out["conversions"]}
+        real = ~self.got.outcomes.ghost
+        once = self.distinct()
+        values = {m: once.get(m, self.value[m])[self.denominator[m] & real] for m in COUNTS}
+        ripe = {m: once.get(m, self.value[m])[self.denominator[m] & self.ripe[m] & real] for m in COUNTS}
+        row = self.figures(real, values, ripe)
+        count = float(once["count"][self.denominator["conversions"] & real].sum())
+        return {"template_id": ALL, "variant_id": ""} | row | {"conversion_count": _plain(count)}
+
+    def distinct(self) -> dict[str, F8]:
+        """Per send, with each event credited in its first template only (and to one send, where a rule gives
+        each of several a whole credit): `conversions` as `repeat` counts them, `count`, `revenue`."""
+        got, c, n = self.got, self.got.credits, len(self.template)
+        position = np.full(len(self.log.sends), -1, np.int64)
+        position[got.outcomes.send_row] = np.arange(n)
+        conversion = self.log.events.kind[c.event_row] == CONVERSION
+        conversion &= ~got.outcomes.ghost[position[c.send_row]]
+        row, send, weight = c.event_row[conversion], position[c.send_row[conversion]], c.weight[conversion]
+        order = np.lexsort((send, self.template[send], row))
+        row, send, weight = row[order], send[order], weight[order]
+        lead, index = np.unique(row, return_index=True)
+        first = self.template[send[index]]
+        keep = self.template[send] == first[np.searchsorted(lead, row)]
+        row, send, weight = row[keep], send[keep], weight[keep]
+        _, at, group = np.unique(row, return_index=True, return_inverse=True)
+        total = np.bincount(group, weight, len(at))
+        whole = (total[group] <= PARTS) | (np.arange(len(row)) == at[group])
+        row, send, weight = row[whole], send[whole], weight[whole]
+        paid = got.reason[row] == REASON["credited"]
+        share = money_share(got.value[row], weight, PARTS)
+        out = {"count": np.bincount(send[paid], weight[paid], n) / PARTS, "conversions": np.zeros(n)}
+        out["revenue"] = _capped(got, np.bincount(send, share, n).astype(np.float64)) / 1e6
+        repeat = self.bound.rule.repeat
+        if repeat == "once_per_user":
+            when = np.lexsort((self.log.events.event[row], self.log.events.occurred_at[row], self.user[send]))
+            when = when[paid[when]]
+            _, firsts = np.unique(self.user[send[when]], return_index=True)
+            chosen = np.isin(row, row[when[firsts]]) & paid
+            out["conversions"] = np.bincount(send[chosen], weight[chosen], n) / PARTS
+        else:
+            out["conversions"] = out["count"] if repeat == "every" else np.minimum(out["count"], 1.0)
+        return out
 
 
 def capped_revenue(got: Attribution) -> F8:
     """Net revenue of each outcome in micro-units, capped as the rule says (rule 29)."""
-    rule, revenue = got.rule, got.outcomes.revenue.astype(np.float64)
+    return _capped(got, got.outcomes.revenue.astype(np.float64))
+
+
+def _capped(got: Attribution, revenue: F8) -> F8:
+    rule = got.rule
     cap = None if rule.cap is None else rule.cap * 1e6
     if rule.cap_quantile is not None:
         paid = revenue[got.mature() & got.outcomes.reached & (revenue > 0)]
@@ -144,20 +170,14 @@ def _rate(name: str, v: F8) -> dict[str, Any]:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     if name.endswith("revenue_per_send") or not np.isin(v, (0.0, 1.0)).all():
         low, high = stats.mean_interval(np.array([v.sum()]), np.array([(v * v).sum()]), np.array([float(n)]))
-        return {name: float(v.mean()), f"{name}_low": float(low[0]), f"{name}_high": float(high[0])}
+        lowest = max(float(low[0]), 0.0) if v.min() >= 0 else float(low[0])
+        return {name: float(v.mean()), f"{name}_low": lowest, f"{name}_high": float(high[0])}
     return _share(name, float(v.sum()), n)
 
 
 def _share(name: str, y: float, n: int) -> dict[str, Any]:
-    """A count per send; more than one a send has no Wilson interval and gets a Poisson-like normal one."""
-    if n == 0:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    if y <= n:
-        low, high = stats.wilson(np.array([float(y)]), np.array([float(n)]))
-        lo, hi = float(low[0]), float(high[0])
-    else:
-        lo, hi = (y - 1.959964 * y**0.5) / n, (y + 1.959964 * y**0.5) / n
-    return {name: y / n, f"{name}_low": lo, f"{name}_high": hi}
+    low, high = stats.wilson(np.array([float(y)]), np.array([float(n)]))
+    return {name: y / n, f"{name}_low": float(low[0]), f"{name}_high": float(high[0])}
 
 
 def _plain(x: Any) -> float | int:

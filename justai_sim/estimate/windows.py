@@ -49,8 +49,8 @@ def window_counts(
             at = msgspec.structs.replace(rule, offset_days=offset, lookback_days=lookbacks[chosen[-1]])
             got = attribute(replace(bound, rule=at), sends, events, as_of)
             grid = _Grid(got, sends, events, as_of, group, variant, groups, variants)
-            closed[i, chosen] = grid.closed(lengths[chosen])
-            conversions[i, chosen] = grid.credited(lengths[chosen])
+            closed[i, chosen] = grid.closed(lengths[chosen]) if once else grid.own_closed()
+            conversions[i, chosen] = grid.credited(lengths[chosen]) if once else grid.own_credited()
     return WindowCounts(tuple(offsets), tuple(lookbacks), conversions, closed)
 
 
@@ -68,6 +68,9 @@ class _Grid:
         self.anchor[o.send_row] = np.where(o.reached, o.anchor, MISSING)
         self.good: B1 = (self.anchor != MISSING) & (group >= 0) & (variant >= 0)
         self.cell = np.where(self.good, group * variants + variant, 0)
+        close = np.full(len(sends), MISSING, np.int64)
+        close[o.send_row] = o.close_at
+        self.over: B1 = self.good & (close <= as_of)
 
     def closed(self, lengths: I8) -> F8:
         """Sends whose window of each length is over at `as_of`: (lengths, groups, variants)."""
@@ -91,3 +94,16 @@ class _Grid:
             use = (age <= length if rule.bounds[1] == "]" else age < length) & (seen >= length)
             out.append(np.bincount(self.cell[row[use]], weight[use], int(np.prod(self.shape))))
         return np.array(out, np.float64).reshape(-1, *self.shape)
+
+    def own_closed(self) -> F8:
+        """Sends whose window under the attribution's own rule is over: (groups, variants)."""
+        count = np.bincount(self.cell[self.over], minlength=int(np.prod(self.shape)))
+        return count.reshape(self.shape).astype(np.float64)
+
+    def own_credited(self) -> F8:
+        """Credited conversions of those sends, whatever rule put them there: (groups, variants)."""
+        c = self.got.credits
+        paid = (self.events.kind[c.event_row] == CONVERSION) & (self.got.reason[c.event_row] == REASON["credited"])
+        paid &= self.over[c.send_row]
+        cell, weight = self.cell[c.send_row[paid]], c.weight[paid] / PARTS
+        return np.bincount(cell, weight, int(np.prod(self.shape))).reshape(self.shape).astype(np.float64)

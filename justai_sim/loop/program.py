@@ -13,7 +13,7 @@ from justai_sim.attribution import Bound, Rule, bind
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.bandit.registry import policy
 from justai_sim.errors import UsageError, nearest
-from justai_sim.tables import B1, I8, Log
+from justai_sim.tables import B1, HELD_OUT, I8, Log
 
 KeyMetric = Literal["conversion_rate", "open_rate", "click_rate", "unsubscribe_rate", "revenue_per_send"]
 Feedback = Literal["all", "mature"]
@@ -45,6 +45,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if not 0 < self.refresh_hours <= 24 * 365:
             raise UsageError(f"refresh_hours is {self.refresh_hours}; expected hours above 0")
         policy(self.policy.name)
+        if why := cannot_learn(self):
+            raise UsageError(why)
         seen: set[str] = set()
         for t in self.templates:
             if t.id in seen:
@@ -57,6 +59,17 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def refresh(self) -> int:
         """Microseconds between refreshes."""
         return round(self.refresh_hours * clock.HOUR)
+
+
+def cannot_learn(program: Program) -> str:
+    """Why the policy cannot learn the program's key metric under its rule; '' if it can."""
+    if program.policy.name != "weighted_thompson":
+        return ""
+    if program.key_metric == "revenue_per_send":
+        return "policy 'weighted_thompson' learns rates, not key_metric 'revenue_per_send'; use a rate, or 'uniform'"
+    if program.key_metric == "conversion_rate" and program.rule.repeat == "every":
+        return "policy 'weighted_thompson' learns shares of sends, not repeat 'every'; use another of either"
+    return ""
 
 
 class Layout:
@@ -94,7 +107,8 @@ def program_of(log: Log, program: Program, control: str | None = None) -> Progra
     if control is not None and control not in variants:
         raise UsageError(f"--control {control!r} is not a variant of the log; {nearest(control, variants)}")
     found: dict[int, set[int]] = {}
-    pairs = np.unique(np.stack([log.sends.template, log.sends.variant]), axis=1)
+    real = log.sends.status != HELD_OUT  # a held-out user is no arm of anything
+    pairs = np.unique(np.stack([log.sends.template, log.sends.variant])[:, real], axis=1)
     for t, v in pairs.T.tolist():
         found.setdefault(t, set()).add(v)
     templates = []

@@ -75,8 +75,9 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     tallies = tally(machine, state, now, max(index, 0))
     shares = allocate(machine, state, tallies, now)
     state.refreshes += 1
-    n = np.stack([t.n.sum(axis=(1, 3)) for t in tallies])
-    y = np.stack([t.y.sum(axis=(1, 3)) for t in tallies])
+    none = np.zeros((0, state.reps, machine.layout.arms))
+    n = np.stack([t.n.sum(axis=(1, 3)) for t in tallies]) if tallies else none
+    y = np.stack([t.y.sum(axis=(1, 3)) for t in tallies]) if tallies else none
     return state, Tick(index, now, n, y, tallies, shares)
 
 
@@ -116,4 +117,4 @@ def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: in
             counts = counts.cohorts(done, counts.n_cohorts)
         shares = chosen.allocate(memory, counts, live, now)
         out.append(final_shares(shares, live, program.control_share, spec.epsilon, spec.floor))
-    return np.stack(out)
+    return np.stack(out) if out else np.zeros((0, state.reps, 1, machine.layout.arms))

@@ -25,41 +25,45 @@ from justai_sim.pages.style import (
     units,
     write,
 )
+from justai_sim.pages.table import write as number
 from justai_sim.streams import generator
 from justai_sim.tables import F8
 
 QUESTION = "What your window sees"
 X_LABEL = "days since the send"
+BEFORE = "before the send"
 IGNORED, TINT = "#c9c9c9", "#fdf3d7"
+
+
+Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Added:
     """What a variant adds over the control, cumulated from age 0, per 1,000 sends: `diff, low, high` (D + 1,)
-    at the ends of the days (`edges`, the first 0). The band holds all days at once; NaN with one group."""
+    at the ends of the days (`edges`, the first 0). The band holds all days at once; NaN with one group.
+    total, window: what it adds over all days and inside the window, each with its own 95 % interval (value,
+    low, high) over groups; NaN as above."""
 
     variant: str
     edges: F8
     diff: F8
     low: F8
     high: F8
-
-    @property
-    def clear(self) -> bool:
-        """Whether the band leaves 0 anywhere."""
-        return bool((self.low[1:] > 0).any() or (self.high[1:] < 0).any())
+    total: Interval
+    window: Interval
 
 
 @dataclass(frozen=True)
 class Curves:
     """What the figure draws. rate: (variants, ages), per 1,000 sends and day; NaN where nobody was watched.
-    leader: has most conversions per send inside the window; most: adds most over all days, if that is
-    another variant and clear."""
+    before: the level of all sends' users on the days before the send. leader: has most conversions per send
+    inside the window; most: adds most over all days, if that is another variant and clear."""
 
     variants: list[str]
     ages: F8
     rate: F8
-    background: float
+    before: float
     control: str
     leader: Added
     most: Added | None
@@ -83,28 +87,39 @@ def curves(age: pd.DataFrame, control: str, offset: float, lookback: float) -> C
         return int(score.argmax())
 
     inside = np.clip(np.minimum(ages + 1, lookback) - np.maximum(ages, offset), 0, 1)
-    added = [_added(c, e, rate, ages, v, b, variants[v]) for v in (best(inside), best((ages >= 0).astype(np.float64)))]
-    before = ages < 0
-    past = total[:, before].sum()
-    background = float(1000 * c[:, :, before].sum() / past) if past > 0 else np.nan
+    window = (offset, lookback)
+    leaders = best(inside), best((ages >= 0).astype(np.float64))
+    added = [_added(c, e, ages, v, b, variants[v], window) for v in leaders]
+    past = total[:, ages < 0].sum()
+    before = float(1000 * c[:, :, ages < 0].sum() / past) if past > 0 else np.nan
     other = added[1] if added[1].variant != added[0].variant and added[1].low[-1] > 0 else None
-    return Curves(variants, ages, rate * 1000, background, control, added[0], other)
+    return Curves(variants, ages, rate * 1000, before, control, added[0], other)
 
 
-def _added(c: F8, e: F8, rate: F8, ages: F8, a: int, b: int, name: str) -> Added:
+def _added(c: F8, e: F8, ages: F8, a: int, b: int, name: str, window: tuple[float, float]) -> Added:
     total = e.sum(0)
+    rate = np.divide(c.sum(0), total, out=np.full(total.shape, np.nan), where=total > 0)
     here = np.flatnonzero((ages >= 0) & (total[a] > 0) & (total[b] > 0))
     influence = _influence(c, e, total, rate, a, here) - _influence(c, e, total, rate, b, here)
     diff = np.cumsum(rate[a, here] - rate[b, here]) * 1000
     half = np.full(len(here), np.nan)
+    # Each group's part of the curve: the curve is linear in the groups to first order.
+    parts = np.cumsum(influence, axis=1) * 1000 + diff / len(c)
     if len(c) >= 2 and len(here):
-        # Each group's part of the curve: the curve is linear in the groups to first order.
-        parts = np.cumsum(influence, axis=1) * 1000 + diff / len(c)
         _, se, k = stats.simultaneous_band(parts, rng=generator(0, "age band"))
         half = k * se
     edges, zero = np.concatenate([[0.0], ages[here] + 1]), np.zeros(1)
     diff, low, high = (np.concatenate([zero, v]) for v in (diff, diff - half, diff + half))
-    return Added(name, edges, diff, low, high)
+    at_edges = np.pad(parts, ((0, 0), (1, 0)))
+    first, last = (np.array([np.interp(day, edges, p) for p in at_edges]) for day in window)
+    return Added(name, edges, diff, low, high, _interval(at_edges[:, -1]), _interval(last - first))
+
+
+def _interval(parts: F8) -> Interval:
+    """The sum of the groups' parts (G,) and its 95 % interval, groups as the independent units."""
+    n = len(parts)
+    low, high = stats.mean_interval(n * parts.sum(), (n * n * parts * parts).sum(), n)
+    return float(parts.sum()), float(low), float(high)
 
 
 def _cube(age: pd.DataFrame, column: str, variants: list[str]) -> F8:
@@ -137,7 +152,7 @@ def plot_age(
     got = curves(age, control, offset_days, lookback_days)
     if got is None:
         return panels(ax, QUESTION, f"Nothing to compare: it takes sends of {shown(control)} and of a variant.", [])[0]
-    names = [*(shown(v.variant) for v in _drawn(got)), shown(control), "others", "background"]
+    names = [*(shown(v.variant) for v in _drawn(got)), shown(control), "others", BEFORE]
     ax, (top, low), _ = panels(ax, QUESTION, sentence(got, offset_days, lookback_days), [2.3, 1.75],
                                right=room_for(names))  # fmt: skip
     for panel in (top, low):
@@ -179,9 +194,9 @@ def _rates(panel: Panel, got: Curves, offset: float, lookback: float) -> None:
         if len(drawn) and (main or v == others[-1]):
             text = shown(v) if main or len(others) == 1 else "others"
             ends.append(End(got.ages[drawn[-1]] + 0.5, y[drawn[-1]], text, colour if main else "#767676"))
-    if not np.isnan(got.background):
-        ax.axhline(got.background, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), zorder=1)
-        ends.append(End(ax.get_xlim()[1], got.background, "background", "#5e5e5e"))
+    if not np.isnan(got.before):
+        ax.axhline(got.before, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), zorder=1)
+        ends.append(End(ax.get_xlim()[1], got.before, BEFORE, "#5e5e5e"))
     most = np.nanmax(got.rate) if not np.isnan(got.rate).all() else 0.0
     ax.set_ylim(0, max(most, 1e-9) * 1.42)  # the words about the window stand above the lines
     units(panel, "conversions per 1,000 sends and day")
@@ -218,32 +233,27 @@ def _difference(panel: Panel, got: Curves) -> None:
 
 
 def sentence(got: Curves, offset: float, lookback: float) -> str:
-    """What to see, in a sentence."""
-    v = got.leader
-    days, total = f"{v.edges[-1]:g} days", v.diff[-1]
-    leader, control = shown(v.variant), shown(got.control)
+    """What to see, in a sentence: no claim where the interval of the total holds zero."""
+    v = got.leader if got.most is None else got.most
+    total, low, high = v.total
+    within, name, control = f"within {v.edges[-1]:g} days", shown(v.variant), shown(got.control)
+    per = f"conversions per 1,000 sends over {control}"
+    if np.isnan(low):
+        return f"It takes 2 groups to tell how sure this is: {within} {name} adds {total:.1f} {per}."
+    if low <= 0 <= high:
+        return f"No clear difference: {within} {name} adds {_with(v.total)} {per}."
+    sees = f"the window (day {offset:g} to day {lookback:g}) sees {_with(v.window)}"
+    if 0 <= v.window[0] <= total:
+        sees += " of them"
     if got.most is not None:
-        seen = _inside(got.most, offset, lookback)[1]
-        sees = f"{seen:.1f}" if seen >= 0.05 else "nothing"
-        return (
-            f"The window puts {leader} first; over all {days} {shown(got.most.variant)} adds most: "
-            f"{got.most.diff[-1]:.1f} conversions per 1,000 sends over {control}, of which the window "
-            f"(day {offset:g} to day {lookback:g}) sees {sees}."
-        )
-    if not np.isnan(v.low[-1]) and not v.clear:
-        return f"No clear difference: the 95 % band of {leader} minus {control} holds zero on all {days}."
-    if total <= 0:
-        nothing = f"within {days} it adds nothing over {control} ({total:+.1f} per 1,000 sends)"
-        return f"{leader} leads the other variants, yet {nothing}."
-    before, inside = _inside(v, offset, lookback)
-    early = f", {before:.1f} come in the ignored days" if offset > 0 else ""
-    return (
-        f"Of the {total:.1f} conversions per 1,000 sends that {leader} adds over {control} within {days}, "
-        f"{inside:.1f} fall inside the window (day {offset:g} to day {lookback:g}){early}."
-    )
+        first = f"{shown(got.leader.variant)} is first in the window; "
+        return f"{first}{within} {name} adds {_with(v.total)} {per}; {sees}."
+    if total < 0:
+        return f"{name} leads the other variants, yet {within} it adds {_with(v.total)} {per}."
+    return f"{within[0].upper()}{within[1:]} {name} adds {_with(v.total)} {per}; {sees}."
 
 
-def _inside(v: Added, offset: float, lookback: float) -> tuple[float, float]:
-    """What it adds before and inside the window."""
-    first, last = np.interp([offset, min(lookback, v.edges[-1])], v.edges, v.diff)
-    return float(first), float(last - first)
+def _with(value: Interval) -> str:
+    """'0.8 (0.2 to 1.4)'."""
+    mean, low, high = (number(x, "one") for x in value)
+    return f"{mean} ({low} to {high})"

@@ -24,6 +24,7 @@ from justai_sim.pages.naming import (
 )
 from justai_sim.pages.purchases import credited, lifts
 from justai_sim.pages.race import share_band
+from justai_sim.pages.style import FEW_WORLDS
 from justai_sim.pages.table import Column, Part, percent, write
 from justai_sim.scenario import Point
 from justai_sim.tables import F8
@@ -137,7 +138,8 @@ def _against_best(ends: Ends, family: list[Point]) -> list[dict[str, Any]]:
         verdict = "most often right" if p is best else "tied" if low <= 0 <= high else "less often right"
         rows.append({
             "window": window_label(p), "counts": words(p), "right": float(ends.right[p.name].mean()),
-            "minus_best": mean, "minus_best_low": low, "minus_best_high": high, "verdict": verdict,
+            "minus_best": mean, "minus_best_low": max(low, -1.0), "minus_best_high": min(high, 1.0),
+            "verdict": verdict,
         })  # fmt: skip
     return rows
 
@@ -156,6 +158,9 @@ def _compare(ends: Ends, steps: int) -> tuple[Part, str]:
     note = "Differences are paired: every window meets the same worlds. " + (
         f"The intervals hold for all {pairs} pairs at once (95 %)." if pairs > 1 else "Intervals: 95 %."
     )
+    worlds = len(ends.right[ends.use.name])
+    if worlds < FEW_WORLDS:
+        note += f" Few worlds ({worlds}): the intervals are rough."
     rest = ", ".join(elsewhere(ends.use).values())
     return Part("Which windows are tied", f"Compared under {rest}." if rest else "", rows, columns, note), _headline(
         ends, family, best, rows, steps

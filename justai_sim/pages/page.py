@@ -15,8 +15,9 @@ from justai_sim.pages.style import save
 
 AGE = (
     "Conversions by days since the send, and leader minus control added up",
-    "Above, conversions of a send's user by days since the send, whatever caused them: what rises above the dashed "
-    "background is what the message did. Below, what a variant adds over the control; each shaded band holds a "
+    "Above, conversions of a send's user by days since the send, whatever caused them. The dashed line is the level "
+    "of the 7 days before the send. It includes what other messages do: where users get several messages it is an "
+    "upper bound for the background. Below, what a variant adds over the control; each shaded band holds a "
     "whole curve with 95 % confidence. Only the tinted days count.",
 )
 WINDOWS = "The leading variant for every pair of first and last day of the window"

@@ -9,12 +9,13 @@ import pandas as pd
 
 from justai_sim import clock
 from justai_sim.attribution import Rule
+from justai_sim.estimate.metrics import ALL, HELD_OUT
 from justai_sim.pages.figures import plot_age, plot_shares, plot_window_map
 from justai_sim.pages.inputs import ReplayData
 from justai_sim.pages.page import AGE, WINDOWS, Picture, picture, write_page
 from justai_sim.pages.table import Column, Form, Part
 
-ALL = "ALL (distinct)"
+LESS_IS_BETTER = ("unsubscribe_rate",)
 RATES: dict[str, tuple[str, str, Form]] = {
     "conversion_rate": ("conversions", "conversion rate", "percent2"),
     "open_rate": ("opens", "open rate", "percent2"),
@@ -84,26 +85,50 @@ def rule_words(rule: Rule) -> str:
 
 
 def headline(data: ReplayData) -> str:
-    """Who leads, by the key metric."""
-    m = data.metrics[(data.metrics["template_id"] != ALL) & data.metrics[data.key_metric].notna()]
+    """Who is ahead, by the key metric, where that is more than chance."""
+    key = data.key_metric
+    m = data.metrics[(data.metrics["template_id"] != ALL) & (data.metrics["variant_id"] != HELD_OUT)]
+    m = m[m[key].notna()]
     if not len(m):
         return "Nothing was sent: there is nothing to compare."
-    sign, leaders = (1 if data.key_metric == "unsubscribe_rate" else -1), []
-    for template, part in m.groupby("template_id", sort=False):
-        leaders.append((template, part.sort_values(data.key_metric, key=lambda c: sign * c, kind="stable").iloc[0]))
-    if len(leaders) > 1:
-        count = pd.Series([row["variant_id"] for _, row in leaders]).value_counts(sort=False)
-        count = count.sort_values(ascending=False, kind="stable")
-        (first, n), *rest = count.items()
-        also = "".join(f", {v} in {k}" for v, k in rest)
-        where = f"{n} of {len(leaders)} templates{also}" if rest else f"all {n} templates"
-        return f"By {_name(data.key_metric)}, {first} leads in {where}."
-    _, row = leaders[0]
-    text = f"{row['variant_id']} leads: {_name(data.key_metric)} {_value(row, data.key_metric)}"
-    control = m[m["variant_id"] == data.control]
-    if len(control) and row["variant_id"] != data.control:
-        text += f" against {_value(control.iloc[0], data.key_metric)} for {data.control}"
-    return f"{text}."
+    pairs = [_pair(part, data) for _, part in m.groupby("template_id", sort=False) if len(part) > 1]
+    if not pairs:
+        return "No template has two variants: there is nothing to compare."
+    if len(pairs) == 1:
+        a, b = pairs[0]
+        values = f"{_name(key)} {_value(a, key)} against {_value(b, key)}"
+        if _ahead(a, b, key):
+            return f"{a['variant_id']} is ahead of {b['variant_id']}: {values}."
+        return f"No leader can be told apart yet: {a['variant_id']} has {values} for {b['variant_id']}."
+    count: dict[tuple[str, str], int] = {}
+    for a, b in pairs:
+        if _ahead(a, b, key):
+            names = str(a["variant_id"]), str(b["variant_id"])
+            count[names] = count.get(names, 0) + 1
+    if not count:
+        return f"By {_name(key)}, no leader can be told apart yet in any of {len(pairs)} templates."
+    said = [f"{a} is ahead of {b} in {n}" for (a, b), n in sorted(count.items(), key=lambda item: -item[1])]
+    said[0] += f" of {len(pairs)} templates"
+    rest = len(pairs) - sum(count.values())
+    other = f"; in the other {rest} no leader can be told apart yet" if rest else ""
+    return f"By {_name(key)}, {', '.join(said)}{other}."
+
+
+def _pair(part: pd.DataFrame, data: ReplayData) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A template's leader, and whom it has to be ahead of: the control, or the runner-up if there is none or it
+    leads itself."""
+    ranked = part.sort_values(data.key_metric, ascending=data.key_metric in LESS_IS_BETTER, kind="stable")
+    leader, *others = ranked.to_dict("records")
+    return leader, next((r for r in others if r["variant_id"] == data.control), others[0])
+
+
+def _ahead(a: dict[str, Any], b: dict[str, Any], key: str) -> bool:
+    """Whether a is better than b beyond the root of the summed squares of the 95 % half-widths on the sides that
+    face each other (Newcombe's interval of a difference). Unknown intervals: no."""
+    if key in LESS_IS_BETTER:
+        a, b = b, a  # then the one to be below is `a`
+    down, up = a[key] - a[f"{key}_low"], b[f"{key}_high"] - b[key]
+    return bool(a[key] - b[key] > (down**2 + up**2) ** 0.5)
 
 
 def _name(metric: str) -> str:

@@ -23,6 +23,8 @@ from scipy.optimize import isotonic_regression
 WIDTH = 6.0
 """Inches. Narrow, so that the text is still legible when a phone shows the figure 360 pixels wide."""
 PT, SMALL, TITLE = 11.0, 10.0, 14.0
+FEW_WORLDS = 10
+"""Below it, nothing is said about what is expected over worlds."""
 LINE = 0.2
 """Inches that a line of text takes."""
 FONT = "DejaVu Sans"

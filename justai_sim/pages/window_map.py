@@ -14,6 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
 from justai_sim.pages.style import (
+    FEW_WORLDS,
     INK,
     SMALL,
     Look,
@@ -27,7 +28,7 @@ from justai_sim.pages.style import (
     width_of,
     write,
 )
-from justai_sim.tables import F8, I8
+from justai_sim.tables import B1, F8, I8
 
 QUESTION = "Would another window have picked another winner?"
 FEW = 10
@@ -41,13 +42,18 @@ HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
 @dataclass(frozen=True)
 class Surface:
     """What every window says: arrays (offsets, lookbacks). leader: index of the variant, -1 where blank;
-    z: leader minus the second in standard deviations."""
+    z: leader minus the second in standard deviations. wrong: the leader is not the best variant and ahead of
+    it by more than 2 standard errors over groups; close: not the best, but not that far ahead. groups: number
+    of worlds, or of groups of users."""
 
     variants: list[str]
     offsets: F8
     lookbacks: F8
     leader: I8
     z: F8
+    wrong: B1
+    close: B1
+    groups: int
 
     def at(self, offset: float, lookback: float) -> tuple[int, int] | None:
         """The cell of a window, if it is on the grid."""
@@ -55,8 +61,8 @@ class Surface:
         return (int(i[0]), int(j[0])) if len(i) and len(j) else None
 
 
-def surface(windows: pd.DataFrame, groups_are_worlds: bool) -> Surface:
-    """Who leads under each window and how sure that is.
+def surface(windows: pd.DataFrame, groups_are_worlds: bool, best: str | None = None) -> Surface:
+    """Who leads under each window and how sure that is; with `best`, where that is expected to be another.
 
     Worlds: z is the mean difference over its standard deviation between worlds, so it speaks of one world.
     Groups of users of one log: the pooled difference over its standard error, groups as clusters.
@@ -70,12 +76,27 @@ def surface(windows: pd.DataFrame, groups_are_worlds: bool) -> Surface:
     np.add.at(c, rows, np.nan_to_num(windows["conversions"].to_numpy(np.float64)))
     np.add.at(n, rows, np.nan_to_num(windows["sends"].to_numpy(np.float64)))
     leader, z = np.full(shape[:2], -1), np.full(shape[:2], np.nan)
+    wrong, close = np.zeros(shape[:2], bool), np.zeros(shape[:2], bool)
     worlds = shape[2] if groups_are_worlds else 1
+    b = variants.index(best) if best in variants else None
     for i, j in np.ndindex(*shape[:2]):
         enough = axes[1][j] > axes[0][i] and len(variants) > 1
         if enough and (c[i, j].sum(0) >= FEW * worlds).all() and (n[i, j].sum(0) > 0).all():
             leader[i, j], z[i, j] = _sure(c[i, j], n[i, j], groups_are_worlds)
-    return Surface(variants, axes[0].astype(np.float64), axes[1].astype(np.float64), leader, z)
+            if b is not None and leader[i, j] != b:
+                difference, se = _pooled(c[i, j], n[i, j], int(leader[i, j]), b)
+                wrong[i, j] = shape[2] >= FEW_WORLDS and difference > 2 * se
+                close[i, j] = not wrong[i, j]
+    offsets, lookbacks = axes[0].astype(np.float64), axes[1].astype(np.float64)
+    return Surface(variants, offsets, lookbacks, leader, z, wrong, close, shape[2])
+
+
+def _pooled(c: F8, n: F8, a: int, b: int) -> tuple[float, float]:
+    """Rate of a minus rate of b over all groups, and its standard error with groups as clusters."""
+    rate = c.sum(0) / n.sum(0)
+    moved = (c[:, a] - rate[a] * n[:, a]) / n[:, a].sum() - (c[:, b] - rate[b] * n[:, b]) / n[:, b].sum()
+    se = float(np.sqrt(len(c) * moved.var(ddof=1))) if len(c) > 1 else np.nan
+    return float(rate[a] - rate[b]), se
 
 
 def _sure(c: F8, n: F8, worlds: bool) -> tuple[int, float]:
@@ -83,15 +104,12 @@ def _sure(c: F8, n: F8, worlds: bool) -> tuple[int, float]:
     rate = c.sum(0) / n.sum(0)
     order = np.argsort(-rate, kind="stable")
     a, b = int(order[0]), int(order[1])
-    difference = rate[a] - rate[b]
+    difference, scale = _pooled(c, n, a, b)
     if worlds:
         there = (n[:, a] > 0) & (n[:, b] > 0)
         each = c[there, a] / n[there, a] - c[there, b] / n[there, b]
         difference = each.mean() if len(each) else difference
         scale = float(each.std(ddof=1)) if len(each) > 1 else np.nan
-    else:
-        moved = (c[:, a] - rate[a] * n[:, a]) / n[:, a].sum() - (c[:, b] - rate[b] * n[:, b]) / n[:, b].sum()
-        scale = float(np.sqrt(len(c) * moved.var(ddof=1))) if len(c) > 1 else np.nan
     if not scale > 0:
         return a, 0.0 if difference == 0 or np.isnan(scale) else np.inf
     return a, float(difference / scale)
@@ -105,12 +123,13 @@ def plot_window_map(
     """The leader (hue) under each window and how sure that is (shade).
 
     `windows`: `group, offset_day, lookback_day, variant_id, conversions, sends`. With `best`, the truth of a
-    simulation, a line goes round the windows whose leader is another variant. Windows where some variant has
+    simulation, a line goes round the windows that are expected to pick another variant: the leader is ahead of
+    it by more than 2 standard errors over groups (no line below 10 groups). Windows where some variant has
     fewer than 10 credited conversions (per world) stay white. The returned axes are a container.
     """
     if not len(windows):
         return panels(ax, QUESTION, "There is nothing to compare: no send was found.", [])[0]
-    got = surface(windows, groups_are_worlds)
+    got = surface(windows, groups_are_worlds, best)
     style, use = looks(got.variants, control), (float(offset_days), float(lookback_days))
     items = _legend(got, style, best)
     rows = _flow(items, width_of(ax) - 0.3)
@@ -128,9 +147,8 @@ def plot_window_map(
     panel.ax.set_xticks(_few(got.lookbacks))
     units(panel, "ignored first days (days after the send)", "counts until day (days after the send)")
     _borders(panel.ax, got.leader, edges, ((0.9, INK),))
-    if best is not None:
-        wrong = (got.leader >= 0) & (got.leader != _index(got, best))
-        _borders(panel.ax, wrong.astype(np.int64), edges, ((4.2, "white"), (2.2, "black")))
+    if got.wrong.any():
+        _borders(panel.ax, got.wrong.astype(np.int64), edges, ((4.2, "white"), (2.2, "black")))
     marks = _marks(panel, use)
     _names(panel, got, edges, marks)
     _draw_legend(ax, items, rows, foot - 0.62, size)
@@ -237,8 +255,8 @@ def _legend(got: Surface, style: dict[str, Look], best: str | None) -> list[Item
     main = style[got.variants[int(count.argmax())]].colour
     items += [Item(tint(main, s), text, 1) for s, text in SHADES]
     items.append(Item("white", "too few", 1))
-    if best is not None:
-        items.append(Item(None, f"leader is not {shown(best)}, the best", 2))
+    if best is not None and got.wrong.any():
+        items.append(Item(None, f"expected to pick another than {shown(best)}, the best", 2))
     return items
 
 
@@ -287,14 +305,13 @@ def sentence(got: Surface, use: tuple[float, float], best: str | None) -> str:
         leads, sure = shown(got.variants[got.leader[cell]]), SHADES[_shade(got.z[cell])][1]
         here = f"the window in use ({use[1]:g}/{use[0]:g}) puts {leads} first ({sure})"
     if best is not None:
-        wrong = int(((got.leader >= 0) & (got.leader != _index(got, best))).sum())
+        wrong, close = int(got.wrong.sum()), int(got.close.sum())
         first = f"{wrong} of {known} windows are expected to pick another variant than {shown(best)}, the best"
+        first += f" ({close} more are too close to tell)" if close else ""
+        if got.groups < FEW_WORLDS:
+            first = f"{got.groups} {'world' if got.groups == 1 else 'worlds'}: too few worlds to tell what is expected"
         return f"{first}; {here}." if here else f"{first}."
     count = np.bincount(got.leader[got.leader >= 0], minlength=len(got.variants))
     top = int(count.argmax())
     first = f"{count[top]} of {known} windows pick {shown(got.variants[top])}"
     return f"{first}; {here}." if here else f"{first}."
-
-
-def _index(got: Surface, variant: str) -> int:
-    return got.variants.index(variant) if variant in got.variants else -2

@@ -6,6 +6,10 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
+import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +18,8 @@ from pathlib import Path
 import msgspec
 
 from justai_sim.errors import JustaiError, UsageError
+from justai_sim.esp.generic import plain_files
+from justai_sim.logstore import is_log
 from justai_sim.scenario import Point, Scenario, points
 from justai_sim.sim.engine import simulate_block
 from justai_sim.sim.record import record
@@ -62,6 +68,8 @@ def sweep(
 
     Parts lie in `out/parts`; with `resume` those of the same scenario are kept, without it they are redone.
     """
+    if is_log(out) or plain_files(out):
+        raise UsageError(f"{out} holds a log; choose another folder for the report")
     all_points = points(scenario)
     folder = out / "parts"
     _prepare(folder, fingerprint(scenario), resume)
@@ -104,6 +112,9 @@ def _run(units: list[Unit], workers: int, out: Path) -> Iterator[str]:
     if not units:
         return
     try:
+        if workers > 1 and _unguarded_script():
+            warnings.warn("a script without `if __name__ == '__main__':` runs on one process", stacklevel=4)
+            workers = 1
         if workers == 1 or len(units) == 1:
             for u in units:
                 yield run_unit(u)
@@ -124,7 +135,7 @@ def _compile(unit: Unit) -> None:
 def _pool(units: list[Unit], workers: int) -> Iterator[str]:
     # Spawned, not forked: the parent may hold threads (a progress bar, a notebook).
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet, initargs=(os.getpid(),)) as pool:
         futures: list[Future[str]] = [pool.submit(run_unit, u) for u in units]
         try:
             for f in as_completed(futures):
@@ -139,6 +150,22 @@ def _pool(units: list[Unit], workers: int) -> Iterator[str]:
             raise
 
 
-def _quiet() -> None:
-    """Ctrl-C is the parent's to handle."""
+def _quiet(parent: int) -> None:
+    """Ctrl-C is the parent's to handle; a worker whose parent was killed ends too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _unguarded_script() -> bool:
+    """Whether the program is a plain script without the guard that spawned workers need."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    try:
+        return path is not None and "__main__" not in Path(path).read_text(encoding="utf-8", errors="ignore")
+    except OSError:
+        return False
