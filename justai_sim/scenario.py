@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
 from justai_sim import clock
 from justai_sim.errors import DataError, JustaiError, UsageError, nearest
+from justai_sim.esp.base import PROVIDERS
 from justai_sim.loop.program import Program, Template
-from justai_sim.world.spec import Delay, Spec, Value, Variant, World
+from justai_sim.world.spec import Spec, Variant, World
 
 
 class Step(Spec, frozen=True, kw_only=True):
@@ -50,6 +53,8 @@ class Scenario(Spec, frozen=True, kw_only=True):
         for name, low, high in (("days", 1, 3650), ("replications", 1, 100_000), ("seed", 0, 2**62)):
             if not low <= getattr(self, name) <= high:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected {low} to {high}")
+        if self.esp not in PROVIDERS:
+            raise UsageError(f"esp {self.esp!r} is not known; {nearest(self.esp, PROVIDERS)}")
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
             raise UsageError(f"name is {self.name!r}; expected letters, digits, '.', '_', '-' (it names a folder)")
         if clock.parse(self.start) % clock.DAY:
@@ -89,19 +94,24 @@ def read(source: str | Path) -> Scenario:
 
 
 def parse(text: str, place: str) -> Scenario:
-    """A scenario from TOML text."""
+    """A scenario from TOML text, every point of its sweep checked. DataError says place, line and field."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         raise DataError(f"{place}: not TOML: {e}") from None
     try:
-        return msgspec.convert(raw, Scenario)
+        scenario = msgspec.convert(raw, Scenario)
+        points(scenario)
     except msgspec.ValidationError as e:
-        raise DataError(_explain(str(e), text, place)) from None
+        what, path = _explain(str(e))
+    except SweepError as e:
+        what, path = str(e), e.path
     except JustaiError as e:
-        word = next((w for w in re.findall(r"\w+", str(e)) if _line(text, w, "")), "")
-        at = _line(text, word, "") if word else 0
-        raise DataError(f"{place}:{at}: {e}" if at else f"{place}: {e}") from None
+        what, path = str(e), _blamed(raw, str(e), Lines(text).of)
+    else:
+        return scenario
+    line = Lines(text).nearest(path)
+    raise DataError(f"{place}:{line}: {what}" if line else f"{place}: {what}")
 
 
 def packaged() -> Path:
@@ -125,48 +135,178 @@ def find(source: str | Path) -> Path:
     raise DataError(f"scenario {str(source)!r}: no such file; packaged scenarios: {nearest(path.stem, names)}")
 
 
-def _explain(message: str, text: str, place: str) -> str:
-    """msgspec's message with the line of the field and the nearest valid name."""
-    path = m.group(1) if (m := re.search(r" - at `\$\.?(.*)`$", message)) else ""
-    what = message.split(" - at `")[0]
-    field = m.group(1) if (m := re.search(r"field `(\w+)`", what)) else path.split(".")[-1].split("[")[0]
-    section = path if "field `" in what else path.rpartition(".")[0]
-    line = _line(text, field, section) or _line(text, "", section)
-    where = f"{place}:{line}" if line else place
-    shown = f"field {path!r}: " if path else ""
-    if "unknown field" in what:
-        return f"{where}: {shown}{what}; {nearest(field, _fields_at(path))}"
-    return f"{where}: {shown}{what}"
+Key = tuple[str | int, ...]
+"""Where a value stands in a file: names of tables and keys, positions in arrays."""
 
 
-def _fields_at(path: str) -> list[str]:
-    """Valid fields of the part of a scenario at a msgspec path such as `program.rule` or `flow[...]`."""
-    parts: dict[str, Any] = {
-        "": Scenario, "program": Program, "rule": type(Program().rule), "policy": type(Program().policy),
-        "world": World, "delay": Delay, "value": Value, "variants": Variant, "flow": Step,
-    }  # fmt: skip
-    last = path.split(".")[-1].split("[")[0]
-    return list(parts.get(last, Scenario).__struct_fields__)
+def _explain(message: str) -> tuple[str, Key]:
+    """msgspec's message with its field and the nearest valid name; and the key that it is about."""
+    what, _, shown = message.partition(" - at `$")
+    shown = shown.rstrip("`").removeprefix(".")
+    path: Key = tuple(int(n) if n else name for name, n in re.findall(r"([^.\[\]]+|\.{3})|\[(\d+)\]", shown))
+    kind = _type_at(path)
+    hint = ""
+    if m := re.search(r"unknown field `(.+)`", what):
+        hint = f"; {nearest(m[1], getattr(kind, '__struct_fields__', ()))}"
+        path = (*path, m[1])
+    elif m := re.fullmatch(r"Invalid enum value '?(.*?)'?", what):
+        hint = f"; {nearest(m[1], map(str, get_args(kind)))}"
+    return (f"field {shown!r}: {what}{hint}" if shown else f"{what}{hint}"), path
 
 
-def _line(text: str, key: str, section: str) -> int:
-    """The line of `key` (or of the section's header if key is ''), 1-based; 0 if it is not found."""
-    want = re.sub(r"\[.*?\]", "", section)
-    number = int(m.group(1)) if (m := re.search(r"\[(\d+)\]", section)) else 0
-    starts = re.compile(rf"\s*\"?{re.escape(key)}\"?\s*=")
-    inline = re.compile(rf"[{{,]\s*\"?{re.escape(key)}\"?\s*=")
-    seen, here = -1, ""
-    for i, line in enumerate(text.splitlines(), 1):
-        if m := re.match(r"\s*\[+\s*([\w.\"-]+)\s*\]+", line):
-            here = m.group(1)
-            seen += here == want
-            if not key and here == want and seen >= number:
-                return i
-            continue
-        here_too = starts.match(line) and (not want or (here == want and seen >= number))
-        if key and (here_too or inline.search(line)):
-            return i
-    return _line(text, key, "") if key and want else 0
+def _type_at(path: Key) -> Any:
+    """The declared type of a part of a scenario, without None; Any where none is declared."""
+    kind: Any = Scenario
+    for part in path:
+        if isinstance(part, int):
+            kind = next(iter(get_args(kind)), Any)
+        else:
+            kind = get_type_hints(kind).get(part, Any) if hasattr(kind, "__struct_fields__") else Any
+        if type(None) in get_args(kind):
+            kind = next(k for k in get_args(kind) if k is not type(None))
+    return kind
+
+
+def _blamed(raw: dict[str, Any], message: str, lines: Mapping[Key, int]) -> Key:
+    """The key that the message of a part's own check is about: the first that it names within that part."""
+    part = _refusing(raw, Scenario, ()) or ()
+    if not part and (m := re.search(r"(?:flow step|template) '(.*?)'", message)):
+        part = next((("flow", i) for i, s in reversed(list(enumerate(raw["flow"]))) if s["id"] == m[1]), ())
+    for word in re.findall(r"\w+(?:\.\w+)*", message):
+        names = tuple(word.split("."))
+        for i in range(len(names)):  # the part may be named too: policy.name of [program.policy]
+            if (*part, *names[i:]) in lines:
+                return (*part, *names[i:])
+    return part
+
+
+def _refusing(value: Any, kind: Any, path: Key) -> Key | None:
+    """The innermost part that refuses its values; None if none does. Goes in the order in which msgspec reads."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        inner = (*path, key)
+        if isinstance(child, dict | list) and (found := _refusing(child, _type_at(inner), inner)) is not None:
+            return found
+    if hasattr(kind, "__struct_fields__"):
+        try:
+            msgspec.convert(value, kind)
+        except JustaiError:
+            return path
+        except msgspec.ValidationError:
+            return None
+    return None
+
+
+_TOKEN = re.compile(
+    r'''"""(?:\\.|[^\\])*?"{3,5}|\'{3}.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\''''  # strings
+    r"""|\#[^\n]*|\n|[\[\]{},=.]|[^\s\[\]{},=.\#"\']+""",
+    re.DOTALL,
+)
+
+
+class Lines:
+    """`of`: the line, from 1, of every table, key and array element of valid TOML text; tomllib does not tell.
+
+    >>> Lines("[a]\\nb = [{c = 1},\\n {c = 2}]").of[("a", "b", 1, "c")]
+    3
+    """
+
+    def __init__(self, text: str) -> None:
+        self.of: dict[Key, int] = {}
+        self._tokens: list[tuple[str, int]] = []
+        self._at = 0
+        self._tables: dict[Key, int] = {}
+        """Elements so far of each array of tables."""
+        line = 1
+        table: Key = ()
+        for m in _TOKEN.finditer(text):
+            if not m[0].startswith("#"):
+                self._tokens.append((m[0], line))
+            line += m[0].count("\n")
+        while self._next:
+            if self._next == "\n":
+                self._at += 1
+            elif self._next == "[":
+                table = self._header()
+            else:
+                self._pair(table)
+
+    def nearest(self, path: Key) -> int:
+        """The line of a key, else of the innermost table around it that is written; 0 if there is none."""
+        while path and path not in self.of:
+            path = path[:-1]
+        return self.of.get(path, 0)
+
+    @property
+    def _next(self) -> str:
+        return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
+
+    def _header(self) -> Key:
+        """Reads [a.b] or [[a.b]]: the path of the table that it opens."""
+        line = self._tokens[self._at][1]
+        self._at += 1
+        many = self._next == "["
+        self._at += many
+        path: Key = ()
+        names = self._names()
+        for i, name in enumerate(names):
+            path = (*path, name)
+            self.of.setdefault(path, line)
+            if many and i == len(names) - 1:
+                self._tables[path] = self._tables.get(path, 0) + 1
+            if path in self._tables:
+                path = (*path, self._tables[path] - 1)
+                self.of.setdefault(path, line)
+        self._at += 1 + many
+        return path
+
+    def _names(self) -> list[str]:
+        names: list[str] = []
+        while not names or self._next == ".":
+            self._at += bool(names)
+            name = self._next
+            names.append(str(tomllib.loads(f"k = {name}")["k"]) if name[0] in "\"'" else name)
+            self._at += 1
+        return names
+
+    def _pair(self, path: Key) -> None:
+        line = self._tokens[self._at][1]
+        for name in self._names():
+            path = (*path, name)
+            self.of.setdefault(path, line)
+        self._at += 1  # the equals sign
+        self._value(path)
+
+    def _value(self, path: Key) -> None:
+        opened = self._next
+        self._at += 1
+        if opened not in ("{", "["):
+            while self._next not in ("", "\n", ",", "]", "}"):
+                self._at += 1
+            return
+        n = 0
+        while self._next not in ("", "}", "]"):
+            if self._next in (",", "\n"):
+                self._at += 1
+            elif opened == "{":
+                self._pair(path)
+            else:
+                self.of[(*path, n)] = self._tokens[self._at][1]
+                self._value((*path, n))
+                n += 1
+        self._at += 1
+
+
+MAX_POINTS = 10_000
+"""Points of a sweep; each is checked when the scenario is read."""
+
+
+class SweepError(DataError):
+    """A sweep that cannot be run; `path` is the key that it is about."""
+
+    def __init__(self, message: str, path: Key = ()) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -180,35 +320,59 @@ class Point(msgspec.Struct, frozen=True):
         return " · ".join(self.labels.values()) or "as given"
 
 
+class _Option(NamedTuple):
+    """One value of an axis: its label, the keys that it sets, and where it stands."""
+
+    axis: str
+    label: str
+    settings: dict[str, Any]
+    path: Key
+
+
 def points(scenario: Scenario) -> list[Point]:
     """Every point of the `[sweep]` table: the product of its axes, in the order written.
 
     An axis is a dotted key with a list of values, or a name with a table of labels, each of which sets
-    several keys together.
+    several keys together. SweepError if one of them is no scenario.
     """
-    axes = []
-    for axis, values in scenario.sweep.items():
-        if isinstance(values, list):
-            axes.append(
-                [
-                    (axis.rpartition(".")[2] if axis != "program.policy.name" else "policy", str(v), {axis: v})
-                    for v in values
-                ]
-            )
-        elif isinstance(values, dict) and all(isinstance(v, dict) for v in values.values()):
-            axes.append([(axis, label, settings) for label, settings in values.items()])
-        else:
-            raise DataError(f"sweep axis {axis!r}: expected a list of values or a table of labelled settings")
-        if not axes[-1]:
-            raise DataError(f"sweep axis {axis!r} has no values")
+    axes = [_axis(axis, values) for axis, values in scenario.sweep.items()]
+    if (n := math.prod(map(len, axes))) > MAX_POINTS:
+        raise SweepError(f"sweep has {n:,} points; expected at most {MAX_POINTS:,}", ("sweep",))
     out = []
     for combination in itertools.product(*axes):
-        labels = {axis: label for axis, label, _ in combination}
         settings: dict[str, Any] = {}
-        for _, _, s in combination:
-            settings |= s
-        out.append(Point(labels, with_settings(scenario, settings)))
+        for o in combination:
+            settings |= o.settings
+        try:
+            found = with_settings(scenario, settings)
+        except DataError as e:
+            wrong = next((o for o in combination if not _works(scenario, o.settings)), combination[-1])
+            raise SweepError(str(e), wrong.path) from None
+        out.append(Point({o.axis: o.label for o in combination}, found))
     return out
+
+
+def _axis(axis: str, values: Any) -> list[_Option]:
+    path: Key = ("sweep", axis)
+    if isinstance(values, list):
+        name = axis.rpartition(".")[2] if axis != "program.policy.name" else "policy"
+        found = [_Option(name, str(v), {axis: v}, (*path, i)) for i, v in enumerate(values)]
+    elif isinstance(values, dict) and all(isinstance(v, dict) for v in values.values()):
+        found = [_Option(axis, label, settings, (*path, label)) for label, settings in values.items()]
+    else:
+        raise SweepError(f"sweep axis {axis!r}: expected a list of values or a table of labelled settings", path)
+    if not found:
+        raise SweepError(f"sweep axis {axis!r} has no values", path)
+    return found
+
+
+def _works(scenario: Scenario, settings: dict[str, Any]) -> bool:
+    """Whether settings are fine by themselves."""
+    try:
+        with_settings(scenario, settings)
+    except DataError:
+        return False
+    return True
 
 
 def with_settings(scenario: Scenario, settings: dict[str, Any]) -> Scenario:
@@ -235,4 +399,4 @@ def with_settings(scenario: Scenario, settings: dict[str, Any]) -> Scenario:
     try:
         return msgspec.convert(raw, Scenario)
     except (msgspec.ValidationError, JustaiError) as e:
-        raise DataError(f"sweep settings {settings}: {e}") from None
+        raise DataError(f"sweep settings {settings}: {_explain(str(e))[0]}") from None

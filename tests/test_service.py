@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from litestar.testing import TestClient
 
-from justai_sim import clock, scenario
+from justai_sim import cli, clock, scenario
 from justai_sim.attribution import Rule
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.clock import DAY, HOUR, MINUTE
@@ -243,14 +243,29 @@ def test_a_replay_applies_another_rule(site: Site) -> None:
     bound, got = attribute_log(program, log, site.clock.now)
     assert found["metrics"] == plain(metrics_table(log, bound, got))
     assert found["rule"]["credit"] == "linear"
-    nothing = site.http.post("/api/replay", json={"goals": ["sign_up"]}).json()
-    assert nothing["metrics"][-1]["conversions"] == 0
-    assert nothing["notes"] == ["no conversion named sign_up was received; received were purchase 75"]
+    every = site.http.post("/api/replay", json={"rule": {"repeat": "every"}})
+    assert every.status_code == 200, "a rule that the policy cannot learn from can still be counted with"
+    unknown = site.http.post("/api/replay", json={"goals": ["purchase", "purchas"]})
+    assert unknown.status_code == 400
+    assert unknown.json() == {"error": "goals: no conversion named 'purchas' was received; did you mean 'purchase'?"}
     assert site.http.get("/api/results").json()["metrics"][-1]["conversions"] > 0, "a replay changes nothing"
 
 
 def plain(found: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(found, enc_hook=lambda x: x.item()))
+
+
+def test_a_goal_that_nobody_reported_yet(site: Site) -> None:
+    """Before the first conversion any name may be right; later the program's wrong name is a note."""
+    assert site.http.post("/api/replay", json={"goals": ["sign_up"]}).status_code == 200
+    site.events(send(1, "a"), purchase(1, START + DAY, name="sign_up"))
+    assert site.http.post("/api/replay", json={"goals": ["sign_up"]}).status_code == 200
+    assert site.engine.results()["notes"] == ["no conversion named purchase was received; received were sign_up 1"]
+
+
+def test_the_plain_log_has_two_names(site: Site) -> None:
+    assert site.http.post("/api/webhook/generic/acme", json=send(1, "a")).json()["accepted"] == 1
+    assert [a.esp for a in site.store.arrivals("acme")] == ["generic"]
 
 
 def test_the_page_shows_every_metric_and_escapes(site: Site) -> None:
@@ -379,6 +394,14 @@ DEEP = b"[" * 200_000
         ("/api/webhook/events/a%2Fb", b"{}", 404, "expected /api/webhook/"),
         ("/api/webhook/events/-", b"{}", 400, "organisation '-'"),
         ("/api/webhook/brze/acme", b"{}", 404, "did you mean 'braze'?"),
+        ("/api/webhook/itb/acme", b"{}", 404, "valid: braze, events, generic, segment (not yet: cio, itbl, sfmc)"),
+        (
+            "/api/webhook/events/acme",
+            b'{"kind": "open", "user_id": "u", "occurred_at": "2026-01-05"}',
+            400,
+            "expected an offset (Z, +02:00); write one",
+        ),
+        ("/api/generate/acme", b'{"template_id": "hallo", "user_id": "u"}', 404, "are declared in program.toml"),
         ("/api/webhook/cio/acme", b"{}", 501, "Customer.io are not read yet"),
         ("/api/webhook/itbl/acme?campaignId=3", b"{}", 501, "Iterable"),
         ("/api/webhook/sfmc/acme", b"{}", 501, "Salesforce"),
@@ -614,6 +637,8 @@ def test_the_first_program_is_the_packaged_one(tmp_path: Path) -> None:
         ("goals = ['p']", "templates: found none"),
         ("control_share = 'x'", "control_share: Expected `float`"),
         ("flow = 3", "flow"),
+        ("[rule]\nrepeat = 'every'", "not repeat 'every'"),
+        ("key_metric = 'revenue_per_send'", "learns rates"),
     ],
 )
 def test_a_wrong_program_file_is_named(tmp_path: Path, text: str, says: str) -> None:
@@ -622,6 +647,26 @@ def test_a_wrong_program_file_is_named(tmp_path: Path, text: str, says: str) -> 
     with pytest.raises(DataError, match=says) as e:
         settled_program(tmp_path, None)
     assert str(path) in str(e.value)
+
+
+def test_a_wrong_program_at_start_is_told_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "program.toml").write_text(program_toml(PROGRAM).replace("once_per_send", "every"))
+    assert cli.run(["serve", "--data", str(tmp_path), "--port", "0"]) == 3
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'program.toml'}: policy 'weighted_thompson' learns" in said
+    assert "Traceback" not in said
+
+
+def test_an_unknown_template_is_told_where_they_are_declared(tmp_path: Path) -> None:
+    server = Process(tmp_path)
+    try:
+        answer = server.http.get("/api/generate/acme", params={"template_id": "welcome", "user_id": "u"})
+        assert answer.status_code == 404
+        assert f"declared in {tmp_path / 'program.toml'}" in answer.json()["error"]
+    finally:
+        server.kill()
 
 
 def test_a_second_service_on_a_folder_or_a_port_is_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ MAX_WEBHOOK = 10_000_000
 """Bytes of a webhook body."""
 MAX_REQUEST = 1_000_000
 """Bytes of any other body."""
-ESPS = {"braze": "braze", "segment": "segment", "events": "generic"}
+ESPS = {"braze": "braze", "segment": "segment", "events": "generic", "generic": "generic"}
 """Names in the webhook's address, and the adapters that read them."""
 LATER = {"cio": "Customer.io", "itbl": "Iterable", "sfmc": "Salesforce Marketing Cloud"}
 Req = Request[Any, Any, State]
@@ -114,7 +114,7 @@ async def take_webhook(engine: Engine, scope: Any, receive: Receive) -> tuple[in
     if esp in LATER:
         raise HttpError(501, f"{esp}: webhooks of {LATER[esp]} are not read yet; read are {', '.join(ESPS)}")
     if esp not in ESPS:
-        raise HttpError(404, f"esp {esp[:80]!r} is not known; {nearest(esp[:80], [*ESPS, *LATER])}")
+        raise HttpError(404, f"esp {esp[:80]!r} is not known; {nearest(esp[:80], ESPS)} (not yet: {', '.join(LATER)})")
     headers = dict(scope["headers"])
     if headers.get(b"content-encoding", b"identity") not in (b"", b"identity"):
         raise HttpError(415, "found a Content-Encoding; expected a body as it is")

@@ -12,6 +12,7 @@ from justai_sim.attribution import bind
 from justai_sim.clock import MISSING
 from justai_sim.esp.base import adapter
 from justai_sim.esp.coding import build, note_texts, text_schema, text_tables
+from justai_sim.esp.plain import Where
 from justai_sim.esp.rows import DecisionRow, Rows
 from justai_sim.loop.program import Program
 from justai_sim.loop.replay import with_decisions
@@ -19,6 +20,9 @@ from justai_sim.loop.state import State
 from justai_sim.loop.step import Batch, Machine, Tick, step
 from justai_sim.service.store import Arrival, Decision, Store
 from justai_sim.tables import I8, Log
+
+_ZONE_OPTION = f", or the zone named with {Where.option}"
+"""What the adapters of files advise for a time without an offset."""
 
 
 def read_arrival(arrival: Arrival) -> Rows:
@@ -30,6 +34,8 @@ def read_arrival(arrival: Arrival) -> Rows:
         # An adapter's bug must cost neither the answer to this body nor the reading of the journal's others.
         rows = Rows()
         rows.reject(f"arrival {arrival.serial}", "unreadable", f"the adapter {arrival.esp} failed on it: {e!r}")
+    # A webhook has no command line to name a zone with.
+    rows.rejects = [r._replace(message=r.message.replace(_ZONE_OPTION, "; write one")) for r in rows.rejects]
     at = arrival.received_at
     rows.sends = [r._replace(received_at=at) for r in rows.sends]
     rows.events = [r._replace(received_at=at) for r in rows.events]

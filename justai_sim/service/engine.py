@@ -6,8 +6,9 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ import numpy as np
 from justai_sim import clock, streams
 from justai_sim.attribution import with_settings
 from justai_sim.bandit.choose import choose
+from justai_sim.bandit.policy import PolicySpec
 from justai_sim.errors import UsageError, nearest
 from justai_sim.esp.base import adapter
 from justai_sim.estimate.metrics import metrics_table
@@ -76,10 +78,19 @@ class Engine:
     Shares and results are pure functions of what is stored; what is kept in memory only saves time.
     """
 
-    def __init__(self, program: Program, store: Store, clock: Callable[[], int] = now_us, seed: int = 1) -> None:
+    def __init__(
+        self,
+        program: Program,
+        store: Store,
+        clock: Callable[[], int] = now_us,
+        seed: int = 1,
+        declared_in: Path | str = "program.toml",
+    ) -> None:
+        """`declared_in`: the file that the program was read from, for messages."""
         if not program.templates:
             raise UsageError("the program has no templates; the service needs at least one [[templates]]")
         self.program, self.store, self.clock, self.seed = program, store, clock, seed
+        self.declared_in = declared_in
         self.templates: dict[str, Template] = {t.id: t for t in program.templates}
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._books: dict[str, Book] = {}
@@ -124,7 +135,8 @@ class Engine:
             check_id(field, value)
         if template_id not in self.templates:
             raise NotFoundError(
-                f"template_id {template_id!r} is not in the program; {nearest(template_id, self.templates)}"
+                f"template_id {template_id!r} is not in the program; {nearest(template_id, self.templates)} "
+                f"(templates are declared in {self.declared_in})"
             )
         variants = self.templates[template_id].variants
         if copy_id and copy_id not in variants:
@@ -217,8 +229,13 @@ class Engine:
         goals: list[str] | None = None,
         org: str = "",
     ) -> dict[str, Any]:
-        """The same under another rule: options of the program's rule replaced by `settings`, and other goals."""
-        changes: dict[str, Any] = {"rule": with_settings(self.program.rule, dict(settings or {}))}
+        """The same under another rule: options of the program's rule replaced by `settings`, and other goals.
+
+        UsageError for a goal of which no conversion was received, when others were.
+        """
+        # Nothing is learnt from a replay, so the policy may not refuse a rule that it could not learn from.
+        rule = with_settings(self.program.rule, dict(settings or {}))
+        changes: dict[str, Any] = {"rule": rule, "policy": PolicySpec(name="uniform")}
         if goals is not None:
             changes["goals"] = goals
         program = msgspec.structs.replace(self.program, **changes)
@@ -226,6 +243,7 @@ class Engine:
         now = self.store.now(self.clock)
         as_of = now if as_of is None else as_of
         log, _ = self._log(org)
+        _check_goals(goals or (), log)
         bound, got = attribute_log(program, log, as_of)
         notes = [*log.notes, *_goal_notes(program, log), *_late_notes(program, log)]
         if as_of > now:
@@ -275,6 +293,13 @@ def _hash(*texts: str) -> int:
     """62 bits of texts; their lengths keep ('ab', 'c') and ('a', 'bc') apart."""
     body = b"".join(len(b).to_bytes(4, "little") + b for b in (t.encode() for t in texts))
     return int.from_bytes(hashlib.blake2b(body, digest_size=8).digest(), "little") >> 2
+
+
+def _check_goals(goals: Sequence[str], log: Log) -> None:
+    names = [c.name or "(no name)" for c in conversion_names(log)]
+    for g in goals:
+        if names and g not in names:
+            raise UsageError(f"goals: no conversion named {g[:80]!r} was received; {nearest(g[:80], names)}")
 
 
 def _goal_notes(program: Program, log: Log) -> list[str]:

@@ -40,7 +40,7 @@ def serve(host: str, port: int, data_dir: Path | str, program_source: Path | str
     with locked(data), listen(host, port) as listener:
         store = Store(data / STORE)
         try:
-            engine = Engine(program, store)
+            engine = Engine(program, store, declared_in=data / PROGRAM)
             ahead = store.last - now_us()
             if ahead > clock.MINUTE:
                 _say(f"warning: the newest row is of {clock.iso(store.last)}, later than the clock; time stands still")

@@ -1,0 +1,162 @@
+"""Mistakes in a scenario file: each is refused with its line, its field and the nearest valid name."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from justai_sim.cli import run
+from justai_sim.errors import DataError
+from justai_sim.scenario import Lines, packaged, parse
+
+WELCOME = (packaged() / "welcome.toml").read_text(encoding="utf-8")
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(DataError) as e:
+        parse(text, "mine.toml")
+    return str(e.value)
+
+
+def line(text: str, mark: str) -> int:
+    """The line of the only place where `mark` stands."""
+    assert text.count(mark) == 1, mark
+    return text[: text.index(mark)].count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('esp = "braze"', 'esp = "brase"', "esp 'brase' is not known; did you mean 'braze'?"),
+        ('name = "weighted_thompson"', 'name = "unifrm"', "policy.name is 'unifrm'; did you mean 'uniform'?"),
+        ("[program.policy]", "[program.policy]\nepsilon = 1.5#", "policy.epsilon is 1.5"),
+        ("[program.policy]", "[program.policy]\nepsilom = 0.5#", "did you mean 'epsilon'?"),
+        ("offset_days = 3\n", "offset_days = -3\n", "offset_days is -3"),
+        ("offset_days = 3\n", 'credit = "linea"\n', "did you mean 'linear'?"),
+        ('law = "exponential"', 'law = "weibul"',
+         "'world.delay.law': Invalid enum value 'weibul'; did you mean 'weibull'"),
+        ('law = "lognormal"', 'law = "lognorml"', "did you mean 'lognormal'?"),
+        ("mean_days = 1.5", "mean_dys = 1.5", "did you mean 'mean_days'?"),
+        ("mean_days = 1.5", "mean_days = -1.5", "mean_days is -1.5"),
+        ('key_metric = "conversion_rate"', 'key_metric = "conversion_rat"', "did you mean 'conversion_rate'?"),
+        ("schema_version = 1", "schema_version = 2", "Invalid enum value 2; valid: 1"),
+        ("conversion_rate = 0.021", "conversion_rate = 2.1", "conversion_rate of variant 'story' is 2.1"),
+        ("conversion_rate = 0.021", "conversion_rat = 0.021", "did you mean 'conversion_rate'?"),
+        ('id = "welcome-4"\nday = 10', 'id = "welcome-4"\ndya = 10', "did you mean 'day'?"),
+        ("day = 10", "day = -10", "day of flow step 'welcome-4' is -10"),
+        ("day = 10", 'day = "10"', "Expected `float`, got `str`"),
+        ('id = "welcome-4"', 'id = "welcome-3" # again', "template 'welcome-3' is named twice"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line(old: str, new: str, says: str) -> None:
+    text = WELCOME.replace(old, new, 1)
+    expected = line(WELCOME, old) + new.count("\n") * (not new.endswith("\n"))
+    said = refusal(text)
+    assert says in said
+    assert said.startswith("mine.toml:")
+    at = int(said.split(":")[1])
+    if "named twice" in says:
+        assert at == expected - 1, "the header of the second of them"
+    else:
+        assert at == expected
+
+
+INLINE = """\
+variants = [
+  {id = "c", conversion_rate = 0.1},
+  {id = "d", conversion_rate = 0.2, delay = {law = "weibull"}},
+]
+"""
+TABLES = """\
+[[flow.variants]]
+id = "c"
+conversion_rate = 0.1
+[[flow.variants]]
+id = "d"
+conversion_rate = 0.2
+[flow.variants.delay]
+"law" = "weibull"
+"""
+
+
+@pytest.mark.parametrize("variants", [INLINE, TABLES])
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("conversion_rate = 0.2", "conversion_rate = 3", "variant 'd' is 3"),
+        ("conversion_rate = 0.2", "conversion_rat = 0.2", "'flow[1].variants[1]'"),
+        ('"weibull"', '"weibul"', "did you mean 'weibull'?"),
+    ],
+)
+def test_variants_of_a_step(variants: str, old: str, new: str, says: str) -> None:
+    head = 'name = "x"\n[[flow]]\nid = "a"\nday = 1\nvariants = [{id = "c", conversion_rate = 0.1}]\n'
+    good = head + '[[flow]]\nid = "b"\nday = 2\n' + variants
+    parse(good, "x")
+    said = refusal(good.replace(old, new))
+    assert said.startswith(f"mine.toml:{line(good, old)}: "), said
+    assert says in said
+
+
+SWEEP = WELCOME[: WELCOME.index("[sweep.window]")]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "mark", "says"),
+    [
+        ('[sweep]\n"seed" = [0]\n"program.rule.lookbak_days" = [7]', "lookbak", "did you mean 'lookback_days'"),
+        ('[sweep]\n"program.policy.name" = [\n  "uniform",\n  "unifrm",\n]', '"unifrm"', "did you mean 'uniform'"),
+        ('[sweep]\n"world.delay.law" = ["weibul"]', "weibul", "did you mean 'weibull'"),
+        ('[sweep.w]\na = { "program.rule.offset_days" = 1 }\nb = { "program.rule.offset_days" = 20 }', "b =",
+         "not below"),
+        ('[sweep]\n"program.policy.name" = "uniform"', "program.policy.name", "expected a list of values"),
+        ('[sweep]\n"program.policy.name" = []', "program.policy.name", "has no values"),
+        ('[sweep]\nseed = [1]\n"variants.9.conversion_rate" = [0.1]', "variants.9", "has no '9'"),
+        ("[sweep]\nseed = [" + "1, " * 101 + "]\ndays = [" + "1, " * 101 + "]", "[sweep]", "expected at most 10,000"),
+    ],
+)  # fmt: skip
+def test_a_wrong_axis_is_found_when_the_scenario_is_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, sweep: str, mark: str, says: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(SWEEP + sweep + "\n", encoding="utf-8")
+    at = SWEEP.count("\n") + line(sweep, mark)
+    assert run(["check", str(path)]) == 3
+    said = capsys.readouterr().err
+    assert f"{path}:{at}: sweep" in said
+    assert says in said
+
+
+def test_axes_that_are_right_only_together_are_right() -> None:
+    both = '[sweep]\n"program.rule.offset_days" = [20]\n"program.rule.lookback_days" = [30]\n'
+    assert parse(SWEEP + both, "x").sweep
+
+
+def test_every_value_of_a_toml_text_has_its_line() -> None:
+    text = """# a comment with = and [x]
+a.b = 1.5 # more
+"q.r" = ['x', \"\"\"
+  two = "lines" # no comment
+\"\"\",
+  2026-01-05 00:00:00Z, # a date
+  {c = [1,
+   2], 'd' = {}},
+]
+[t . u]
+v = ''
+[[t.w]]
+[[t.w]]
+x = "\\"["
+[t.w.y]
+z = true
+"""
+    tomllib.loads(text)
+    found = Lines(text).of
+    q = "q.r"
+    assert found == {
+        ("a",): 2, ("a", "b"): 2, (q,): 3, (q, 0): 3, (q, 1): 3, (q, 2): 6, (q, 3): 7, (q, 3, "c"): 7,
+        (q, 3, "c", 0): 7, (q, 3, "c", 1): 8, (q, 3, "d"): 8, ("t",): 10, ("t", "u"): 10, ("t", "u", "v"): 11,
+        ("t", "w"): 12, ("t", "w", 0): 12, ("t", "w", 1): 13, ("t", "w", 1, "x"): 14, ("t", "w", 1, "y"): 15,
+        ("t", "w", 1, "y", "z"): 16,
+    }  # fmt: skip
