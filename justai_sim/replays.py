@@ -20,7 +20,7 @@ from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.generic import plain_files
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
 from justai_sim.estimate.metrics import metrics_table
-from justai_sim.estimate.windows import window_counts
+from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.log import conversion_names, is_log
 from justai_sim.loop.program import KeyMetric, Program, program_of
 from justai_sim.loop.replay import attribute_log, last_received, replay_log
@@ -31,8 +31,6 @@ from justai_sim.version import __version__
 
 GROUPS = 100
 """Random groups of users: the clusters of the intervals in the figures."""
-OFFSETS = (0, 1, 2, 3, 4, 5, 6, 7)
-LOOKBACKS = tuple(range(1, 31))
 
 
 @dataclass(frozen=True)

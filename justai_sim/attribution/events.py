@@ -10,7 +10,7 @@ import numpy as np
 
 from justai_sim.attribution.rule import Rule
 from justai_sim.clock import MISSING
-from justai_sim.tables import B1, CONVERSION, F8, I8, Events
+from justai_sim.tables import B1, CONVERSION, I8, Events
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,3 @@ def money_share(value: I8, weight: I8, parts: int) -> I8:
     size = np.abs(value)
     share = (size // parts) * weight + (size % parts) * weight // parts
     return np.sign(value) * share
-
-
-def float_money(micro: I8 | F8) -> F8:
-    """Micro-units to units, for sums of squares and display."""
-    return np.asarray(micro, np.float64) / 1e6

@@ -180,10 +180,7 @@ def conversions(
             newest = -1
             j = lo if credit == FIRST else hi - 1
             while (j < hi) if credit == FIRST else (j >= lo):
-                ok = plain or (
-                    goal[template[j], g] and (tpl < 0 or template[j] == tpl) and (var < 0 or variant[j] == var)
-                )
-                if ok:
+                if plain or _in_scope(goal[template[j], g], template[j], variant[j], tpl, var):
                     if newest < 0:
                         newest = j
                     p = _position(ti - anchor[j], di - anchor_day[j], window)
@@ -233,11 +230,11 @@ def _why_not(
 ):  # fmt: skip
     """The reason of a run that gave no credit."""
     for j in range(hi - 1, start - 1, -1):
-        if plain or (goal[template[j], g] and (tpl < 0 or template[j] == tpl) and (var < 0 or variant[j] == var)):
+        if plain or _in_scope(goal[template[j], g], template[j], variant[j], tpl, var):
             p = _position(ti - anchor[j], di - anchor_day[j], window)
             return IN_OFFSET if p < 0 else PAST
     for j in range(hi, end):
-        if plain or (goal[template[j], g] and (tpl < 0 or template[j] == tpl) and (var < 0 or variant[j] == var)):
+        if plain or _in_scope(goal[template[j], g], template[j], variant[j], tpl, var):
             if j < last:
                 return BEFORE
             if j < reached_end:

@@ -13,6 +13,10 @@ from justai_sim.attribution import Attribution, Bound, attribute
 from justai_sim.clock import MISSING
 from justai_sim.tables import B1, BOUNCE, CONVERSION, F8, I8, PARTS, REASON, Events, Sends
 
+OFFSETS = tuple(range(8))
+LOOKBACKS = tuple(range(1, 31))
+"""The grid of windows that the pages show, in days."""
+
 
 @dataclass(frozen=True)
 class WindowCounts:

@@ -91,7 +91,6 @@ class State:
     def __init__(self, reps: int, users: int, sends: int, start: int, reserve: int = 0) -> None:
         """`users`, `sends`: one more than the largest code. `reserve`: room for so many sends from the start."""
         self.reps, self.users, self.send_span, self.start = reps, users, sends, start
-        self.refreshes = 0
         self.sends, self.events = Rows(Sends, reserve), Rows(Events, reserve // 2)
         self.earned = Earned.empty(reserve)
         self.reason: I1 = np.zeros(0, np.int8)

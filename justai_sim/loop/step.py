@@ -74,7 +74,6 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     index = (now - state.start) // machine.program.refresh
     tallies = tally(machine, state, now, max(index, 0))
     shares = allocate(machine, state, tallies, now)
-    state.refreshes += 1
     none = np.zeros((0, state.reps, machine.layout.arms))
     n = np.stack([t.n.sum(axis=(1, 3)) for t in tallies]) if tallies else none
     y = np.stack([t.y.sum(axis=(1, 3)) for t in tallies]) if tallies else none

@@ -8,7 +8,7 @@ from justai_sim import stats
 from justai_sim.bias.split import credited_by_cause
 from justai_sim.clock import DAY, HOUR
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
-from justai_sim.estimate.windows import window_counts
+from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.scenario import Scenario
 from justai_sim.sim.engine import Block, by_code
 from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array
@@ -16,8 +16,6 @@ from justai_sim.truth import Truth
 from justai_sim.world.world import user_of_event
 
 Columns = dict[str, Array]
-OFFSETS = (0, 1, 2, 3, 4, 5, 6, 7)
-LOOKBACKS = tuple(range(1, 31))
 SHIP_SENDS = 1_000
 """The product calls a variant ready to ship from this many sends on, when it is significantly ahead."""
 

@@ -41,7 +41,7 @@ class Wire:
         if rows.rejects or len(rows.sends) != len(sends) or len(rows.events) != len(events):
             first = rows.rejects[0].message if rows.rejects else f"skipped {dict(rows.skipped)}"
             raise JustaiError(f"{self.adapter.name}: a rendered payload did not come back: {first}")
-        return Batch(self._sends(rows.sends, sends, rep), self._events(rows.events, events, sends, rep))
+        return Batch(self._sends(rows.sends, sends, rep), self._events(rows.events, events, rep))
 
     def _interned(self, space: str, codes: Iterable[Array], texts: list[str]) -> Array:
         """Codes of texts that came back, among the codes that went out."""
@@ -65,8 +65,7 @@ class Wire:
             decided_at=sent.decided_at[decision], propensity=sent.propensity[decision],
         )  # fmt: skip
 
-    def _events(self, rows: list[EventRow], told: Events, sent: Sends, rep: int) -> Events:
-        del sent
+    def _events(self, rows: list[EventRow], told: Events, rep: int) -> Events:
         return Events.build(
             len(rows), rep=rep, kind=[KINDS.index(r.kind) for r in rows],
             event=self._interned("event", [told.event], [r.event_id for r in rows]),
