@@ -9,7 +9,9 @@ from decimal import ROUND_HALF_EVEN, Decimal
 import numpy as np
 
 from justai_sim.attribution.rule import Rule
+from justai_sim.attribution.sends import distinct
 from justai_sim.clock import MISSING
+from justai_sim.errors import DataError
 from justai_sim.tables import B1, CONVERSION, I8, Events
 
 
@@ -65,14 +67,13 @@ def bind(
 def duplicates(events: Events, rows: I8, user: I8, occurred: I8, received: I8, event: I8, order: I8) -> B1:
     """Which of `rows` are copies of another of them (rule 26); arrays are aligned with `rows`."""
     copy = np.zeros(len(rows), bool)
-    ranked = np.sort(event)
-    if (ranked[1:] == ranked[:-1]).any():
+    if not distinct(event):
         copy |= _not_first(np.lexsort((rows, received, occurred, event, user)), (user, event))
     value = events.value[rows]
     orders = np.flatnonzero(
         ~copy & (events.kind[rows] == CONVERSION) & (order >= 0) & ((value == MISSING) | (value >= 0))
     )
-    if len(orders):
+    if not distinct(order[orders]):
         u, name, o = user[orders], events.name[rows][orders], order[orders]
         sort = np.lexsort((rows[orders], event[orders], received[orders], occurred[orders], o, name, u))
         copy[orders] = _not_first(sort, (u, name, o))
@@ -92,32 +93,44 @@ def _not_first(order: I8, keys: tuple[I8, ...]) -> B1:
 
 
 def converted_values(bound: Bound, value: I8, currency: I8) -> tuple[I8, B1]:
-    """Amounts in the declared currency (micro-units, half to even), and which rows are refused."""
+    """Amounts in the declared currency (micro-units, half to even), and which rows are refused.
+
+    DataError where an amount is beyond int64.
+    """
     known = np.array([r is not None for r in bound.rate])
     ok = known[currency + 1]
     out = value.copy()
-    plain = np.array([r == 1 for r in bound.rate])
-    for i in np.flatnonzero(ok & ~plain[currency + 1] & (value != MISSING)):
-        rate = bound.rate[int(currency[i]) + 1]
-        assert rate is not None
-        out[i] = int((Decimal(int(value[i])) * rate).to_integral_value(rounding=ROUND_HALF_EVEN))
+    for code, rate in enumerate(bound.rate):
+        if rate is None or rate == 1:
+            continue
+        rows = np.flatnonzero((currency == code - 1) & (value != MISSING))
+        amounts, place = np.unique(value[rows], return_inverse=True)
+        exact = [int((Decimal(v) * rate).to_integral_value(rounding=ROUND_HALF_EVEN)) for v in amounts.tolist()]
+        if max(map(abs, exact), default=0) > np.iinfo(np.int64).max:
+            raise DataError(
+                f"an amount in another currency exceeds 9.2e12 at the rate {rate}: check the unit of `value`"
+            )
+        out[rows] = np.array(exact, np.int64)[place]
     return out, ~ok
 
 
 def match_refunds(user: I8, order: I8, occurred: I8, event: I8, is_order: B1, is_refund: B1, horizon: int) -> I8:
     """For each row the row of the order that it refunds (rule 27), -1 if there is none or it is too old."""
     out = np.full(len(user), -1, np.int64)
-    orders, refunds = np.flatnonzero(is_order & (order >= 0)), np.flatnonzero(is_refund & (order >= 0))
-    if not len(orders) or not len(refunds):
+    refunds = np.flatnonzero(is_refund & (order >= 0))
+    orders = np.flatnonzero(is_order & np.isin(order, order[refunds]))
+    if not len(orders):
         return out
-    sort = orders[np.lexsort((event[orders], occurred[orders], order[orders], user[orders]))]
-    first: dict[tuple[int, int], int] = {}
-    for i in sort.tolist():
-        first.setdefault((int(user[i]), int(order[i])), i)
-    for i in refunds.tolist():
-        j = first.get((int(user[i]), int(order[i])), -1)
-        if j >= 0 and occurred[i] - occurred[j] <= horizon:
-            out[i] = j
+    _, code = np.unique(order[np.concatenate([orders, refunds])], return_inverse=True)
+    who, who_of = np.unique(user[np.concatenate([orders, refunds])], return_inverse=True)
+    key = code * np.int64(len(who)) + who_of
+    mine, wanted = key[: len(orders)], key[len(orders) :]
+    sort = np.lexsort((event[orders], occurred[orders], mine))
+    at = np.searchsorted(mine[sort], wanted, side="left")
+    found = orders[sort[np.minimum(at, len(sort) - 1)]]
+    same = mine[sort[np.minimum(at, len(sort) - 1)]] == wanted
+    good = same & (occurred[refunds] - occurred[found] <= horizon)
+    out[refunds[good]] = found[good]
     return out
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -23,7 +25,7 @@ def _bool(name: str, meaning: str) -> Column:
 
 @dataclass(frozen=True)
 class Outcomes(Table):
-    """One row a known send: what it earned and when that is settled. Sorted by the send's id."""
+    """One row a known send: what it earned and when that is settled, in the order of the table given."""
 
     send_row: I8
     reached: B1
@@ -64,7 +66,12 @@ class Attribution:
     credits: Credits
     reason: I1
     value: I8
-    outcomes: Outcomes
+    earned: Outcomes | Callable[[], Outcomes]
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """One row a known send; made when it is first asked for."""
+        return self.earned() if callable(self.earned) else self.earned
 
     def mature(self) -> B1:
         """Sends whose conversion window closed at least the maturity allowance before `as_of`."""

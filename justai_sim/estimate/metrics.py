@@ -120,8 +120,9 @@ class _PerSend:
         order = np.lexsort((send, self.template[send], row))
         row, send, weight = row[order], send[order], weight[order]
         lead, index = np.unique(row, return_index=True)
-        first = self.template[send[index]]
-        keep = self.template[send] == first[np.searchsorted(lead, row)]
+        scope = self.bound.scope[self.template]  # templates that compete share one credit
+        first = scope[send[index]]
+        keep = scope[send] == first[np.searchsorted(lead, row)]
         row, send, weight = row[keep], send[keep], weight[keep]
         _, at, group = np.unique(row, return_index=True, return_inverse=True)
         total = np.bincount(group, weight, len(at))

@@ -1,0 +1,225 @@
+"""Compiled passes over whole columns: what is in them, and the newest qualifying send in one go.
+
+Sends and conversions in time order need no sorting by user: one cursor goes through the sends, a table holds the
+newest of each *lane* (user and scope). Imported only where it runs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from justai_sim.clock import MISSING
+from justai_sim.tables import BOUNCE, CONVERSION, PARTS, REASON
+
+CREDITED = REASON["credited"]
+IN_OFFSET = REASON["in_offset"]
+PAST = REASON["past_lookback"]
+BEFORE = REASON["before_send"]
+NO_ANCHOR = REASON["no_anchor"]
+NO_SEND = REASON["no_send"]
+ONE = PARTS
+
+
+@njit(cache=True, nogil=True)
+def look_sends(rep, user, send, sent, received, status, limit, lateness):
+    """(rows unknown or late, rows clamped, rows with a status, ids strictly rising, in (time, id) order,
+    least and greatest instant, least and greatest user, greatest id, several replications)."""
+    out = clamped = told = reps = 0
+    rising = ordered = True
+    low, high = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    least, most, top = np.int64(0), np.int64(-1), np.int64(-1)
+    for i in range(len(sent)):
+        t, r = sent[i], received[i]
+        if r == MISSING:
+            r = t
+        low, high = min(low, t, r), max(high, t, r)
+        if t > r:
+            clamped += 1
+            t = r
+        out += (r > limit) | (r - t > lateness)
+        told += status[i] != 0
+        least, most, top = min(least, user[i]), max(most, user[i]), max(top, send[i])
+        reps |= rep[i]
+        if i > 0:
+            up = send[i] > send[i - 1]
+            rising &= up
+            ordered &= (t > sent[i - 1]) | ((t == sent[i - 1]) & up)
+    return out, clamped, told, rising, ordered, low, high, least, most, top, reps
+
+
+EVENT_LOOK = (
+    "out", "clamped", "status", "engagement", "named", "partial", "machine", "ordered_goods", "negative", "priced",
+    "foreign", "nobody", "rising", "in_time", "low", "high", "top_user", "top_send", "reps",
+)  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def look_events(
+    rep, event, user, kind, occurred, received, value, currency, send, order, template, variant, machine, limit, lateness
+):  # fmt: skip
+    """How many rows have what (EVENT_LOOK): all that decides which checks have work to do."""
+    out = clamped = status = engagement = named = partial = flagged = orders = negative = priced = foreign = 0
+    nobody = reps = 0
+    rising = in_time = True
+    low, high = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    top_user, top_send = np.int64(-1), np.int64(-1)
+    for i in range(len(occurred)):
+        t, r = occurred[i], received[i]
+        if r == MISSING:
+            r = t
+        low, high = min(low, t, r), max(high, t, r)
+        if t > r:
+            clamped += 1
+            t = r
+        out += (r > limit) | (r - t > lateness)
+        status += kind[i] >= BOUNCE
+        engagement += (kind[i] != CONVERSION) & (kind[i] < BOUNCE)
+        named += send[i] >= 0
+        partial += (template[i] >= 0) | (variant[i] >= 0)
+        flagged += machine[i] == 1
+        orders += order[i] >= 0
+        priced += value[i] != MISSING
+        negative += (value[i] != MISSING) & (value[i] < 0)
+        foreign += currency[i] >= 0
+        nobody += user[i] < 0
+        top_user, top_send = max(top_user, user[i]), max(top_send, send[i])
+        reps |= rep[i]
+        if i > 0:
+            rising &= event[i] > event[i - 1]
+            in_time &= t >= occurred[i - 1]
+    return (
+        out, clamped, status, engagement, named, partial, flagged, orders, negative, priced, foreign, nobody,
+        int(rising), int(in_time), low, high, top_user, top_send, reps,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def repeats(code, low, span):
+    """Whether a code occurs twice; codes lie in [low, low + span)."""
+    seen = np.zeros(span, np.bool_)
+    for i in range(len(code)):
+        c = code[i] - low
+        if seen[c]:
+            return True
+        seen[c] = True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def counting_order(key, size, order):
+    """`order` sorted stably by key[order], keys in [0, size); and the start of each key (size + 1,)."""
+    start = np.zeros(size + 1, np.int64)
+    for i in range(len(order)):
+        start[key[order[i]] + 1] += 1
+    for k in range(size):
+        start[k + 1] += start[k]
+    place = start[:-1].copy()
+    out = np.empty(len(order), np.int64)
+    for i in range(len(order)):
+        k = key[order[i]]
+        out[place[k]] = order[i]
+        place[k] += 1
+    return out, start
+
+
+@njit(cache=True, nogil=True)
+def sum_by(index, value, n):
+    """Exact integer sums of `value` by `index`, shape (n,)."""
+    out = np.zeros(n, np.int64)
+    for i in range(len(index)):
+        out[index[i]] += value[i]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def qualifying(lane, anchor, who, t, least, most, lanes, scopes):
+    """Per conversion and scope, the newest send of its lane with least <= age: its index if age <= most too, else
+    -2 - index (-1: there is none).
+
+    Sends in (anchor, id) order: `lane` (n,) = user x scopes + scope. Conversions in time order: `who` (m,) =
+    user x scopes, negative where unknown. Ages are judged by the index up to which anchors are too old, so
+    that nothing is looked up at random.
+    """
+    n, m = len(anchor), len(t)
+    table = np.full(lanes, -1, np.int32)
+    out = np.empty(m * scopes, np.int32)
+    young = old = 0
+    for k in range(m):
+        edge = t[k] - least
+        while young < n and anchor[young] <= edge:
+            table[lane[young]] = young
+            young += 1
+        edge = t[k] - most
+        while old < n and anchor[old] < edge:
+            old += 1
+        for s in range(scopes):
+            a = table[who[k] + s]
+            out[k * scopes + s] = a if a >= old else -2 - a
+    return out
+
+
+@njit(cache=True, nogil=True)
+def newest(lane, anchor, who, t, lanes, scopes):
+    """The newest send of each lane at each conversion, -1 for none; and the table of the newest at the end."""
+    n, m = len(anchor), len(t)
+    table = np.full(lanes, -1, np.int32)
+    out = np.empty(m * scopes, np.int32)
+    i = 0
+    for k in range(m):
+        now = t[k]
+        while i < n and anchor[i] <= now:
+            table[lane[i]] = i
+            i += 1
+        for s in range(scopes):
+            out[k * scopes + s] = table[who[k] + s]
+    while i < n:
+        table[lane[i]] = i
+        i += 1
+    return out, table
+
+
+@njit(cache=True, nogil=True)
+def verdicts(found, new, last, who, name, goal):
+    """Reasons (m,) and credits (event, send) from `qualifying` and `newest`; `goal` (scopes, names + 1)."""
+    m, scopes = len(name), len(goal)
+    reason = np.empty(m, np.int8)
+    event = np.empty(m * scopes, np.int64)
+    send = np.empty(m * scopes, np.int64)
+    count = 0
+    for k in range(m):
+        best = NO_SEND
+        for s in range(scopes):
+            if not goal[s, name[k] + 1]:
+                continue
+            a, b = found[k * scopes + s], new[k * scopes + s]
+            event[count], send[count] = k, a
+            count += a >= 0
+            why = NO_SEND if b < 0 else (PAST if a == -2 - b else IN_OFFSET)
+            best = min(best, CREDITED if a >= 0 else why)
+        if best == NO_SEND:  # no send up to the purchase: one afterwards is the reason
+            for s in range(scopes):
+                if goal[s, name[k] + 1] and last[who[k] + s] >= 0:
+                    best = BEFORE
+        reason[k] = best
+    return reason, event[:count], send[:count]
+
+
+@njit(cache=True, nogil=True)
+def lane_classes(lane, klass, lanes):
+    """The least class of the sends of each lane, 3 where there is none."""
+    out = np.full(lanes, 3, np.int8)
+    for i in range(len(lane)):
+        out[lane[i]] = min(out[lane[i]], klass[i])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def unreached(reason, who, name, goal, least):
+    """Turn `no_send` into why the user's sends could not qualify: no anchor, or not delivered."""
+    for k in range(len(reason)):
+        if reason[k] == NO_SEND:
+            for s in range(len(goal)):
+                c = least[who[k] + s]
+                if goal[s, name[k] + 1] and c < 3:
+                    reason[k] = min(reason[k], NO_ANCHOR + c - 1)
