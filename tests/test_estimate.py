@@ -68,6 +68,9 @@ def test_metrics_are_sums_over_the_outcomes(case: Any) -> None:
 
 READINGS: list[dict[str, Any]] = [
     {},
+    {"scope": "org"},
+    {"explicit": "ignore"},
+    {"anchor": "delivered"},
     {"credit": "all"},
     {"credit": "linear"},
     {"credit": "first_qualifying"},
@@ -100,11 +103,13 @@ def test_a_window_surface_equals_separate_attributions(case: Any, reading: dict[
             rule = Rule(offset_days=offset, lookback_days=lookback, **reading)
             one = attribute(bound_of(rule, log, goals), log.sends, log.events, as_of)
             o = one.outcomes
-            closed = o.reached & (o.close_at != MISSING) & (o.close_at <= as_of)
+            closed = o.reached & one.mature()
             for v in range(variants):
                 use = closed & (log.sends.variant[o.send_row] == v)
                 assert got.sends[i, j, 0, v] == use.sum()
                 assert got.conversions[i, j, 0, v] == pytest.approx(o.weight[use].sum() / PARTS)
+                assert got.converted[i, j, 0, v] == (o.weight[use] > 0).sum()
+                assert got.revenue[i, j, 0, v] == pytest.approx(o.revenue[use].sum() / 1e6, abs=1e-5)
 
 
 @given(logs())

@@ -32,19 +32,24 @@ def under(ready: Ready, contest: Contest, rule: Rule) -> Attribution:
     parts = [conversions]
     if len(ready.engagement[0]):
         parts.insert(0, whole(ready.engagement))
-    if len(ready.refunds):
-        parts.append(refunds(ready, conversions))
+    back, at = refunds(ready, judged.event)
+    if len(back):
+        parts.append((back, judged.send[at], judged.weight[at]))
     event, send, weight = parts[0] if len(parts) == 1 else (np.concatenate(c) for c in zip(*parts, strict=True))
     table = Credits(event_row=event, send_row=ready.known.rows(send), weight=weight)
     earned = Earnings(ready, rule, reason, event, send, weight)
     return Attribution(rule, ready.as_of, table, reason, ready.value, earned)
 
 
-def refunds(ready: Ready, given: tuple[I8, I8, I8]) -> tuple[I8, I8, I8]:
-    """A refund follows its order's credits, with the order's weights."""
-    event, send, weight = given
+def refunds(ready: Ready, event: I8) -> tuple[I8, I8]:
+    """A refund follows its order's credits, with the order's weights: refund rows, and the credits they follow.
+
+    `event`: event row of each credit of a conversion.
+    """
+    if not len(ready.refunds):
+        return ready.refunds, ready.refunds
     sort = np.argsort(event, kind="stable")
     lo = np.searchsorted(event[sort], ready.refunded, side="left")
     n = np.searchsorted(event[sort], ready.refunded, side="right") - lo
     at = sort[np.repeat(lo - np.cumsum(n) + n, n) + np.arange(int(n.sum()))]
-    return np.repeat(ready.refunds, n), send[at], weight[at]
+    return np.repeat(ready.refunds, n), at

@@ -1,7 +1,8 @@
 """Compiled passes over whole columns: what is in them, and the newest qualifying send in one go.
 
 Sends and conversions in time order need no sorting by user: one cursor goes through the sends, a table holds the
-newest of each *lane* (user and scope). Imported only where it runs.
+newest of each *lane* (user and scope). Imported only where it runs. Large arrays that are written at random come from
+the caller: numpy asks for huge pages, the compiler's own allocation does not, and that halves the time.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ EVENT_LOOK = (
 
 @njit(cache=True, nogil=True)
 def look_events(
-    rep, event, user, kind, occurred, received, value, currency, send, order, template, variant, machine, limit, lateness
+    rep, event, user, kind, occurred, received, value, currency, send, order, template, variant, machine,
+    limit, lateness,
 ):  # fmt: skip
     """How many rows have what (EVENT_LOOK): all that decides which checks have work to do."""
     out = clamped = status = engagement = named = partial = flagged = orders = negative = priced = foreign = 0
@@ -133,17 +135,15 @@ def sum_by(index, value, n):
 
 
 @njit(cache=True, nogil=True)
-def qualifying(lane, anchor, who, t, least, most, lanes, scopes):
-    """Per conversion and scope, the newest send of its lane with least <= age: its index if age <= most too, else
-    -2 - index (-1: there is none).
+def qualifying(lane, anchor, who, t, least, most, scopes, table, out):
+    """Into `out`, per conversion and scope, the newest send of its lane with least <= age: its index if age <= most
+    too, else -2 - index (-1: there is none). `table` (lanes,): all -1.
 
     Sends in (anchor, id) order: `lane` (n,) = user x scopes + scope. Conversions in time order: `who` (m,) =
     user x scopes, negative where unknown. Ages are judged by the index up to which anchors are too old, so
     that nothing is looked up at random.
     """
     n, m = len(anchor), len(t)
-    table = np.full(lanes, -1, np.int32)
-    out = np.empty(m * scopes, np.int32)
     young = old = 0
     for k in range(m):
         edge = t[k] - least
@@ -156,15 +156,12 @@ def qualifying(lane, anchor, who, t, least, most, lanes, scopes):
         for s in range(scopes):
             a = table[who[k] + s]
             out[k * scopes + s] = a if a >= old else -2 - a
-    return out
 
 
 @njit(cache=True, nogil=True)
-def newest(lane, anchor, who, t, lanes, scopes):
-    """The newest send of each lane at each conversion, -1 for none; and the table of the newest at the end."""
+def newest(lane, anchor, who, t, scopes, table, out):
+    """Into `out` the newest send of each lane at each conversion, -1 for none; `table` ends as the newest of all."""
     n, m = len(anchor), len(t)
-    table = np.full(lanes, -1, np.int32)
-    out = np.empty(m * scopes, np.int32)
     i = 0
     for k in range(m):
         now = t[k]
@@ -176,16 +173,13 @@ def newest(lane, anchor, who, t, lanes, scopes):
     while i < n:
         table[lane[i]] = i
         i += 1
-    return out, table
 
 
 @njit(cache=True, nogil=True)
-def verdicts(found, new, last, who, name, goal):
-    """Reasons (m,) and credits (event, send) from `qualifying` and `newest`; `goal` (scopes, names + 1)."""
+def verdicts(found, new, last, who, name, goal, reason, event, send):
+    """Reasons (m,) and credits (event, send) from `qualifying` and `newest`, returns how many; `goal` (scopes,
+    names + 1); `last`: the newest send of each lane."""
     m, scopes = len(name), len(goal)
-    reason = np.empty(m, np.int8)
-    event = np.empty(m * scopes, np.int64)
-    send = np.empty(m * scopes, np.int64)
     count = 0
     for k in range(m):
         best = NO_SEND
@@ -202,7 +196,7 @@ def verdicts(found, new, last, who, name, goal):
                 if goal[s, name[k] + 1] and last[who[k] + s] >= 0:
                     best = BEFORE
         reason[k] = best
-    return reason, event[:count], send[:count]
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -223,3 +217,141 @@ def unreached(reason, who, name, goal, least):
                 c = least[who[k] + s]
                 if goal[s, name[k] + 1] and c < 3:
                     reason[k] = min(reason[k], NO_ANCHOR + c - 1)
+
+
+@njit(cache=True, nogil=True)
+def closed_sends(anchor, at, group, variant, variants, cells, lengths, as_of):
+    """The cell of each send in line (-1: left out), and per length how many of a cell had closed: (lengths, cells).
+
+    Sends in time order, `at` their rows of group and variant; a window of length x is over iff anchor + x <= as_of.
+    """
+    cell = np.empty(len(anchor), np.int32)
+    count = np.zeros((len(lengths) + 1, cells), np.int64)
+    b = len(lengths)
+    for i in range(len(anchor)):
+        row = at[i] if len(at) else i
+        while b > 0 and lengths[b - 1] > as_of - anchor[i]:
+            b -= 1
+        c = -1
+        if group[row] >= 0 and variant[row] >= 0:
+            c = group[row] * variants + variant[row]
+            count[b, c] += 1
+        cell[i] = c
+    for b in range(len(lengths) - 1, -1, -1):
+        count[b] += count[b + 1]
+    return cell, count[1:]
+
+
+@njit(cache=True, nogil=True)
+def _up_to(values, x):
+    """How many of the sorted values are <= x."""
+    lo, hi = 0, len(values)
+    while lo < hi:
+        mid = (lo + hi) // 2
+        if values[mid] <= x:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo
+
+
+@njit(cache=True, nogil=True)
+def chain(lane, anchor, who, t, least, scopes, table, before, head):
+    """Into `before` the send of the lane before each, into `head` per conversion and scope the newest send that is at
+    least `least` old (-1: none). `table` (lanes,): all -1."""
+    n, m = len(anchor), len(t)
+    i = 0
+    for k in range(m):
+        edge = t[k] - least
+        while i < n and anchor[i] <= edge:
+            before[i] = table[lane[i]]
+            table[lane[i]] = i
+            i += 1
+        for s in range(scopes):
+            head[k * scopes + s] = table[who[k] + s]
+
+
+@njit(cache=True, nogil=True)
+def _add(steps, c, q, low, high, what, x):
+    """From offset q on, x more for the lookbacks [low, high); nothing lies beyond the last of either."""
+    if q < steps.shape[1]:
+        steps[c, q, low, what] += x
+        if high < steps.shape[2]:
+            steps[c, q, high, what] -= x
+
+
+@njit(cache=True, nogil=True)
+def surface(
+    anchor, before, cell, head, who, t, name, goal, value, least, most, lengths, as_of, seen, steps, part, parts
+):
+    """Credits of `last_qualifying` under every window at once, of sends whose window was over at `as_of`: into
+    `steps` (cells, offsets, lookbacks, 3), zeros at first, conversions, converted sends and revenue: what changes from
+    one offset, and from one lookback, to the next, so that `summed` makes the totals.
+
+    The winner under an offset does not depend on the lookback, and a greater offset only moves it back along the
+    sends of its lane, which `chain` links. `least` (offsets), `most` and `lengths` (lookbacks): inclusive ages and
+    lengths of the windows, ascending. `seen` (n,), zeros: a bit for each offset.
+    Looks at the users of one `part` only, so that several threads may share the work.
+    """
+    offsets, lookbacks, scopes, last = len(least), len(lengths), len(goal), most[-1]
+    # A table of ages, so that the lookback of one is found without search: `coarse[age >> fine]` is nearly it.
+    fine = 0
+    while last >> fine >= 4096:
+        fine += 1
+    coarse = np.empty((last >> fine) + 1, np.int64)
+    for x in range(len(coarse)):
+        coarse[x] = _up_to(most, (x << fine) - 1)
+    for k in range(len(t)):
+        if (who[k] // scopes) % parts != part:
+            continue
+        for s in range(scopes):
+            if not goal[s, name[k] + 1]:
+                continue
+            a = head[k * scopes + s]
+            o = 0
+            while a >= 0 and o < offsets:
+                age, c, mine = t[k] - anchor[a], cell[a], a
+                if age > last:
+                    break
+                a = before[a]
+                first = o
+                while o < offsets and age >= least[o]:
+                    o += 1
+                if o == first or c < 0:
+                    continue
+                low = coarse[age >> fine]
+                while most[low] < age:
+                    low += 1
+                high = lookbacks
+                if as_of - t[k] + age < lengths[lookbacks - 1]:
+                    high = _up_to(lengths, as_of - t[k] + age)
+                if low >= high:
+                    continue
+                _add(steps, c, first, low, high, 0, 1)
+                _add(steps, c, o, low, high, 0, -1)
+                _add(steps, c, first, low, high, 2, value[k])
+                _add(steps, c, o, low, high, 2, -value[k])
+                stretch = (1 << o) - (1 << first)
+                fresh = stretch & ~seen[mine]
+                seen[mine] |= fresh
+                if fresh == stretch:  # under all of these offsets it is the send's first conversion
+                    _add(steps, c, first, low, high, 1, 1)
+                    _add(steps, c, o, low, high, 1, -1)
+                elif fresh:
+                    for q in range(first, o):
+                        if (fresh >> q) & 1:
+                            _add(steps, c, q, low, high, 1, 1)
+                            _add(steps, c, q + 1, low, high, 1, -1)
+
+
+@njit(cache=True, nogil=True)
+def summed(steps):
+    """Add up `steps` along offsets and lookbacks, in place."""
+    cells, offsets, lookbacks = steps.shape[:3]
+    for c in range(cells):
+        for q in range(offsets):
+            if q > 0:
+                steps[c, q] += steps[c, q - 1]
+        for q in range(offsets):
+            for b in range(1, lookbacks):
+                steps[c, q, b] += steps[c, q, b - 1]

@@ -120,32 +120,47 @@ class Contest:
         """`last_qualifying` in one pass through sends and conversions in time order."""
         from justai_sim.attribution import scan
 
-        r = self.ready
-        rows = r.rows if some is None else r.rows[some]
-        whole = len(rows) == len(r.events)
-        t = r.occurred if whole else r.occurred[rows]
-        who = self.who if some is None else self.who[some]
-        name = r.events.name if whole else r.events.name[rows]
-        order = None if r.look.in_time else np.argsort(t, kind="stable")
-        if order is not None:
-            t, who, name = t[order], who[order], name[order]
+        rows, t, who, name, order = self.in_time(some)
         at, lane, anchor = self.line
         least, most = edges(rule)
         goal = self.goal
         assert goal is not None
-        size = (self.lanes, len(goal))
+        m, scopes = len(t), len(goal)
+        tables, found = np.full((2, self.lanes), -1, np.int32), np.empty((2, m * scopes), np.int32)
         with ThreadPoolExecutor(1) as other:  # the compiled passes release the interpreter
-            newest = other.submit(scan.newest, lane, anchor, who, t, *size)
-            found = scan.qualifying(lane, anchor, who, t, least, most, *size)
-        reason, event, send = scan.verdicts(found, *newest.result(), who, name, goal)
+            newest = other.submit(scan.newest, lane, anchor, who, t, scopes, tables[1], found[1])
+            scan.qualifying(lane, anchor, who, t, least, most, scopes, tables[0], found[0])
+            newest.result()
+        reason, event, send = np.empty(m, np.int8), np.empty(m * scopes, np.int64), np.empty(m * scopes, np.int64)
+        count = scan.verdicts(*found, tables[1], who, name, goal, reason, event, send)
+        event, send = event[:count], send[:count]
         if self.klass is not None and (reason == REASON["no_send"]).any():
             scan.unreached(reason, who, name, goal, scan.lane_classes(self.lane, self.klass, self.lanes))
         if order is not None:
             back = np.empty_like(reason)
             back[order], event = reason, order[event]
             reason = back
-        event = event if whole else rows[event]
-        return Judged(reason, event, send if at is None else at[send], np.full(len(event), PARTS, np.int64))
+        return Judged(reason, rows[event], send if at is None else at[send], np.full(len(event), PARTS, np.int64))
+
+    @property
+    def positions(self) -> I8:
+        """Positions of the sends in `line`."""
+        at = self.line[0]
+        return np.arange(len(self.line[1])) if at is None else at
+
+    def in_time(self, some: I8 | None) -> tuple[I8, I8, I8, I8, I8 | None]:
+        """Event rows of some of the conversions to judge (None: all); instants, `who` and names of them in time
+        order; and that order (None: they are in it)."""
+        r = self.ready
+        rows = r.rows if some is None else r.rows[some]
+        whole = len(rows) == len(r.events)
+        t = r.occurred if whole else r.occurred[rows]
+        who = self.who if some is None else self.who[some]
+        name = r.events.name if whole else r.events.name[rows]
+        if r.look.in_time:
+            return rows, t, who, name, None
+        order = np.argsort(t, kind="stable")
+        return rows, t[order], who[order], name[order], order
 
     @cached_property
     def _runs(self) -> _Runs:

@@ -1,17 +1,25 @@
-"""What each window would have credited: conversions per variant for a grid of offsets and lookbacks."""
+"""What each window would have credited: a whole grid of offsets and lookbacks from one preparation of the log."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
 from justai_sim import clock
-from justai_sim.attribution import Attribution, Bound, attribute
+from justai_sim.attribution import Bound
+from justai_sim.attribution.attribute import refunds
+from justai_sim.attribution.events import money_share
+from justai_sim.attribution.outcomes import close_of
+from justai_sim.attribution.prepare import Ready, prepare
+from justai_sim.attribution.rule import Rule
+from justai_sim.attribution.window import Contest, Judged, edges
 from justai_sim.clock import MISSING
-from justai_sim.tables import B1, BOUNCE, CONVERSION, F8, I8, PARTS, REASON, Events, Sends
+from justai_sim.errors import DataError
+from justai_sim.tables import BOUNCE, CONVERSION, F8, I8, PARTS, Events, Sends
 
 OFFSETS = tuple(range(8))
 LOOKBACKS = tuple(range(1, 31))
@@ -20,94 +28,162 @@ LOOKBACKS = tuple(range(1, 31))
 
 @dataclass(frozen=True)
 class WindowCounts:
-    """Arrays (offsets, lookbacks, groups, variants); NaN where the offset is not below the lookback."""
+    """Arrays (offsets, lookbacks, groups, variants); NaN where the offset is not below the lookback.
+
+    All of sends that were mature at `as_of` under the window: `conversions` credited (sum of weights), `converted`
+    sends (with any credit), `revenue` net of refunds (units of money), and those `sends`.
+    """
 
     offsets: tuple[float, ...]
     lookbacks: tuple[float, ...]
     conversions: F8
     sends: F8
+    converted: F8
+    revenue: F8
 
 
 def window_counts(
     bound: Bound, sends: Sends, events: Events, as_of: int, offsets: Sequence[float], lookbacks: Sequence[float],
     group: I8, variant: I8, groups: int, variants: int,
 ) -> WindowCounts:  # fmt: skip
-    """Credited conversions of sends whose window [offset, lookback) had closed at `as_of`, and those sends.
+    """Every window [offset, lookback) of the grid, each as attributing it alone would give.
 
-    `group`, `variant` are columns of the sends (n,); -1 leaves a send out. Under rules whose winner does
-    not depend on the lookback one attribution per offset is enough; the others are attributed cell by cell.
+    `offsets`, `lookbacks`: days, ascending. `group`, `variant` are columns of the sends (n,); -1 leaves a send
+    out. The default rule takes one pass; rules whose winner does not depend on the lookback one a offset; the
+    others one a window.
     """
-    shape = (len(offsets), len(lookbacks), groups, variants)
-    conversions, closed = np.full(shape, np.nan), np.full(shape, np.nan)
+    offsets, lookbacks = tuple(sorted(set(offsets))), tuple(sorted(set(lookbacks)))
     rule = bound.rule
-    if rule.anchor in ("sent", "delivered"):  # engagement decides nothing here; status events do
+    if rule.anchor in ("sent", "delivered") and (events.kind != CONVERSION).any():
+        # Engagement decides nothing here; status events do.
         events = events.take((events.kind == CONVERSION) | (events.kind >= BOUNCE))
-    once = rule.credit in ("last_qualifying", "all") and rule.explicit in ("window", "ignore")
-    once = once and rule.lookback_from == "send" and rule.day_rule == "elapsed"
-    lengths = np.array([clock.days(x) for x in lookbacks], np.int64)
-    for i, offset in enumerate(offsets):
-        usable = [j for j, x in enumerate(lookbacks) if x > offset]
-        for chosen in [usable] if once else [[j] for j in usable]:
-            if not chosen:
-                continue
-            at = msgspec.structs.replace(rule, offset_days=offset, lookback_days=lookbacks[chosen[-1]])
-            got = attribute(replace(bound, rule=at), sends, events, as_of)
-            grid = _Grid(got, sends, events, as_of, group, variant, groups, variants)
-            closed[i, chosen] = grid.closed(lengths[chosen]) if once else grid.own_closed()
-            conversions[i, chosen] = grid.credited(lengths[chosen]) if once else grid.own_credited()
-    return WindowCounts(tuple(offsets), tuple(lookbacks), conversions, closed)
+    ready = prepare(bound, sends, events, as_of)
+    grid = _Grid(ready, offsets, lookbacks, group, variant, groups, variants)
+    grid.fill()
+    tables = (a.reshape(len(offsets), len(lookbacks), groups, variants) for a in grid.tables)
+    return WindowCounts(offsets, lookbacks, *tables)
 
 
 class _Grid:
-    """One attribution read at several lookbacks, each at most its own."""
+    """Tables (offsets, lookbacks, cells) of a prepared log: conversions, sends, converted sends, revenue."""
 
     def __init__(
-        self, got: Attribution, sends: Sends, events: Events, as_of: int, group: I8, variant: I8, groups: int,
+        self, ready: Ready, offsets: Sequence[float], lookbacks: Sequence[float], group: I8, variant: I8, groups: int,
         variants: int,
     ) -> None:  # fmt: skip
-        self.got, self.events, self.as_of = got, events, as_of
-        self.shape = (groups, variants)
-        o = got.outcomes
-        self.anchor = np.full(len(sends), MISSING, np.int64)
-        self.anchor[o.send_row] = np.where(o.reached, o.anchor, MISSING)
-        self.good: B1 = (self.anchor != MISSING) & (group >= 0) & (variant >= 0)
-        self.cell = np.where(self.good, group * variants + variant, 0)
-        close = np.full(len(sends), MISSING, np.int64)
-        close[o.send_row] = o.close_at
-        self.over: B1 = self.good & (close <= as_of)
+        self.ready, self.contest, self.rule = ready, Contest(ready), ready.bound.rule
+        self.offsets, self.lookbacks, self.group, self.variant = offsets, lookbacks, group, variant
+        self.variants, self.cells = variants, groups * variants
+        self.as_of = ready.as_of - round(self.rule.mature_allowance_hours * clock.HOUR)
+        self.lengths = np.array([clock.days(x) for x in lookbacks], np.int64)
+        self.tables = [np.full((len(offsets), len(lookbacks), self.cells), np.nan) for _ in range(4)]
+        self.usable = np.array([[b > o for b in lookbacks] for o in offsets], bool).reshape(len(offsets), -1)
 
-    def closed(self, lengths: I8) -> F8:
-        """Sends whose window of each length is over at `as_of`: (lengths, groups, variants)."""
-        age = self.as_of - self.anchor[self.good]
-        bins = np.searchsorted(lengths, age, side="right")
-        cells, steps = int(np.prod(self.shape)), len(lengths) + 1
-        count = np.bincount(self.cell[self.good] * steps + bins, minlength=cells * steps).reshape(cells, steps)
-        over = count[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
-        return over.T.reshape(-1, *self.shape).astype(np.float64)
+    def at(self, offset: float, lookback: float) -> Rule:
+        return msgspec.structs.replace(self.rule, offset_days=offset, lookback_days=lookback)
 
-    def credited(self, lengths: I8) -> F8:
-        """Credited conversions of those sends, by length: (lengths, groups, variants)."""
-        c, rule = self.got.credits, self.got.rule
-        paid: B1 = (self.events.kind[c.event_row] == CONVERSION) & (self.got.reason[c.event_row] == REASON["credited"])
-        paid &= self.good[c.send_row]
-        row, weight = c.send_row[paid], c.weight[paid] / PARTS
-        age = self.events.occurred_at[c.event_row[paid]] - self.anchor[row]
-        seen = self.as_of - self.anchor[row]
-        out = []
-        for length in lengths.tolist():
-            use = (age <= length if rule.bounds[1] == "]" else age < length) & (seen >= length)
-            out.append(np.bincount(self.cell[row[use]], weight[use], int(np.prod(self.shape))))
-        return np.array(out, np.float64).reshape(-1, *self.shape)
+    def fill(self) -> None:
+        rule, contest = self.rule, self.contest
+        apart = rule.credit in ("last_qualifying", "all") and rule.explicit in ("window", "ignore")
+        apart = apart and rule.lookback_from == "send" and rule.day_rule == "elapsed"
+        at_once = apart and rule.credit == "last_qualifying" and len(self.offsets) < 63
+        if at_once and contest.simple is None and contest.dense and contest.goal is not None:
+            return self.one_pass()
+        self.cell = self.cells_of_sends()
+        for i, offset in enumerate(self.offsets):
+            js = np.flatnonzero(self.usable[i])
+            for chosen in [js] if apart else js[:, None]:
+                if len(chosen):
+                    at = self.at(offset, self.lookbacks[chosen[-1]])
+                    self.read(i, chosen, contest.judge(at), at, apart)
+        return None
 
-    def own_closed(self) -> F8:
-        """Sends whose window under the attribution's own rule is over: (groups, variants)."""
-        count = np.bincount(self.cell[self.over], minlength=int(np.prod(self.shape)))
-        return count.reshape(self.shape).astype(np.float64)
+    def one_pass(self) -> None:
+        """The default rule: a greater offset only moves the winner back."""
+        from justai_sim.attribution import scan
 
-    def own_credited(self) -> F8:
-        """Credited conversions of those sends, whatever rule put them there: (groups, variants)."""
-        c = self.got.credits
-        paid = (self.events.kind[c.event_row] == CONVERSION) & (self.got.reason[c.event_row] == REASON["credited"])
-        paid &= self.over[c.send_row]
-        cell, weight = self.cell[c.send_row[paid]], c.weight[paid] / PARTS
-        return np.bincount(cell, weight, int(np.prod(self.shape))).reshape(self.shape).astype(np.float64)
+        r, c = self.ready, self.contest
+        position, lane, anchor = c.line
+        at = np.zeros(0, np.int64) if r.known.row is None and position is None else r.known.rows(c.positions)
+        cell, closed = scan.closed_sends(
+            anchor, at, self.group, self.variant, self.variants, self.cells, self.lengths, self.as_of
+        )
+        rows, t, who, name, order = c.in_time(None)
+        value = self.net_values()[rows]
+        if order is not None:
+            value = value[order]
+        ages = [edges(self.at(o, max(self.lookbacks[-1], o + 1)))[0] for o in self.offsets]
+        most = self.lengths - (self.rule.bounds[1] != "]")
+        goal = c.goal
+        assert goal is not None
+        least = np.array(ages, np.int64)
+        table, before = np.full(c.lanes, -1, np.int32), np.empty(len(anchor), np.int32)
+        head = np.empty(len(t) * len(goal), np.int32)
+        scan.chain(lane, anchor, who, t, least[0], len(goal), table, before, head)
+        seen = np.zeros(len(anchor), np.int32 if len(least) < 31 else np.int64)
+        halves = np.zeros((2, self.cells, len(least), len(most), 3), np.int64)
+
+        def part(i: int) -> None:
+            scan.surface(
+                anchor, before, cell, head, who, t, name, goal, value, least, most, self.lengths, self.as_of, seen,
+                halves[i], i, 2,
+            )  # fmt: skip
+
+        with ThreadPoolExecutor(1) as other:  # the compiled passes release the interpreter
+            second = other.submit(part, 1)
+            part(0)
+            second.result()
+        got = halves[0]
+        got += halves[1]
+        scan.summed(got)
+        found = np.moveaxis(got, 0, 2)
+        whole = np.broadcast_to(closed, found.shape[:3])
+        for i, a in enumerate((found[..., 0], whole, found[..., 1], found[..., 2] / 1e6)):
+            self.tables[i][self.usable] = a[self.usable]
+
+    def net_values(self) -> I8:
+        """Value of each event row less its refunds, micro-units; DataError where the sum is beyond int64."""
+        r = self.ready
+        if (
+            float(np.abs(r.value).max(initial=0)) * max(len(r.rows), 1) > 9.2e18
+            and np.abs(r.value).sum(dtype=float) > 9.2e18
+        ):
+            raise DataError("the revenue of the log exceeds 9.2e12: check the unit of `value`")
+        if not len(r.refunds):
+            return r.value
+        net = r.value.copy()
+        np.add.at(net, r.refunded, r.value[r.refunds])
+        return net
+
+    def cells_of_sends(self) -> I8:
+        """The cell of each known send that may win, -1 for the others."""
+        r = self.ready
+        row = r.known.rows(np.arange(len(r.known)))
+        good = r.known.reached & (r.anchor != MISSING) & (self.group[row] >= 0) & (self.variant[row] >= 0)
+        return np.where(good, self.group[row] * self.variants + self.variant[row], -1)
+
+    def read(self, i: int, chosen: I8, judged: Judged, rule: Rule, apart: bool) -> None:
+        """Fill one offset's row at the chosen lookbacks from the credits under `rule`, the longest of them."""
+        r, weight = self.ready, judged.weight
+        share = money_share(r.value[judged.event], weight, PARTS)
+        back, of = refunds(r, judged.event)
+        np.add.at(share, of, money_share(r.value[back], weight[of], PARTS))
+        age = r.occurred[judged.event] - r.anchor[judged.send]
+        close = close_of(rule, r.anchor)
+        for j in chosen.tolist():
+            if apart:
+                over = (self.cell >= 0) & (r.anchor <= self.as_of - self.lengths[j])
+                inside = age <= self.lengths[j] - (rule.bounds[1] != "]")
+            else:
+                over = (self.cell >= 0) & (close != MISSING) & (close <= self.as_of)
+                inside = np.ones(len(age), bool)
+            use = inside & over[judged.send]
+            send, cell = judged.send[use], self.cell[judged.send[use]]
+            found = (
+                np.bincount(cell, weight[use] / PARTS, self.cells),
+                np.bincount(self.cell[over], minlength=self.cells),
+                np.bincount(self.cell[np.unique(send)], minlength=self.cells),
+                np.bincount(cell, share[use] / 1e6, self.cells),
+            )
+            for table, values in zip(self.tables, found, strict=True):
+                table[i, j] = values
