@@ -11,7 +11,7 @@ import numpy as np
 from justai_sim.attribution.rule import Rule
 from justai_sim.attribution.sends import distinct
 from justai_sim.clock import MISSING
-from justai_sim.errors import DataError
+from justai_sim.errors import DataError, UsageError
 from justai_sim.tables import B1, CONVERSION, I8, Events
 
 
@@ -39,7 +39,12 @@ def bind(
     currencies: Sequence[str] = (),
     goals: Mapping[str, Collection[str]] | Collection[str] | None = None,
 ) -> Bound:
-    """Bind a rule to code texts. `goals`: names per template, one collection for all, or None for any name."""
+    """Bind a rule to code texts; UsageError for anything but a Rule. `goals`: names per template, one collection for all, or None for any name."""
+    if not isinstance(rule, Rule):
+        raise UsageError(
+            f"rule is a {type(rule).__name__}; expected a Rule (a TrainingWindow says what a policy learns from: "
+            "pass it as training=)"
+        )
     goal = np.ones((max(1, len(templates)), len(names) + 1), bool)
     if goals is not None:
         for i, template in enumerate(templates):

@@ -176,13 +176,12 @@ def conversions(
             plain = var < 0 and per_template
             hi = _first_above(anchor, start, last, ti)
             lo = _first_above(anchor, start, hi, ti - window[1] - slack - 1)
+            # Sends that are too young cannot win: a user may have thousands of them.
+            stop = hi if credit == LAST_THEN_CHECK else _first_above(anchor, lo, hi, ti - window[0] + slack)
             m = 0
-            newest = -1
-            j = lo if credit == FIRST else hi - 1
-            while (j < hi) if credit == FIRST else (j >= lo):
+            j = lo if credit == FIRST else stop - 1
+            while (j < stop) if credit == FIRST else (j >= lo):
                 if plain or _in_scope(goal[template[j], g], template[j], variant[j], tpl, var):
-                    if newest < 0:
-                        newest = j
                     p = _position(ti - anchor[j], di - anchor_day[j], window)
                     if p == 0:
                         seen = False

@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from justai_sim import clock
-from justai_sim.errors import UsageError
+from justai_sim.errors import UsageError, nearest
 from justai_sim.tables import B1, I8
 
 
@@ -41,7 +41,37 @@ class TrainingWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         far = -(1 << 62) if self.lookback_days is None else end - clock.days(self.lookback_days)
         return far, end
 
+    def words(self) -> str:
+        """
+        >>> TrainingWindow(lookback_days=14, offset_days=3).words()
+        'sends that are 3 to 17 days old'
+        """
+        if self.lookback_days is None:
+            return f"sends that are at least {self.offset_days:g} days old"
+        return f"sends that are {self.offset_days:g} to {self.offset_days + self.lookback_days:g} days old"
+
     def holds(self, sent_at: I8, as_of: int) -> B1:
         """Which sends are learned from at `as_of`, shape (n,)."""
         start, end = self.bounds(as_of)
         return (sent_at >= start) & (sent_at < end)
+
+
+def training_window(text: str) -> TrainingWindow:
+    """The window of a text such as `lookback_days=14,offset_days=3`.
+
+    >>> training_window("lookback_days=30")
+    TrainingWindow(lookback_days=30.0, offset_days=0)
+    """
+    given: dict[str, float] = {}
+    for part in text.split(","):
+        key, _, value = (p.strip() for p in part.partition("="))
+        if key not in TrainingWindow.__struct_fields__:
+            raise UsageError(
+                f"training {part.strip()!r}: expected e.g. lookback_days=14,offset_days=3; "
+                f"{nearest(key, TrainingWindow.__struct_fields__)}"
+            )
+        try:
+            given[key] = float(value)
+        except ValueError:
+            raise UsageError(f"training {key}={value!r} is not a number of days") from None
+    return TrainingWindow(**given)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from justai_sim import clock
-from justai_sim.attribution import Bound, Rule, bind
+from justai_sim.attribution import Bound, Rule, TrainingWindow, bind
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.bandit.registry import policy
 from justai_sim.errors import UsageError, nearest
@@ -28,7 +28,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What production is told. `goals`: names of the conversion events; empty means any name."""
+    """What production is told. `goals`: names of the conversion events; empty means any name. `training`: the ages
+    of the sends that the policy learns from (None: all); it never touches credit, which is `rule`."""
 
     templates: list[Template] = []
     goals: list[str] = []
@@ -36,6 +37,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     control_share: float = 0.10
     refresh_hours: float = 24
     feedback: Feedback = "all"
+    training: TrainingWindow | None = None
     policy: PolicySpec = PolicySpec()
     rule: Rule = Rule()
 
@@ -44,6 +46,10 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise UsageError(f"control_share is {self.control_share}; expected a number in [0, 1)")
         if not 0 < self.refresh_hours <= 24 * 365:
             raise UsageError(f"refresh_hours is {self.refresh_hours}; expected hours above 0")
+        for name, kind in (("rule", Rule), ("training", TrainingWindow)):
+            given = getattr(self, name)
+            if not isinstance(given, kind) and not (given is None and name == "training"):
+                raise UsageError(f"{name} is a {type(given).__name__}; expected a {kind.__name__}")
         policy(self.policy.name)
         if why := cannot_learn(self):
             raise UsageError(why)

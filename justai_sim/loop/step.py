@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from justai_sim import clock
-from justai_sim.attribution import Bound, attribute
+from justai_sim.attribution import Bound, TrainingWindow, attribute
 from justai_sim.bandit.choose import final_shares
 from justai_sim.bandit.registry import policy
 from justai_sim.bandit.tally import Shape, Tally
@@ -72,16 +72,21 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
         got = attribute(machine.bound, state.sends.take(send_rows), state.events.take(event_rows), now)
         state.write(send_rows, event_rows, got)
     index = (now - state.start) // machine.program.refresh
-    tallies = tally(machine, state, now, max(index, 0))
+    shown = tally(machine, state, now, max(index, 0))
+    training = machine.program.training  # the page shows all sends, whatever the policy learns from
+    tallies = shown if training is None else tally(machine, state, now, max(index, 0), training)
     shares = allocate(machine, state, tallies, now)
     none = np.zeros((0, state.reps, machine.layout.arms))
-    n = np.stack([t.n.sum(axis=(1, 3)) for t in tallies]) if tallies else none
-    y = np.stack([t.y.sum(axis=(1, 3)) for t in tallies]) if tallies else none
+    n = np.stack([t.n.sum(axis=(1, 3)) for t in shown]) if shown else none
+    y = np.stack([t.y.sum(axis=(1, 3)) for t in shown]) if shown else none
     return state, Tick(index, now, n, y, tallies, shares)
 
 
-def tally(machine: Machine, state: State, now: int, cohorts: int) -> tuple[Tally, ...]:
-    """Sums over the sends known, by template, replication, arm and decision cohort; shape (R, 1, K, H)."""
+def tally(
+    machine: Machine, state: State, now: int, cohorts: int, training: TrainingWindow | None = None
+) -> tuple[Tally, ...]:
+    """Sums over the sends known (that `training` holds), by template, replication, arm and decision cohort; shape
+    (R, 1, K, H)."""
     from justai_sim.loop import kernel
 
     program, layout = machine.program, machine.layout
@@ -89,9 +94,10 @@ def tally(machine: Machine, state: State, now: int, cohorts: int) -> tuple[Tally
     value, close, scale = metric_of(earned, program.key_metric, n)
     allowance = round(program.rule.mature_allowance_hours * clock.HOUR)
     limit = now - allowance if program.feedback == "mature" else np.iinfo(np.int64).max
+    first, end = (training or TrainingWindow()).bounds(now)
     trials, y, y2 = kernel.tally(
         sends.template, sends.variant, sends.rep, sends.decided_at, sends.sent_at, earned.counted[:n],
-        earned.ghost[:n], close, value, scale, layout.arm, limit, state.start, program.refresh, cohorts,
+        earned.ghost[:n], close, value, scale, layout.arm, limit, first, end, state.start, program.refresh, cohorts,
         state.reps, layout.arms, MISSING,
     )  # fmt: skip
     return tuple(Tally(n=trials[t][:, None], y=y[t][:, None], y2=y2[t][:, None]) for t in range(len(trials)))

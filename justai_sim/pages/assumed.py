@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from justai_sim.loop.program import Program
 from justai_sim.pages.table import Column, Part, write
 from justai_sim.scenario import Scenario
 from justai_sim.world.spec import Delay
@@ -36,10 +37,22 @@ def assumptions(s: Scenario) -> Part:
         ("control share", write(p.control_share, "percent")),
         ("refresh of the shares", f"every {p.refresh_hours:g} h"),
         ("policy in use", policy),
-        ("what it learns from", "all sends so far" if p.feedback == "all" else "mature sends only"),
+        ("what it learns from", learns_from(p)),
         ("window in use", f"counts until day {p.rule.upper_days:g}, ignored first {p.rule.offset_days:g} days"),
         ("credit", p.rule.credit.replace("_", " ")),
         ("compared", axes or "nothing"),
     ]
     rows: list[dict[str, object]] = [{"what": k, "value": v} for k, v in pairs]
     return Part("What is assumed", NOT_YOURS, rows, (Column("what", "what"), Column("value", "value")))
+
+
+def learns_from(p: Program) -> str:
+    """
+    >>> from justai_sim.attribution import TrainingWindow
+    >>> learns_from(Program(training=TrainingWindow(lookback_days=14, offset_days=3)))
+    'sends that are 3 to 17 days old'
+    """
+    which = "all sends so far" if p.feedback == "all" else "mature sends only"
+    if p.training is None:
+        return which
+    return p.training.words() if p.feedback == "all" else f"{which}, of {p.training.words()}"
