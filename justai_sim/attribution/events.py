@@ -39,7 +39,10 @@ def bind(
     currencies: Sequence[str] = (),
     goals: Mapping[str, Collection[str]] | Collection[str] | None = None,
 ) -> Bound:
-    """Bind a rule to code texts; UsageError for anything but a Rule. `goals`: names per template, one collection for all, or None for any name."""
+    """Bind a rule to code texts; UsageError for anything but a Rule.
+
+    `goals`: names per template, one collection for all templates, or None for any name.
+    """
     if not isinstance(rule, Rule):
         raise UsageError(
             f"rule is a {type(rule).__name__}; expected a Rule (a TrainingWindow says what a policy learns from: "
