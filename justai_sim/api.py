@@ -17,40 +17,78 @@ import pandas as pd
 from justai_sim import clock, frames, replays
 from justai_sim import log as logs
 from justai_sim import scenario as scenarios
-from justai_sim.attribution import Attribution, Bound, Rule, bind, with_settings
+from justai_sim.attribution import (
+    PRESETS,
+    Attribution,
+    Bound,
+    Preset,
+    Rule,
+    TrainingWindow,
+    bind,
+    preset,
+    with_settings,
+)
 from justai_sim.attribution import attribute as attribute_tables
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.errors import UsageError
 from justai_sim.estimate.metrics import metrics_table
-from justai_sim.loop.program import KeyMetric
-from justai_sim.pages.figures import plot_age, plot_race, plot_shares, plot_window_map
+from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
+from justai_sim.loop.program import Feedback, KeyMetric
+from justai_sim.loop.replay import last_received
+from justai_sim.pages.figures import (
+    plot_age,
+    plot_delay,
+    plot_interpretations,
+    plot_race,
+    plot_receipt,
+    plot_shares,
+    plot_window_map,
+)
 from justai_sim.replays import Replay
 from justai_sim.scenario import Scenario
+from justai_sim.surfaces import WindowSurface
+from justai_sim.surfaces import window_surface as surface_of_log
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import PARTS, REASONS, Log
+from justai_sim.whatif import interpretations as readings_of
+from justai_sim.whatif import reconcile as dashboards
+from justai_sim.whatif.interpretations import Interpretations
+from justai_sim.whatif.reconcile import Reconciliation
 
 Instant: TypeAlias = "str | int | date | pd.Timestamp"
 """A time: ISO-8601 with an offset, microseconds since the epoch, or an aware datetime or Timestamp."""
 
 __all__ = [
+    "PRESETS",
     "Attributed",
+    "Interpretations",
+    "Preset",
+    "Reconciliation",
     "Replay",
     "Rule",
     "Run",
     "Sweep",
+    "TrainingWindow",
     "attribute",
+    "interpretations",
     "load",
     "metrics",
     "outcomes",
     "plot_age",
+    "plot_delay",
+    "plot_interpretations",
     "plot_race",
+    "plot_receipt",
     "plot_shares",
     "plot_window_map",
+    "preset",
     "read_log",
+    "reconcile",
     "replay",
     "report",
     "simulate",
     "sweep",
+    "window_surface",
 ]
 
 
@@ -125,11 +163,41 @@ def attribute(
     `goals`: names of the conversion events, for all templates or per template; None: every name counts.
     """
     log = frames.from_frames(sends, events, timezone=timezone)
+    bound = _bound(rule, log, goals)
+    return Attributed(log, bound, attribute_tables(bound, log.sends, log.events, instant(as_of)))
+
+
+def window_surface(
+    rule: Rule,
+    sends: Any,
+    events: Any,
+    offsets: Sequence[float] = OFFSETS,
+    lookbacks: Sequence[float] = LOOKBACKS,
+    *,
+    goals: Mapping[str, Collection[str]] | Collection[str] | None = None,
+    as_of: Instant | None = None,
+    timezone: str | None = None,
+    metric: str = "conversions",
+) -> WindowSurface:
+    """What every window [offset, lookback) of a grid of days would have credited, and whether it names a leader.
+
+    `.frame`: a row a window and variant. `.cells`: a row a window, with a leader only where its difference is beyond
+    the bound of the largest |z| of the whole map (95 %). `.chosen()`: the clearest window of half of the users judged
+    on the other half. `metric`: `conversions`, `converted` (sends) or `revenue`, per mature send. Frames, `goals` and
+    `timezone` as in `attribute`; `as_of` is by default the last receipt.
+    """
+    log = frames.from_frames(sends, events, timezone=timezone)
+    now = instant(as_of)
+    return surface_of_log(
+        _bound(rule, log, goals), log, last_received(log) if now is None else now, offsets, lookbacks, metric=metric
+    )
+
+
+def _bound(rule: Rule, log: Log, goals: Mapping[str, Collection[str]] | Collection[str] | None) -> Bound:
     goals = [goals] if isinstance(goals, str) else goals
-    bound = bind(
+    return bind(
         rule, templates=log.names("template"), names=log.names("name"), currencies=log.names("currency"), goals=goals
     )
-    return Attributed(log, bound, attribute_tables(bound, log.sends, log.events, instant(as_of)))
 
 
 def outcomes(attributed: Attributed) -> pd.DataFrame:
@@ -174,6 +242,8 @@ def replay(
     as_of: Instant | None = None,
     policy: PolicySpec | str | None = None,
     metric: KeyMetric = "conversion_rate",
+    training: TrainingWindow | None = None,
+    feedback: Feedback = "all",
     **settings: Any,
 ) -> Replay:
     """A log through attribution, metrics and policy; further settings are options of the rule.
@@ -186,7 +256,57 @@ def replay(
     spec = PolicySpec(name=policy) if isinstance(policy, str) else policy
     return replays.replay(
         log, rule=chosen, goals=goals, control=control, template=template, since=instant(since), until=instant(until),
-        as_of=instant(as_of), policy=spec, key_metric=metric, currency_given="currency" in settings or rule is not None,
+        as_of=instant(as_of), policy=spec, key_metric=metric, training=training, feedback=feedback,
+        currency_given="currency" in settings or rule is not None,
+    )  # fmt: skip
+
+
+def interpretations(
+    log: Log | str | Path,
+    *,
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    control: str | None = None,
+    template: str | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    as_of: Instant | None = None,
+    metric: str = "conversion_rate",
+    presets: bool = True,
+    **settings: Any,
+) -> Interpretations:
+    """Every named reading of the rule over one log, one option at a time; further settings are options of the rule.
+
+    `js.plot_interpretations(js.interpretations(log, goals=["purchase"]).table)`
+    """
+    return readings_of.interpretations(
+        log if isinstance(log, Log) else read_log(log), rule=with_settings(rule or Rule(), settings), goals=goals,
+        control=control, template=template, since=instant(since), until=instant(until), as_of=instant(as_of),
+        metric=metric, presets=presets, currency_given="currency" in settings or rule is not None,
+    )  # fmt: skip
+
+
+def reconcile(
+    log: Log | str | Path,
+    against: str | Path | pd.DataFrame,
+    *,
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    template: str | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    as_of: Instant | None = None,
+    mature: bool = False,
+    **settings: Any,
+) -> Reconciliation:
+    """A dashboard's numbers (CSV or DataFrame) beside ours, with a receipt of the difference by reason.
+
+    `js.reconcile(log, "dashboard.csv", goals=["purchase"]).closest`: the preset that counts as it does.
+    """
+    return dashboards.reconcile(
+        log if isinstance(log, Log) else read_log(log), against, rule=with_settings(rule or Rule(), settings),
+        goals=goals, template=template, since=instant(since), until=instant(until), as_of=instant(as_of),
+        mature=mature, currency_given="currency" in settings or rule is not None,
     )  # fmt: skip
 
 

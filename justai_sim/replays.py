@@ -13,24 +13,33 @@ import numpy as np
 import pandas as pd
 
 from justai_sim import clock
-from justai_sim.attribution import Attribution, Bound, Rule
+from justai_sim.attribution import Attribution, Bound, Rule, TrainingWindow
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.clock import DAY
+from justai_sim.delays import Delays, age_frame, delays
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.generic import plain_files
-from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
+from justai_sim.estimate.maturity import remarks
 from justai_sim.estimate.metrics import metrics_table
-from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
+from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
 from justai_sim.log import conversion_names, is_log
-from justai_sim.loop.program import KeyMetric, Program, program_of
+from justai_sim.loop.program import Feedback, KeyMetric, Program, program_of
 from justai_sim.loop.replay import attribute_log, last_received, replay_log
 from justai_sim.loop.step import Tick
 from justai_sim.streams import uniform
-from justai_sim.tables import CONVERSION, HELD_OUT, I8, KINDS, PARTS, REASONS, Log
+from justai_sim.surfaces import WindowSurface, window_surface
+from justai_sim.tables import CONVERSION, I8, KINDS, PARTS, REASONS, Log
 from justai_sim.version import __version__
 
 GROUPS = 100
 """Random groups of users: the clusters of the intervals in the figures."""
+ESTIMATORS = {
+    "kaplan_meier": ("km_conversion_rate", "km_conversions", "km_sends"),
+    "mature": ("mature_conversion_rate", "mature_conversions", "mature_sends"),
+    "so_far": ("conversion_rate", "conversions", "sends"),
+    "exposure": ("exposure_conversion_rate", "exposure_conversions", "exposure_sends"),
+}
+"""Estimators of the conversion rate, the headline first: rate, numerator and denominator in the results table."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,8 @@ class ReplayData:
 
     metrics: the frame of metrics.csv. reasons: `kind, reason, events`. shares: `day, template_id,
     variant_id, share` (what the policy would have set on that day), `sends, rate` (key metric as the page
-    would have shown it then). age, windows: as in SweepData, groups being 100 random groups of users.
+    would have shown it then). age, windows: as in SweepData, groups being random groups of users; weighting: how the
+    sends of `age` are weighted. delay, captured, background, warnings: as in `Delays`.
     """
 
     title: str
@@ -56,6 +66,11 @@ class ReplayData:
     windows: pd.DataFrame
     simulated: bool = False
     settings: dict[str, str] = field(default_factory=dict)
+    delay: pd.DataFrame = field(default_factory=pd.DataFrame)
+    captured: pd.DataFrame = field(default_factory=pd.DataFrame)
+    background: str = ""
+    warnings: list[str] = field(default_factory=list)
+    weighting: str = "none"
 
 
 @dataclass(frozen=True)
@@ -106,6 +121,10 @@ class Replay:
 
     def rows(self) -> list[dict[str, Any]]:
         """The metrics as plain rows."""
+        return [dict(row) for row in self._rows]
+
+    @cached_property
+    def _rows(self) -> list[dict[str, Any]]:
         keep = self.selection.keeps(self.log)
         return metrics_table(self.log, self.bound, restricted(self.attribution, keep))
 
@@ -187,8 +206,16 @@ class Replay:
             age=self.age(),
             windows=self.windows(),
             simulated=self.simulated or self.log.source.startswith("simulated"),
-            settings={"policy": self.program.policy.name, "feedback": self.program.feedback},
-        )
+            settings=self.settings(),
+            delay=self.delay, captured=self.delays.captured, background=self.delays.background,
+            warnings=self.warnings, weighting=self._age[1],
+        )  # fmt: skip
+
+    def settings(self) -> dict[str, str]:
+        """What the page says of the policy besides the rule."""
+        p = self.program
+        out = {"policy": p.policy.name, "feedback": p.feedback}
+        return out | ({"training": p.training.words()} if p.training else {})
 
     def groups(self) -> I8:
         """A random group of each send's user, the same at every replay."""
@@ -196,51 +223,56 @@ class Replay:
         return (uniform(0, "report groups", np.zeros(len(user), np.int64), user) * GROUPS).astype(np.int64)
 
     def age(self) -> pd.DataFrame:
-        """Conversions by days since the send; all shown templates together."""
-        log, got = self.log, self.attribution
-        s, e = log.sends, log.events
-        use = np.zeros(len(s), bool)
-        use[got.outcomes.send_row] = got.outcomes.reached & ~got.outcomes.ghost
-        use &= self.selection.keeps(log)
-        known = e.occurred_at[e.received_at <= got.as_of]
-        start = int(min(known.min(initial=got.as_of), s.sent_at.min(initial=got.as_of)))
-        V = len(log.names("variant"))
-        profile = age_profile(
-            s.user, self.groups(), np.where(use, s.variant, -1), s.sent_at, e, e.user,
-            countable(e.kind, got.reason), GROUPS, V, start, got.as_of,
-        )  # fmt: skip
-        group, variant, age = (i.ravel() for i in np.indices(profile.conversions.shape))
-        return pd.DataFrame(
-            {
-                "group": group,
-                "variant_id": np.array(log.names("variant"), dtype=object)[variant],
-                "age_day": age + FIRST_AGE,
-                "conversions": profile.conversions.ravel(),
-                "exposure": profile.exposure.ravel(),
-            }
-        )
+        """Conversions by days since the send; all shown templates together. Every variant is weighted to the same mix
+        of days and templates (`estimate.age.send_weights`)."""
+        return self._age[0]
+
+    @cached_property
+    def _age(self) -> tuple[pd.DataFrame, str]:
+        return age_frame(self.log, self.attribution, self.selection.keeps(self.log), self.groups(), GROUPS)
+
+    @cached_property
+    def maturity(self) -> pd.DataFrame:
+        """`template_id, variant_id, estimator, rate, low, high, numerator, denominator`: the conversion rate
+        by the four estimators of `estimate.maturity`."""
+        out = []
+        for row in self.rows():
+            head = {k: row[k] for k in ("template_id", "variant_id")}
+            for name, (rate, y, n) in ESTIMATORS.items():
+                ends = {"rate": row[rate], "low": row[f"{rate}_low"], "high": row[f"{rate}_high"]}
+                out.append(head | {"estimator": name} | ends | {"numerator": row[y], "denominator": row[n]})
+        return pd.DataFrame(out)
+
+    @cached_property
+    def delays(self) -> Delays:
+        """What messages add by days since the send and what of it the window sees; all shown templates together."""
+        return delays(self.log, self.attribution, self.selection.keeps(self.log), self.groups())
+
+    @property
+    def delay(self) -> pd.DataFrame:
+        """The curves of `delays`, as `plot_delay` takes them."""
+        return self.delays.curves
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What the window does to the comparison, and what a reader of the rates needs to hear."""
+        return [*self.delays.warnings, *remarks(self.program.rule, self._rows)]
+
+    @cached_property
+    def surface(self) -> WindowSurface:
+        """What every window on the default grid would have credited, and which differences are more than chance."""
+        return self.surface_on()
+
+    def surface_on(
+        self, offsets: Sequence[float] = OFFSETS, lookbacks: Sequence[float] = LOOKBACKS, metric: str = "conversions"
+    ) -> WindowSurface:
+        """The same on another grid of days, or comparing `converted` sends or `revenue`."""
+        log, keep = self.log, self.selection.keeps(self.log)
+        return window_surface(self.bound, log, self.attribution.as_of, offsets, lookbacks, keep=keep, metric=metric)
 
     def windows(self) -> pd.DataFrame:
-        """Credited conversions of every window on a grid; all shown templates together."""
-        log = self.log
-        keep = self.selection.keeps(log)
-        V = len(log.names("variant"))
-        got = window_counts(
-            self.bound, log.sends, log.events, self.attribution.as_of, OFFSETS, LOOKBACKS, self.groups(),
-            np.where(keep & (log.sends.status != HELD_OUT), log.sends.variant, -1), GROUPS, V,
-        )  # fmt: skip
-        o, b, group, variant = (i.ravel() for i in np.indices(got.sends.shape))
-        frame = pd.DataFrame(
-            {
-                "group": group,
-                "offset_day": np.array(OFFSETS)[o],
-                "lookback_day": np.array(LOOKBACKS)[b],
-                "variant_id": np.array(log.names("variant"), dtype=object)[variant],
-                "conversions": got.conversions.ravel(),
-                "sends": got.sends.ravel(),
-            }
-        )
-        return frame[frame["sends"].notna()].reset_index(drop=True)
+        """Its counts by random group of users; all shown templates together."""
+        return self.surface.by_group
 
     def _repr_html_(self) -> str:
         show = ["template_id", "variant_id", "sends", "conversions", "conversion_rate", "open_rate", "click_rate"]
@@ -270,15 +302,19 @@ def replay(
     as_of: int | None = None,
     start: int | None = None,
     policy: PolicySpec | None = None,
+    training: TrainingWindow | None = None,
+    feedback: Feedback = "all",
     key_metric: KeyMetric = "conversion_rate",
     refresh_hours: float = 24,
     control_share: float = 0.10,
     currency_given: bool = False,
+    shares: bool = True,
 ) -> Replay:
     """Attribute a log under `rule`, and step a policy through it as it arrived. Times in microseconds.
 
     `goals`: the conversion names that count; needed when the log has several. `template`, `since`,
     `until` choose the sends that are shown, `as_of` what is known (default: the last receipt).
+    Without `shares` no policy is stepped through the log.
     """
     if not len(log.sends):
         raise DataError(
@@ -294,9 +330,9 @@ def replay(
     spec = policy or PolicySpec()
     settings: dict[str, Any] = {
         "goals": chosen, "key_metric": key_metric, "control_share": control_share, "refresh_hours": refresh_hours,
-        "rule": rule,
+        "rule": rule, "training": training, "feedback": feedback,
     }  # fmt: skip
-    learns = True
+    learns = shares
     try:
         base = Program(policy=spec, **settings)
     except UsageError as e:

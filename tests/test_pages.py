@@ -11,6 +11,7 @@ import sys
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import msgspec
@@ -19,12 +20,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from scipy import special
 
 from justai_sim.attribution import Rule
 from justai_sim.pages.age import curves
 from justai_sim.pages.age import sentence as age_sentence
 from justai_sim.pages.answer import answer
-from justai_sim.pages.figures import plot_age, plot_race, plot_shares, plot_window_map, render
+from justai_sim.pages.figures import plot_age, plot_delay, plot_race, plot_shares, plot_window_map, render
 from justai_sim.pages.inputs import ReplayData, SweepData
 from justai_sim.pages.page import tidy
 from justai_sim.pages.race import share_band
@@ -33,10 +35,11 @@ from justai_sim.pages.style import spread
 from justai_sim.pages.sweep_page import write_sweep_report
 from justai_sim.pages.table import percent
 from justai_sim.pages.window_map import sentence as map_sentence
-from justai_sim.pages.window_map import surface
+from justai_sim.pages.window_map import worlds_of
 from justai_sim.scenario import Scenario, points, read
 from justai_sim.stats import wilson
 from justai_sim.streams import generator
+from justai_sim.surfaces import of_frame
 from justai_sim.tables import REASONS
 
 DELAY, ORGANIC = 1.5, 0.002
@@ -168,6 +171,18 @@ def replay_data(variants: int = 4) -> ReplayData:
     )  # fmt: skip
 
 
+def delay_frame(variants: int) -> pd.DataFrame:
+    names = ["control", "benefit", "story", "discount", "proof", "question", "urgency-now", "long-story-short"]
+    rows = []
+    for i, v in enumerate(names[:variants]):
+        for day in range(31):
+            effect = (0.012 + 0.002 * ((3 * i) % 8)) * (1 - np.exp(-day / (1.5 + i % 3)))
+            half = 0.001 * day**0.5
+            rows.append({"variant_id": v, "age_day": day, "effect": effect, "low": effect - half,
+                         "high": effect + half, "background": 0.002, "source": "holdout"})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 COUNTS = {
     "open_rate": "opens", "click_rate": "clicks", "conversion_rate": "conversions", "unsubscribe_rate": "unsubscribes",
     "revenue_per_send": "revenue",
@@ -226,9 +241,11 @@ def test_figures_are_drawn_with_units_on_every_axis(variants: int) -> None:
     sweep, replayed = sweep_data(variants), replay_data(variants)
     drawn = [
         (plot_age(sweep.age, control="control", offset_days=3, lookback_days=14), 2),
-        (plot_window_map(sweep.windows, control="control", offset_days=0, lookback_days=7, best="story"), 1),
+        (plot_window_map(sweep.windows, offset_days=0, lookback_days=7, best="story", groups_are_worlds=True), 1),
+        (plot_window_map(replayed.windows, control="control", offset_days=0, lookback_days=7), 1),
         (plot_race(sweep.race), 3),
         (plot_shares(replayed.shares, control="control"), 2),
+        (plot_delay(delay_frame(variants)), 1),
     ]
     for ax, count in drawn:
         assert len(ax.child_axes) == count
@@ -243,9 +260,13 @@ def test_figures_are_drawn_with_units_on_every_axis(variants: int) -> None:
 def test_no_text_leaves_the_figure_and_no_labels_overlap() -> None:
     for ax in (
         plot_age(sweep_data(8).age, control="control", offset_days=3, lookback_days=14),
-        plot_window_map(sweep_data(8).windows, control="control", offset_days=3, lookback_days=14, best="story"),
+        plot_window_map(sweep_data(8).windows, offset_days=3, lookback_days=14, best="story", groups_are_worlds=True),
+        plot_window_map(replay_data(8).windows, offset_days=3, lookback_days=14),
         plot_race(sweep_data(8).race),
         plot_shares(replay_data(8).shares, control="control"),
+        plot_delay(delay_frame(2)),
+        plot_delay(delay_frame(3)),
+        plot_delay(delay_frame(8)),
     ):
         figure = ax.get_figure()
         assert isinstance(figure, Figure)
@@ -358,27 +379,58 @@ def test_age_band_covers_the_truth_as_often_as_it_says() -> None:
     assert inside / logs > 0.95 - 4 * sd
 
 
-def test_window_surface_by_hand() -> None:
+def test_window_map_of_worlds_by_hand() -> None:
     rows = []
     for g, (a, b) in enumerate([(30, 20), (32, 24), (28, 19)]):
         rows += [(g, 0.0, 7.0, "a", a, 1000.0), (g, 0.0, 7.0, "control", b, 1000.0)]
         rows += [(g, 3.0, 7.0, "a", 4, 1000.0), (g, 3.0, 7.0, "control", 5, 1000.0)]
         rows += [(g, 7.0, 7.0, v, np.nan, np.nan) for v in ("a", "control")]
     frame = pd.DataFrame(rows, columns=["group", "offset_day", "lookback_day", "variant_id", "conversions", "sends"])
-    worlds = surface(frame, True)
+    worlds = worlds_of(frame)
     assert worlds.leader.tolist() == [[0], [-1], [-1]]  # fewer than 10 a variant in a world; no window at all
     d = np.array([10, 8, 9]) / 1000
-    assert worlds.z[0, 0] == pytest.approx(d.mean() / d.std(ddof=1))
-    users = surface(frame, False)
-    assert users.leader.tolist() == [[0], [1], [-1]]
-    c = np.array([[30, 20], [32, 24], [28, 19]])
-    moved = (c[:, 0] - 30) / 3000 - (c[:, 1] - 21) / 3000
-    assert users.z[0, 0] == pytest.approx((90 - 63) / 3000 / np.sqrt(3 * moved.var(ddof=1)))
+    t = d.mean() / d.std(ddof=1) / np.sqrt(1 + 1 / 3)  # of one more world
+    assert worlds.z[0, 0] == pytest.approx(special.ndtri(special.stdtr(2, t)))
+
+
+def test_few_worlds_of_equal_variants_are_not_clear() -> None:
+    rng, maps, sure = generator(12, "two worlds"), 400, 0
+    for _ in range(maps):
+        frame = pd.DataFrame({"group": [0, 0, 1, 1], "variant_id": ["a", "b"] * 2, "sends": 5000.0})
+        frame["conversions"] = rng.poisson(100, 4).astype(float)
+        sure += worlds_of(frame.assign(offset_day=0.0, lookback_day=7.0)).z[0, 0] > 2
+    p = 2 * float(special.ndtr(-2.0))  # the larger of two equal ones stands first
+    assert sure / maps < p + 4 * (p * (1 - p) / maps) ** 0.5
+    told = sweep_data().windows
+    assert "clear" in drawn_text(plot_window_map(told, best="story", groups_are_worlds=True))
+    assert "clear" not in drawn_text(plot_window_map(told[told["group"] < 9], best="story", groups_are_worlds=True))
+
+
+def drawn_text(ax: Any) -> str:
+    return " ".join(t.get_text() for a in (ax, *ax.child_axes) for t in a.texts)
+
+
+def test_map_of_a_log_names_only_leaders_beyond_the_bound() -> None:
+    """What the figure says and colours is what the surface judged."""
+    small = of_frame(window_frame(["control", "a", "b"], [0.015] * 3, 100, 30.0), (3.0, 14.0))
+    ax = plot_window_map(small.by_group)
+    assert (small.judged.leader < 0).all()
+    said = drawn_text(ax)
+    assert "No leader in any of" in said
+    assert "(14/3): too close." in " ".join(said.split())
+    assert "leads" not in said
+    strong = of_frame(window_frame(["control", "b", "a"], [0.015, 0.06, 0.015], 100, 300.0), (3.0, 14.0))
+    leads = strong.judged.leader
+    assert set(leads[leads >= 0].tolist()) == {strong.variants.index("b")}
+    said = drawn_text(plot_window_map(strong))
+    assert f"in {(leads >= 0).sum()} of {strong.judged.told.sum()}" in said
+    assert "b leads, beyond the bound of the whole map (95 %)" in said
+    assert render(plot_window_map(strong), "svg") == render(plot_window_map(strong.by_group), "svg")
 
 
 def test_windows_expected_to_pick_another_are_ahead_by_two_errors_over_worlds() -> None:
     frame = window_frame(["control", "benefit", "story"], [0.015, 0.015, 0.015], 40, 4000)
-    got = surface(frame, True, "story")
+    got = worlds_of(frame, "story")
     for i, j in np.argwhere(got.leader >= 0):
         cell = frame[(frame["offset_day"] == got.offsets[i]) & (frame["lookback_day"] == got.lookbacks[j])]
         c, n = (cell.pivot_table(index="group", columns="variant_id", values=x) for x in ("conversions", "sends"))
@@ -390,7 +442,7 @@ def test_windows_expected_to_pick_another_are_ahead_by_two_errors_over_worlds() 
     assert got.wrong.any()
     assert got.close.any()
     assert f"{got.wrong.sum()} of " in map_sentence(got, (3.0, 14.0), "story")
-    few = surface(frame[frame["group"] < 4], True, "story")
+    few = worlds_of(frame[frame["group"] < 4], "story")
     assert not few.wrong.any()
     said = map_sentence(few, (3.0, 14.0), "story")
     assert said.startswith("4 worlds: too few worlds to tell what is expected")
@@ -490,7 +542,7 @@ def test_pages_are_the_same_every_time_and_self_contained(kind: str, tmp_path: P
         else:
             write_replay_report(replay_data(), tmp_path / name)
     files = sorted(p.name for p in (tmp_path / "one").iterdir())
-    assert len(files) == 7
+    assert len(files) == (7 if kind == "sweep" else 9)
     for f in files:
         assert (tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes(), f
     said = page(tmp_path / "one" / "index.html")
@@ -613,3 +665,55 @@ def test_headline_is_rarely_wrong_about_equal_variants() -> None:
         data = replay_of([("t", v, k / n, n) for v, k in zip(("control", "story"), y, strict=True)])
         named += "is ahead" in headline(data)
     assert named / logs < 0.05 + 4 * (0.05 * 0.95 / logs) ** 0.5
+
+
+def test_delay_figure_says_what_the_frame_says() -> None:
+    frame = delay_frame(2)
+    ax = plot_delay(frame, offset_days=3, lookback_days=14)
+    said = " ".join(t.get_text() for t in ax.texts)
+    for v, part in frame.groupby("variant_id"):
+        part = part.set_index("age_day")["effect"] * 1000
+        end = frame[(frame["variant_id"] == v) & (frame["age_day"] == 30)].iloc[0]
+        low, high = 1000 * end["low"], 1000 * end["high"]
+        assert f"{v} {part[30]:.1f} ({low:.1f} to {high:.1f}), in the window {part[14] - part[3]:.1f}" in said
+    assert "Background: 2.0 per 1,000 users and day, that of held-out users" in said
+    assert "not been followed long enough" in " ".join(t.get_text() for t in plot_delay(frame.iloc[:0]).texts)
+
+
+def test_headline_ranks_by_kaplan_meier_where_it_has_a_value_else_by_mature_sends() -> None:
+    data = replay_data(2)
+    one = data.metrics[data.metrics["template_id"] == "welcome-1"]
+    km = {f"km_conversion_rate{s}": [x, x + 0.1] for s, x in (("", 0.3), ("_low", 0.29), ("_high", 0.31))}
+    said = headline(dataclasses.replace(data, metrics=one.assign(**km)))
+    assert said.startswith("benefit is ahead of control: conversion rate (Kaplan-Meier) 40.00 % (39.00 to 41.00)")
+    assert "mature conversion rate" in headline(dataclasses.replace(data, metrics=one))
+    none = one.assign(**km, mature_conversion_rate=np.nan).assign(km_conversion_rate=np.nan)
+    assert "mature" not in headline(dataclasses.replace(data, metrics=none))
+
+
+def test_replay_page_shows_warnings_shares_and_every_estimator(tmp_path: Path) -> None:
+    data = replay_data(2)
+    names = ["km_conversion_rate", "exposure_conversion_rate"]
+    extra = {f"{n}{s}": 0.0211 for n in names for s in ("", "_low", "_high")}
+    counts = dict.fromkeys(("km_conversions", "km_sends", "exposure_conversions", "exposure_sends"), 70)
+    metrics = data.metrics.assign(**extra, **counts, final_sends=2900, mature_moved=7)
+    captured = pd.DataFrame(
+        [{"variant_id": "story", "sends": 90, "total": 0.02, "total_low": 0.01, "total_high": 0.03, "window": 0.002,
+          "window_low": 0.001, "window_high": 0.003, "share": 0.1, "share_low": 0.05, "share_high": 0.2},
+         {"variant_id": "control", "sends": 90, "total": 0.001, "total_low": -0.01, "total_high": 0.012,
+          "window": 0.0, "window_low": -0.001, "window_high": 0.003, "share": np.nan}]
+    )  # fmt: skip
+    full = dataclasses.replace(
+        data, metrics=metrics, captured=captured, delay=delay_frame(2), warnings=["Loses more than half: <all>."],
+        background="The background, 2 conversions per 1,000 users and day, is that of held-out users.", weighting="day",
+    )  # fmt: skip
+    said = page(write_replay_report(full, tmp_path))
+    assert (tmp_path / "delay.png").exists()
+    assert "Loses more than half: <all>." in said.text
+    assert "weighted by template and day" in said.text
+    first = said.tables[0][1]
+    assert first[2] == "2.11 %|2.11 to 2.11|70 / 70"
+    assert first[-2:] == ["100", "7"]
+    shares = next(t for t in said.tables if "share that the window sees" in t[0])
+    assert shares[1] == ["story", "90", "20.0|10.0 to 30.0", "2.0|1.0 to 3.0", "10 %|5 to 20"]
+    assert shares[2][-1] == "–"

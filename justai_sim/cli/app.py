@@ -23,6 +23,10 @@ Workers = Annotated[int | None, Parameter(help="Processes; default: one a core. 
 Resume = Annotated[bool, Parameter(help="Keep the finished parts of the same scenario.", negative="")]
 Timezone = Annotated[str | None, Parameter(help="Zone of times written without an offset, e.g. Europe/Berlin.")]
 Rejects = Annotated[Path | None, Parameter(help="Folder for the rows that could not be read, with place and reason.")]
+Preset = Annotated[str | None, Parameter(help="Start from a named rule, e.g. naive, braze_canvas; --set changes it.")]
+Settings = Annotated[
+    list[str] | None, Parameter(name="--set", help='An option of the rule, key=value: --set "bounds=[]"; repeatable.')
+]
 Raw = Annotated[bool, Parameter(help="Do not mask e-mail addresses in the rejects.", negative="")]
 
 
@@ -114,9 +118,9 @@ def replay(
     log: Path, /, *, esp: str | None = None, goal: list[str] | None = None, control: str | None = None,
     template: str | None = None, since: str | None = None, until: str | None = None,
     lookback_days: float | None = None, offset_days: float | None = None, as_of: str | None = None,
-    settings: Annotated[list[str] | None, Parameter(name="--set")] = None,
-    policy: str = "weighted_thompson", metric: str = "conversion_rate", timezone: Timezone = None, out: Out = None,
-    rejects: Rejects = None, raw: Raw = False, json: Json = False,
+    preset: Preset = None, settings: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    policy: str = "weighted_thompson", training: str | None = None, metric: str = "conversion_rate",
+    timezone: Timezone = None, out: Out = None, rejects: Rejects = None, raw: Raw = False, json: Json = False,
 ) -> None:  # fmt: skip
     """A log through attribution, metrics and policy: what another window would have said.
 
@@ -148,6 +152,9 @@ def replay(
         An option of the rule, key=value, e.g. --set credit=linear --set "bounds=[]"; may be repeated.
     policy
         weighted_thompson or uniform: whose shares are shown day by day.
+    training
+        The ages of the sends that the policy learns from, e.g. lookback_days=14,offset_days=3. Not the window above:
+        it never touches credit.
     metric
         The key metric that the policy learns from.
     """
@@ -155,9 +162,140 @@ def replay(
 
     logs.replay(
         log, esp=esp, goals=goal or [], control=control, template=template, since=since, until=until,
-        lookback_days=lookback_days, offset_days=offset_days, as_of=as_of, settings=settings or [], policy=policy,
-        metric=metric, timezone=timezone, out=out, rejects=rejects, raw=raw, json=json,
+        lookback_days=lookback_days, offset_days=offset_days, as_of=as_of, preset=preset, settings=settings or [],
+        policy=policy, training=training, metric=metric, timezone=timezone, out=out, rejects=rejects, raw=raw,
+        json=json,
     )  # fmt: skip
+
+
+@app.command
+def interpretations(
+    log: Path, /, *, esp: str | None = None, goal: list[str] | None = None, control: str | None = None,
+    template: str | None = None, since: str | None = None, until: str | None = None, as_of: str | None = None,
+    preset: Preset = None, settings: Settings = None, metric: str = "conversion_rate", timezone: Timezone = None,
+    out: Out = None, json: Json = False,
+) -> None:  # fmt: skip
+    """What every other reading of the rule would have said, one option at a time, by the size of its effect.
+
+    The difference per 1,000 sends is of the same pair in every line: the leader against the control under the
+    rule in use. Its change is measured on the same users under both readings.
+
+    Example: justai-sim interpretations log/ --goal purchase --out reports/readings
+
+    Parameters
+    ----------
+    log
+        A loaded log, a plain log folder, or with --esp an export.
+    esp
+        Read an export of this provider directly.
+    goal
+        Name of a conversion event that counts; may be repeated. Needed when the log has several.
+    control
+        The control variant; default: the one named control.
+    template
+        Show only this template. All sends compete for credit whatever is shown.
+    since
+        Show only sends from this time on.
+    until
+        Show only sends before this time.
+    as_of
+        What was known at this time; default: the last receipt.
+    metric
+        What is compared: conversion_rate, revenue_per_send, open_rate, click_rate or unsubscribe_rate.
+    """
+    from justai_sim.cli import whatif
+
+    asked = whatif.Asked(
+        log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone
+    )  # fmt: skip
+    whatif.interpretations(asked, control, metric, out, json)
+
+
+@app.command
+def reconcile(
+    log: Path, /, *, against: Path, esp: str | None = None, goal: list[str] | None = None,
+    template: str | None = None, since: str | None = None, until: str | None = None, as_of: str | None = None,
+    mature: Annotated[bool, Parameter(negative="")] = False, preset: Preset = None, settings: Settings = None,
+    timezone: Timezone = None, out: Out = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Your dashboard's numbers beside ours: the difference by reason, and the system that counts as it does.
+
+    Example: justai-sim reconcile log/ --against dashboard.csv --goal purchase --since 2026-01-01T00:00:00Z
+
+    Parameters
+    ----------
+    log
+        A loaded log, a plain log folder, or with --esp an export.
+    against
+        A CSV with a column variant_id (and template_id where there are several), and any of sends, conversions,
+        conversion_rate, revenue, opens, clicks, unsubscribes and their rates.
+    esp
+        Read an export of this provider directly.
+    goal
+        Name of a conversion event that counts; may be repeated. Needed when the log has several.
+    template
+        The dashboard shows only this template.
+    since
+        The dashboard shows only sends from this time on.
+    until
+        The dashboard shows only sends before this time.
+    as_of
+        When the dashboard was looked at; default: the last receipt.
+    mature
+        Compare with the sends whose window has closed.
+    """
+    from justai_sim.cli import whatif
+
+    asked = whatif.Asked(
+        log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone
+    )  # fmt: skip
+    whatif.reconcile(asked, against, mature, out, json)
+
+
+@app.command
+def surface(
+    log: Path, /, *, offsets: str = "0:7", lookbacks: str = "1:30", esp: str | None = None,
+    goal: list[str] | None = None, control: str | None = None, template: str | None = None, since: str | None = None,
+    until: str | None = None, as_of: str | None = None, preset: Preset = None, settings: Settings = None,
+    metric: str = "conversions", timezone: Timezone = None, out: Out = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Every window at once: who leads in which, and whether any of it is more than chance.
+
+    A window has a leader only beyond the bound of the largest |z| of the whole map (95 %), else it is too close; with
+    too few conversions it cannot tell. Windows are compared by the difference per 1,000 mature sends.
+
+    Example: justai-sim surface log/ --offsets 0:7 --lookbacks 1:30 --goal purchase --out reports/windows
+
+    Parameters
+    ----------
+    log
+        A loaded log, a plain log folder, or with --esp an export.
+    offsets
+        Ignored first days: a range with both ends (0:7), with a step (0:6:0.5), or a comma list.
+    lookbacks
+        Counts until these days, in the same form.
+    esp
+        Read an export of this provider directly.
+    goal
+        Name of a conversion event that counts; may be repeated. Needed when the log has several.
+    control
+        The control variant, dark in the figure; default: the one named control.
+    template
+        Show only this template. All sends compete for credit whatever is shown.
+    since
+        Show only sends from this time on.
+    until
+        Show only sends before this time.
+    as_of
+        What was known at this time; default: the last receipt.
+    metric
+        What is compared per send: conversions, converted (sends) or revenue.
+    """
+    from justai_sim.cli import surface as surfaces
+    from justai_sim.cli.whatif import Asked
+
+    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone)
+    surfaces.surface(asked, offsets, lookbacks, metric, control, out, json)
 
 
 @app.command

@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from justai_sim import stats
-from justai_sim.attribution import Rule
+from justai_sim.attribution import PRESETS, Rule, TrainingWindow
+from justai_sim.attribution.presets import differences
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.bandit.registry import POLICIES
 from justai_sim.cli.output import emit_json, number
@@ -77,7 +78,7 @@ def describe(scenario: Scenario) -> dict[str, Any]:
 
 def schema(json: bool) -> None:
     parts: dict[str, type[msgspec.Struct]] = {
-        "scenario": Scenario, "program": Program, "program.policy": PolicySpec, "program.rule": Rule, "world": World,
+        "scenario": Scenario, "program": Program, "program.policy": PolicySpec, "program.rule": Rule, "program.training": TrainingWindow, "world": World,
         "world.delay": Delay, "world.value": Value, "variants": Variant, "flow": Step,
     }  # fmt: skip
     fields = {name: _fields(part) for name, part in parts.items()}
@@ -90,7 +91,7 @@ def schema(json: bool) -> None:
         for name, kind in TABLES.items()
     }  # fmt: skip
     if json:
-        emit_json(scenario=fields, tables=tables, policies=list(POLICIES))
+        emit_json(scenario=fields, tables=tables, policies=list(POLICIES), presets=_presets())
         return
     for name, rows in fields.items():
         print(f"[{name}]")
@@ -101,6 +102,28 @@ def schema(json: bool) -> None:
         for c in columns:
             print(f"  {c['column']:18} {c['type']:14} {'required' if c['required'] else 'optional':9} {c['meaning']}")
     print("\npolicies\n  " + "\n  ".join(POLICIES))
+    print("\npresets (--preset NAME)")
+    for name, p in _presets().items():
+        print(f"  {name}: {p['follows']}")
+        for what in ("options", "source", "lacks", "yours"):
+            if p[what]:
+                text = ", ".join(f"{k}={v}" for k, v in p[what].items()) if what == "options" else p[what]
+                print(f"      {SAID[what]}: {text}")
+
+
+SAID = {"options": "--set", "source": "documented in", "lacks": "cannot express", "yours": "set to your own"}
+
+
+def _presets() -> dict[str, dict[str, Any]]:
+    """What each preset follows, its options that are not the default's, and what it cannot express."""
+    return {
+        name: {
+            "follows": p.follows, "options": differences(p.rule), "feedback": p.feedback,
+            "training": msgspec.to_builtins(p.training), "source": p.source, "lacks": p.lacks,
+            "yours": ", ".join(p.yours),
+        }
+        for name, p in PRESETS.items()
+    }  # fmt: skip
 
 
 def _fields(part: type[msgspec.Struct]) -> list[dict[str, Any]]:

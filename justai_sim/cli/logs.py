@@ -10,7 +10,8 @@ import msgspec
 
 from justai_sim import clock, replays
 from justai_sim import log as logs
-from justai_sim.attribution import Rule, with_settings
+from justai_sim.attribution import preset as named
+from justai_sim.attribution import training_window, with_settings
 from justai_sim.bandit.policy import METRICS, PolicySpec
 from justai_sim.bandit.registry import POLICIES
 from justai_sim.cli.output import Bar, emit_json, say, table
@@ -21,7 +22,8 @@ from justai_sim.logstore import mask_text
 
 COLUMNS = (
     "template_id", "variant_id", "sends", "mature_sends", "opens", "clicks", "conversions", "unsubscribes", "revenue",
-    "conversion_rate", "conversion_rate_low", "conversion_rate_high",
+    "km_conversion_rate", "km_conversion_rate_low", "km_conversion_rate_high", "mature_conversion_rate",
+    "conversion_rate",
 )  # fmt: skip
 
 
@@ -51,15 +53,18 @@ def load(
 
 def replay(
     path: Path, *, esp: str | None, goals: list[str], control: str | None, template: str | None, since: str | None,
-    until: str | None, lookback_days: float | None, offset_days: float | None, as_of: str | None, settings: list[str],
-    policy: str, metric: str, timezone: str | None, out: Path | None, rejects: Path | None, raw: bool, json: bool,
+    until: str | None, lookback_days: float | None, offset_days: float | None, as_of: str | None, preset: str | None,
+    settings: list[str], policy: str, training: str | None, metric: str, timezone: str | None, out: Path | None, rejects: Path | None,
+    raw: bool, json: bool,
 ) -> None:  # fmt: skip
     chosen = parse_settings(settings)
     if lookback_days is not None:
         chosen["lookback_days"] = lookback_days
     if offset_days is not None:
         chosen["offset_days"] = offset_days
-    rule = with_settings(Rule(), chosen)
+    start = named(preset if preset is not None else "default")
+    rule = with_settings(start.rule, chosen)
+    learns = training_window(training) if training is not None else start.training
     if policy == "fixed":
         raise UsageError("--policy fixed has shares of its own and learns nothing from a log; use another policy")
     if policy not in POLICIES:
@@ -77,12 +82,12 @@ def replay(
     result = replays.replay(
         log, rule=rule, goals=goals, control=control, template=template, since=_time(since, timezone),
         until=_time(until, timezone), as_of=_time(as_of, timezone), policy=PolicySpec(name=policy),
-        key_metric=metric, currency_given="currency" in chosen,  # type: ignore[arg-type]
+        key_metric=metric, training=learns, currency_given="currency" in chosen,  # type: ignore[arg-type]
     )  # fmt: skip
     if (path / SIMULATED).exists():
         result = dataclasses.replace(result, simulated=True)
     say(f"as of {clock.iso(result.attribution.as_of)}" + ("" if as_of else " (the last receipt)"))
-    for note in result.notes:
+    for note in [*result.notes, *result.warnings]:
         say(f"note: {note}")
     page = _write(result, path, out) if out is not None else None
     _print(result, json, page)
@@ -127,7 +132,8 @@ def _print(result: replays.Replay, json: bool, page: Path | None) -> None:
         final = shares[shares["day"] == shares["day"].max()] if len(shares) else shares
         emit_json(
             as_of=clock.iso(result.attribution.as_of), last_refresh=clock.iso(last),
-            rule=msgspec.to_builtins(result.program.rule), goals=result.program.goals, notes=result.notes,
+            rule=msgspec.to_builtins(result.program.rule), goals=result.program.goals,
+            notes=result.notes, warnings=result.warnings, delay=_delay(result),
             metrics=rows, reasons=result.attribution.reasons(),
             shares=final[["template_id", "variant_id", "share"]].to_dict("records"), report=str(page) if page else None,
         )  # fmt: skip
@@ -139,6 +145,13 @@ def _print(result: replays.Replay, json: bool, page: Path | None) -> None:
     )
     if page is not None:
         say(f"report: {page}")
+
+
+def _delay(result: replays.Replay) -> dict[str, Any]:
+    """What messages add and what of it the window sees, for JSON: missing values are null."""
+    rows = result.delays.captured.to_dict("records")
+    captured = [{k: None if v != v else v for k, v in row.items()} for row in rows]
+    return {"background": result.delays.background, "captured": captured}
 
 
 def _say_rejects(rejects: list[Reject], total: int, folder: Path | None) -> None:

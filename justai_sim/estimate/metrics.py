@@ -9,6 +9,8 @@ import numpy as np
 from justai_sim import stats
 from justai_sim.attribution import Attribution, Bound
 from justai_sim.attribution.events import money_share
+from justai_sim.estimate import maturity
+from justai_sim.estimate.maturity import Rate, Waiting
 from justai_sim.tables import B1, CONVERSION, F8, I8, PARTS, REASON, Log
 
 ALL = "ALL (distinct)"
@@ -30,8 +32,15 @@ def metrics_table(log: Log, bound: Bound, got: Attribution) -> list[dict[str, An
 
     Rates are per send (rule's denominator), on all sends and, with prefix `mature_`, on those whose window
     has closed. Ghost sends of held-out users form a row `held_out` of their own, without engagement, and are
-    not in `ALL`. `_low`, `_high` is a 95 % interval over sends: Wilson for shares, normal for the rest. An
+    not in `ALL`. `_low`, `_high` is a 95 % interval: Wilson for shares, Student's for the rest; where users
+    have several sends it allows for what they have in common, and is never narrower than over sends. An
     empty denominator gives None. Revenue in units of the declared currency.
+
+    `km_conversion_rate` is the headline: Kaplan-Meier with the clock started when the window opens, from
+    `km_conversions` of `km_sends`. `exposure_conversion_rate` divides the conversions so far by the exposure
+    `exposure_sends`, for delays pooled over the variants of the template. Both are None for rules without
+    0/1 outcomes (`maturity.no_survival` says why). `final_sends`: sends whose value no longer moves;
+    `mature_moved`: mature sends whose conversion was heard of only after they had matured.
     """
     table = _PerSend(log, bound, got)
     rows = [table.row(t, v) for t, v in table.cells()]
@@ -63,10 +72,18 @@ class _PerSend:
             "unsubscribes": o.unsubscribes.astype(np.float64),
             "revenue": capped_revenue(got) / 1e6,
         }
+        self.final = got.final()
+        self.survival = not maturity.no_survival(rule)
+        event, send = maturity.paid_credits(log, got)
+        counts = o.numerator[send] > 0
+        self.waiting = maturity.waiting(log, got, (event[counts], send[counts]))
+        self.once: tuple[I8, I8] | None = None
+        """Event and outcome rows of the conversions of `ALL`."""
+        self.inside: dict[int, Any] = {}
 
     def cells(self) -> list[tuple[int, int]]:
-        pairs = np.unique(np.stack([self.template, self.variant]), axis=1)
-        return [(int(t), int(v)) for t, v in pairs.T]
+        pairs = np.unique(self.template * len(self.names) + self.variant)
+        return [divmod(int(p), len(self.names)) for p in pairs]
 
     def row(self, template: int, variant: int) -> dict[str, Any]:
         here = (self.template == template) & (self.variant == variant)
@@ -76,7 +93,28 @@ class _PerSend:
         }
         totals = {m: (self.value[m][here & self.denominator[m]],) for m in COUNTS}
         ripe = {m: self.value[m][here & self.denominator[m] & self.ripe[m]] for m in COUNTS}
-        return names | self.figures(here, {m: v[0] for m, v in totals.items()}, ripe)
+        figures = self.figures(here, {m: v[0] for m, v in totals.items()}, ripe)
+        return names | figures | self.survivals(here, self.waiting, template, variant == len(self.names) - 1)
+
+    def survivals(self, here: B1, waiting: Waiting, template: int, ghost: bool = False) -> dict[str, Any]:
+        """The rates that count young sends for what they are; `template` -1 is all of them."""
+        use = here & self.denominator["conversions"]
+        km = exposure = Rate(None, None, None, 0.0, 0.0)
+        if self.survival:
+            if template not in self.inside:
+                pool = self.denominator["conversions"] & ~self.got.outcomes.ghost
+                pool &= (self.template == template) | (template < 0)
+                self.inside[template] = maturity.inside_window(waiting.first[pool], waiting.seen[pool], waiting.last)
+            first, seen, user = waiting.first[use], waiting.seen[use], self.user[use]
+            km = maturity.kaplan_meier_rate(first, seen, waiting.last, user)
+            if (inside := self.inside[template]) is not None and not ghost:
+                exposure = maturity.exposure_rate(first, seen, inside, user)
+        return {
+            **km.columns("km_conversion_rate", "km_conversions", "km_sends"),
+            **exposure.columns("exposure_conversion_rate", "exposure_conversions", "exposure_sends"),
+            "final_sends": int((use & self.final).sum()),
+            "mature_moved": int((use & self.ripe["conversions"] & waiting.moved).sum()),
+        }
 
     def figures(self, here: B1, values: dict[str, F8], ripe: dict[str, F8]) -> dict[str, Any]:
         """The row's numbers from per-send values; `here` flags its sends."""
@@ -87,8 +125,10 @@ class _PerSend:
         for prefix, chosen in (("", values), ("mature_", ripe)):
             for rate, m in RATES.items():
                 use = here & self.denominator[m] & (self.ripe[m] if prefix else True)
-                v = _per_user(self.user[use], chosen[m], rate) if by_user else chosen[m]
-                out |= _rate(prefix + rate, v)
+                if by_user:
+                    out |= _rate(prefix + rate, _per_user(self.user[use], chosen[m], rate), None)
+                else:
+                    out |= _rate(prefix + rate, chosen[m], self.user[use])
         out |= {"mature_" + m: _plain(ripe[m].sum()) for m in COUNTS}
         weight = self.got.outcomes.weight[here & self.denominator["conversions"]].sum() / PARTS
         known = int(here.sum())
@@ -106,6 +146,8 @@ class _PerSend:
         ripe = {m: once.get(m, self.value[m])[self.denominator[m] & self.ripe[m] & real] for m in COUNTS}
         row = self.figures(real, values, ripe)
         count = float(once["count"][self.denominator["conversions"] & real].sum())
+        waiting = maturity.waiting(self.log, self.got, self.once)
+        row |= self.survivals(real, waiting, -1)
         return {"template_id": ALL, "variant_id": ""} | row | {"conversion_count": _plain(count)}
 
     def distinct(self) -> dict[str, F8]:
@@ -139,7 +181,9 @@ class _PerSend:
             _, firsts = np.unique(self.user[send[when]], return_index=True)
             chosen = np.isin(row, row[when[firsts]]) & paid
             out["conversions"] = np.bincount(send[chosen], weight[chosen], n) / PARTS
+            self.once = row[chosen], send[chosen]
         else:
+            self.once = row[paid], send[paid]
             out["conversions"] = out["count"] if repeat == "every" else np.minimum(out["count"], 1.0)
         return out
 
@@ -165,20 +209,20 @@ def _per_user(user: I8, value: F8, rate: str) -> F8:
     return total if rate == "revenue_per_send" else np.minimum(total, 1.0)
 
 
-def _rate(name: str, v: F8) -> dict[str, Any]:
+def _rate(name: str, v: F8, user: I8 | None) -> dict[str, Any]:
+    """Mean and interval of one value a row; `user` of each row, None where the rows are users."""
     n = len(v)
     if n == 0:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     if name.endswith("revenue_per_send") or not np.isin(v, (0.0, 1.0)).all():
-        low, high = stats.mean_interval(np.array([v.sum()]), np.array([(v * v).sum()]), np.array([float(n)]))
-        lowest = max(float(low[0]), 0.0) if v.min() >= 0 else float(low[0])
-        return {name: float(v.mean()), f"{name}_low": lowest, f"{name}_high": float(high[0])}
-    return _share(name, float(v.sum()), n)
-
-
-def _share(name: str, y: float, n: int) -> dict[str, Any]:
-    low, high = stats.wilson(np.array([float(y)]), np.array([float(n)]))
-    return {name: y / n, f"{name}_low": float(low[0]), f"{name}_high": float(high[0])}
+        p, lowest = float(v.mean()), 0.0 if v.min() >= 0 else -np.inf
+        low, high = (float(x) for x in stats.mean_interval(v.sum(), (v * v).sum(), float(n)))
+        if user is not None and maturity.repeats(user):
+            half = max(high - p, stats.z_value(0.95) * stats.mean_error(v, user))
+            low, high = p - half, p + half
+        return {name: p, f"{name}_low": max(low, lowest), f"{name}_high": high}
+    got = maturity.share_rate(v, user)
+    return {name: got.rate, f"{name}_low": got.low, f"{name}_high": got.high}
 
 
 def _plain(x: Any) -> float | int:

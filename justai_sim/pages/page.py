@@ -20,6 +20,19 @@ AGE = (
     "upper bound for the background. Below, what a variant adds over the control; each shaded band holds a "
     "whole curve with 95 % confidence. Only the tinted days count.",
 )
+WEIGHTS = {
+    "inverse propensity": "Sends are weighted by the inverse of the probability with which their variant was drawn, so "
+    "that every variant stands for the same days and templates.",
+    "day": "The log has no probabilities of choice, so sends are weighted by template and day: every variant stands "
+    "for the same days, apart from days on which it had no send.",
+}
+"""How the sends of the age figure are weighted."""
+DELAY = (
+    "Conversions that a send has added over the background, by days since the send",
+    "All conversions of a send's user count, whatever the window. Sends of one user overlap: what each adds is told "
+    "apart by a model in which their effects add up, and a send is followed for as long as the log goes. Each band "
+    "holds a whole curve with 95 % confidence.",
+)
 WINDOWS = "The leading variant for every pair of first and last day of the window"
 
 

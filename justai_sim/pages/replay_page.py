@@ -10,10 +10,11 @@ import pandas as pd
 from justai_sim import clock
 from justai_sim.attribution import Rule
 from justai_sim.estimate.metrics import ALL, HELD_OUT
-from justai_sim.pages.figures import plot_age, plot_shares, plot_window_map
+from justai_sim.pages.figures import plot_age, plot_delay, plot_shares, plot_window_map
 from justai_sim.pages.inputs import ReplayData
-from justai_sim.pages.page import AGE, WINDOWS, Picture, picture, write_page
+from justai_sim.pages.page import AGE, DELAY, WEIGHTS, WINDOWS, Picture, picture, write_page
 from justai_sim.pages.table import Column, Form, Part
+from justai_sim.surfaces import ADVICE
 
 LESS_IS_BETTER = ("unsubscribe_rate",)
 RATES: dict[str, tuple[str, str, Form]] = {
@@ -58,7 +59,7 @@ def write_replay_report(data: ReplayData, out: Path) -> Path:
         "replay.html.j2", out, title=data.title, simulated=data.simulated, headline=headline(data),
         rule=rule_words(data.rule), facts=facts, notes=data.notes, pictures=_pictures(data, out),
         results=results(data.metrics, ""), mature=results(data.metrics, "mature_"), reasons=reasons(data.reasons),
-        shares=last_shares(data),
+        maturity=maturity(data.metrics), warnings=data.warnings, captured=captured(data), shares=last_shares(data),
     )  # fmt: skip
 
 
@@ -86,12 +87,12 @@ def rule_words(rule: Rule) -> str:
 
 def headline(data: ReplayData) -> str:
     """Who is ahead, by the key metric, where that is more than chance."""
-    key = data.key_metric
     m = data.metrics[(data.metrics["template_id"] != ALL) & (data.metrics["variant_id"] != HELD_OUT)]
+    key = headline_metric(m, data.key_metric)
     m = m[m[key].notna()]
     if not len(m):
         return "Nothing was sent: there is nothing to compare."
-    pairs = [_pair(part, data) for _, part in m.groupby("template_id", sort=False) if len(part) > 1]
+    pairs = [_pair(part, data, key) for _, part in m.groupby("template_id", sort=False) if len(part) > 1]
     if not pairs:
         return "No template has two variants: there is nothing to compare."
     if len(pairs) == 1:
@@ -114,10 +115,20 @@ def headline(data: ReplayData) -> str:
     return f"By {_name(key)}, {', '.join(said)}{other}."
 
 
-def _pair(part: pd.DataFrame, data: ReplayData) -> tuple[dict[str, Any], dict[str, Any]]:
+def headline_metric(m: pd.DataFrame, key: str) -> str:
+    """The column that ranks: for the conversion rate Kaplan-Meier's, else the mature one, else that so far; the first
+    that has a value wherever there are sends."""
+    if key == "conversion_rate":
+        for name in ("km_conversion_rate", "mature_conversion_rate"):
+            if name in m and len(m) and m.loc[m["sends"] > 0, name].notna().all():
+                return name
+    return key
+
+
+def _pair(part: pd.DataFrame, data: ReplayData, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A template's leader, and whom it has to be ahead of: the control, or the runner-up if there is none or it
     leads itself."""
-    ranked = part.sort_values(data.key_metric, ascending=data.key_metric in LESS_IS_BETTER, kind="stable")
+    ranked = part.sort_values(key, ascending=key in LESS_IS_BETTER, kind="stable")
     leader, *others = ranked.to_dict("records")
     return leader, next((r for r in others if r["variant_id"] == data.control), others[0])
 
@@ -131,13 +142,58 @@ def _ahead(a: dict[str, Any], b: dict[str, Any], key: str) -> bool:
     return bool(a[key] - b[key] > (down**2 + up**2) ** 0.5)
 
 
+SHOWN = {"km_conversion_rate": "conversion rate (Kaplan-Meier)", "mature_conversion_rate": "mature conversion rate"}
+
+
 def _name(metric: str) -> str:
+    if metric in SHOWN:
+        return SHOWN[metric]
     return RATES[metric][1] if metric in RATES else metric.replace("_", " ")
 
 
 def _value(row: Any, metric: str) -> str:
-    cell = Column(metric, "", RATES[metric][2] if metric in RATES else "number", interval=True).cell(dict(row))
+    cell = Column(metric, "", _form(metric), interval=True).cell(dict(row))
     return f"{cell.text} ({cell.between})" if cell.between else cell.text
+
+
+def _form(metric: str) -> Form:
+    return "percent2" if metric in SHOWN else RATES[metric][2] if metric in RATES else "number"
+
+
+def maturity(metrics: pd.DataFrame) -> Part:
+    """The conversion rate by its estimators, the headline first."""
+    rows = metrics.to_dict("records") if "km_conversion_rate" in metrics else []
+    for row in rows:
+        row["waiting"] = row["mature_sends"] - row["final_sends"]
+    columns = [Column("template_id", "template"), Column("variant_id", "variant")]
+    for prefix, name in (("km_", "Kaplan-Meier"), ("mature_", "mature"), ("", "so far"), ("exposure_", "by exposure")):
+        counts = f"{prefix}conversions", f"{prefix}sends"
+        columns.append(Column(f"{prefix}conversion_rate", name, "percent2", interval=True, over=counts))
+    columns += [Column("waiting", "may still move", "int"), Column("mature_moved", "moved late", "int")]
+    note = (
+        "Kaplan-Meier is the one to read: it uses sends of all ages, young ones for as long as their window has been "
+        "watched. Mature: right too, from fewer sends. So far: too low, the more so the younger the sends. By "
+        "exposure: conversions over what has been watched, as if all variants of a template had the same delays. May "
+        "still move: mature sends that are not final; moved late: mature sends whose conversion was heard of only then."
+    )
+    return Part("Conversion rate, whatever the age of the sends", note, rows, columns)
+
+
+def captured(data: ReplayData) -> Part:
+    """What each variant adds, and the part of it that the window sees."""
+    rows = data.captured.to_dict("records")
+    for row in rows:
+        row |= {f"{k}{s}": 1000 * row[f"{k}{s}"] for k in ("total", "window") for s in ("", "_low", "_high")}
+    rule = data.rule
+    columns = [
+        Column("variant_id", "variant"),
+        Column("sends", "sends", "int"),
+        Column("total", "adds per 1,000 sends", "one", True),
+        Column("window", f"from day {rule.offset_days:g} to day {rule.upper_days:g}", "one", True),
+        Column("share", "share that the window sees", "percent", True),
+    ]
+    text = f"{data.background} No share is shown where it cannot be told." if data.background else data.background
+    return Part("What messages add, and what of it the window sees", text, rows, columns)
 
 
 def results(metrics: pd.DataFrame, prefix: str) -> Part:
@@ -203,13 +259,16 @@ def _pictures(data: ReplayData, out: Path) -> list[Picture]:
     }
     return [
         picture(
-            plot_age(data.age, **window), out, "age", *AGE,
+            plot_age(data.age, **window), out, "age", AGE[0], " ".join([AGE[1], WEIGHTS.get(data.weighting, "")]),
         ),
         picture(
-            plot_window_map(data.windows, **window), out, "window_map",
+            plot_delay(data.delay, **window), out, "delay", *DELAY,
+        ),
+        picture(
+            plot_window_map(data.windows, **(window | {"lookback_days": data.rule.lookback_days})), out, "window_map",
             WINDOWS,
-            "Every rectangle is a window. Its colour is the variant that leads in it; the paler, the less sure: "
-            "too close to call below 1 standard error, clear above 2.",
+            "Every rectangle is a window. A coloured one has a leader: its difference per 1,000 sends is beyond the "
+            "bound that the largest of all windows passes in 5 % of logs of equal variants. " + ADVICE,
         ),
         picture(
             plot_shares(data.shares, control=data.control), out, "shares",

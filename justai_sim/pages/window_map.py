@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.patches import Rectangle
+from scipy import special
 
 from justai_sim.pages.style import (
     FEW_WORLDS,
+    GRID,
     INK,
     SMALL,
     Look,
@@ -28,23 +30,26 @@ from justai_sim.pages.style import (
     width_of,
     write,
 )
+from justai_sim.surfaces import WindowSurface, of_frame
 from justai_sim.tables import B1, F8, I8
 
 QUESTION = "Would another window have picked another winner?"
+LOG_QUESTION = "Does any window tell a leader?"
 FEW = 10
 """Credited conversions per variant, in a world on average, below which a window is left blank."""
 SHADES = ((0.28, "too close to call"), (0.6, "leaning"), (1.0, "clear"))
-"""For z below 1, from 1 to 2, above 2."""
+"""For z below 1, from 1 to 2, above 2 (of at least 10 worlds)."""
+CLOSE_FILL, CLOSE_HATCH = "#f4f4f4", "#cfcfcf"
 DEFAULT = (14.0, 3.0)
 HALO = [patheffects.withStroke(linewidth=2.6, foreground="white")]
 
 
 @dataclass(frozen=True)
-class Surface:
-    """What every window says: arrays (offsets, lookbacks). leader: index of the variant, -1 where blank;
-    z: leader minus the second in standard deviations. wrong: the leader is not the best variant and ahead of
-    it by more than 2 standard errors over groups; close: not the best, but not that far ahead. groups: number
-    of worlds, or of groups of users."""
+class Worlds:
+    """What every window says of simulated worlds: arrays (offsets, lookbacks). leader: index of the variant, -1 where
+    blank; z: how surely a single world would show it ahead of the second, as a normal quantile. wrong: the leader is
+    not the best variant and ahead of it by more than 2 standard errors over worlds; close: not the best, but not that
+    far ahead. groups: number of worlds."""
 
     variants: list[str]
     offsets: F8
@@ -61,98 +66,158 @@ class Surface:
         return (int(i[0]), int(j[0])) if len(i) and len(j) else None
 
 
-def surface(windows: pd.DataFrame, groups_are_worlds: bool, best: str | None = None) -> Surface:
-    """Who leads under each window and how sure that is; with `best`, where that is expected to be another.
-
-    Worlds: z is the mean difference over its standard deviation between worlds, so it speaks of one world.
-    Groups of users of one log: the pooled difference over its standard error, groups as clusters.
-    """
-    variants = sorted({str(v) for v in windows["variant_id"]})
-    axes = [np.sort(windows[c].unique()) for c in ("offset_day", "lookback_day", "group")]
-    shape = (*(len(a) for a in axes), len(variants))
-    place = [np.searchsorted(a, windows[c]) for a, c in zip(axes, ("offset_day", "lookback_day", "group"), strict=True)]
-    rows = (*place, np.searchsorted(variants, windows["variant_id"].astype(str)))
-    c, n = np.zeros(shape), np.zeros(shape)
-    np.add.at(c, rows, np.nan_to_num(windows["conversions"].to_numpy(np.float64)))
-    np.add.at(n, rows, np.nan_to_num(windows["sends"].to_numpy(np.float64)))
+def worlds_of(windows: pd.DataFrame, best: str | None = None) -> Worlds:
+    """Who leads under each window and how sure that is; with `best`, where that is expected to be another."""
+    got = of_frame(windows, (0.0, 0.0))
+    c, n = got.sums["conversions"], got.sums["sends"]
+    shape, worlds = c.shape, c.shape[2]
     leader, z = np.full(shape[:2], -1), np.full(shape[:2], np.nan)
     wrong, close = np.zeros(shape[:2], bool), np.zeros(shape[:2], bool)
-    worlds = shape[2] if groups_are_worlds else 1
-    b = variants.index(best) if best in variants else None
-    for i, j in np.ndindex(*shape[:2]):
-        enough = axes[1][j] > axes[0][i] and len(variants) > 1
-        if enough and (c[i, j].sum(0) >= FEW * worlds).all() and (n[i, j].sum(0) > 0).all():
-            leader[i, j], z[i, j] = _sure(c[i, j], n[i, j], groups_are_worlds)
+    b = got.variants.index(best) if best in got.variants else None
+    for i, j in np.argwhere(got.windows & (shape[3] > 1)):
+        if (c[i, j].sum(0) >= FEW * worlds).all() and (n[i, j].sum(0) > 0).all():
+            leader[i, j], z[i, j] = _sure(c[i, j], n[i, j])
             if b is not None and leader[i, j] != b:
                 difference, se = _pooled(c[i, j], n[i, j], int(leader[i, j]), b)
-                wrong[i, j] = shape[2] >= FEW_WORLDS and difference > 2 * se
+                wrong[i, j] = worlds >= FEW_WORLDS and difference > 2 * se
                 close[i, j] = not wrong[i, j]
-    offsets, lookbacks = axes[0].astype(np.float64), axes[1].astype(np.float64)
-    return Surface(variants, offsets, lookbacks, leader, z, wrong, close, shape[2])
+    return Worlds(got.variants, got.offsets, got.lookbacks, leader, z, wrong, close, worlds)
 
 
 def _pooled(c: F8, n: F8, a: int, b: int) -> tuple[float, float]:
-    """Rate of a minus rate of b over all groups, and its standard error with groups as clusters."""
+    """Rate of a minus rate of b over all worlds, and its standard error with worlds as clusters."""
     rate = c.sum(0) / n.sum(0)
     moved = (c[:, a] - rate[a] * n[:, a]) / n[:, a].sum() - (c[:, b] - rate[b] * n[:, b]) / n[:, b].sum()
     se = float(np.sqrt(len(c) * moved.var(ddof=1))) if len(c) > 1 else np.nan
     return float(rate[a] - rate[b]), se
 
 
-def _sure(c: F8, n: F8, worlds: bool) -> tuple[int, float]:
-    """The leader of one window from conversions and sends (groups, variants), and its z."""
+def _sure(c: F8, n: F8) -> tuple[int, float]:
+    """The leader of one window from conversions and sends (worlds, variants), and how surely one more world would
+    show it ahead: Student's predictive distribution of its difference from the second, as a normal quantile. Two
+    worlds that agree by chance are thereby not clear."""
     rate = c.sum(0) / n.sum(0)
     order = np.argsort(-rate, kind="stable")
     a, b = int(order[0]), int(order[1])
-    difference, scale = _pooled(c, n, a, b)
-    if worlds:
-        there = (n[:, a] > 0) & (n[:, b] > 0)
-        each = c[there, a] / n[there, a] - c[there, b] / n[there, b]
-        difference = each.mean() if len(each) else difference
-        scale = float(each.std(ddof=1)) if len(each) > 1 else np.nan
+    there = (n[:, a] > 0) & (n[:, b] > 0)
+    each = c[there, a] / n[there, a] - c[there, b] / n[there, b]
+    R = len(each)
+    scale = float(each.std(ddof=1)) if R > 1 else np.nan
     if not scale > 0:
-        return a, 0.0 if difference == 0 or np.isnan(scale) else np.inf
-    return a, float(difference / scale)
+        return a, 0.0 if np.isnan(scale) or each.mean() <= 0 else np.inf
+    t = float(each.mean()) / (scale * np.sqrt(1 + 1 / R))
+    return a, float(special.ndtri(special.stdtr(R - 1, t)))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A legend entry: a swatch filled with `fill`, or a black line if it is None."""
+
+    fill: Any
+    text: str
+    line: int = 0
+    hatch: bool = False
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn: arrays (offsets, lookbacks). leader: the variant named in the cell, -1 none. colours: its fill
+    (..., 3). hatched: too close. blank: windows that cannot tell. wrong: inside the heavy line."""
+
+    question: str
+    said: str
+    variants: list[str]
+    offsets: F8
+    lookbacks: F8
+    leader: I8
+    colours: F8
+    hatched: B1
+    blank: B1
+    wrong: B1
+    items: list[Item]
+    line: float
 
 
 def plot_window_map(
-    windows: pd.DataFrame, *, control: str = "control", offset_days: float = 3, lookback_days: float = 14,
-    best: str | None = None,
-    groups_are_worlds: bool = False, ax: Axes | None = None,
+    windows: pd.DataFrame | WindowSurface, *, control: str = "control", offset_days: float = 3,
+    lookback_days: float = 14, best: str | None = None, groups_are_worlds: bool = False, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
-    """The leader (hue) under each window and how sure that is (shade).
+    """Who leads under each window, where that can be told.
 
-    `windows`: `group, offset_day, lookback_day, variant_id, conversions, sends`. With `best`, the truth of a
-    simulation, a line goes round the windows that are expected to pick another variant: the leader is ahead of
-    it by more than 2 standard errors over groups (no line below 10 groups). Windows where some variant has
-    fewer than 10 credited conversions (per world) stay white. The returned axes are a container.
+    `windows`: a surface, or its `by_group` (`group, offset_day, lookback_day, variant_id, conversions, sends`). Of a
+    log, windows beyond the bound of the whole map (95 %) are outlined and have the leader's colour, the others are
+    hatched (too close) or blank (cannot tell). With `groups_are_worlds`, of simulated worlds, every window has its
+    leader's colour, the paler the less surely a single world would show it, and is blank where some variant has fewer
+    than 10 credited conversions a world; with `best`, the truth, a line goes round the windows that are expected to
+    pick another variant: the leader is ahead of it by more than 2 standard errors over worlds (no line below 10
+    worlds). The returned axes are a container.
     """
-    if not len(windows):
-        return panels(ax, QUESTION, "There is nothing to compare: no send was found.", [])[0]
-    got = surface(windows, groups_are_worlds, best)
-    style, use = looks(got.variants, control), (float(offset_days), float(lookback_days))
-    items = _legend(got, style, best)
-    rows = _flow(items, width_of(ax) - 0.3)
-    foot = 0.55 + 0.24 * (rows[-1] + 1) if items else 0.55
-    ax, (panel,), size = panels(ax, QUESTION, sentence(got, use, best), [3.2], left=0.5, right=0.25, foot=foot)
+    use = (float(offset_days), float(lookback_days))
+    frame = windows.by_group if isinstance(windows, WindowSurface) else windows
+    if not len(frame):
+        return panels(ax, LOG_QUESTION, "There is nothing to compare: no send was found.", [])[0]
+    if groups_are_worlds:
+        got = _of_worlds(worlds_of(frame, best), use, control, best)
+    else:
+        got = _of_log(windows if isinstance(windows, WindowSurface) else of_frame(windows, use), use, control)
+    rows = _flow(got.items, width_of(ax) - 0.3)
+    foot = 0.55 + 0.24 * (rows[-1] + 1) if got.items else 0.55
+    ax, (panel,), size = panels(ax, got.question, got.said, [3.2], left=0.5, right=0.25, foot=foot)
     edges = _edges(got.lookbacks), _edges(got.offsets)
-    colours = np.ones((*got.leader.shape, 3))
-    for i, j in np.argwhere(got.leader >= 0):
-        colours[i, j] = tint(style[got.variants[got.leader[i, j]]].colour, SHADES[_shade(got.z[i, j])][0])
-    panel.ax.pcolormesh(*edges, colours, edgecolors="white", linewidth=0.4)
-    panel.ax.grid(visible=False)
-    panel.ax.set_xlim(edges[0][0], edges[0][-1])
-    panel.ax.set_ylim(edges[1][0], edges[1][-1])
+    _fill(panel.ax, got, edges)
     panel.ax.set_yticks(_few(got.offsets))
     panel.ax.set_xticks(_few(got.lookbacks))
     units(panel, "ignored first days (days after the send)", "counts until day (days after the send)")
-    _borders(panel.ax, got.leader, edges, ((0.9, INK),))
+    _borders(panel.ax, got.leader, edges, ((got.line, INK),))
     if got.wrong.any():
-        _borders(panel.ax, got.wrong.astype(np.int64), edges, ((4.2, "white"), (2.2, "black")))
+        _borders(panel.ax, got.wrong.astype(np.int64) - 1, edges, ((4.2, "white"), (2.2, "black")))
     marks = _marks(panel, use)
     _names(panel, got, edges, marks)
-    _draw_legend(ax, items, rows, foot - 0.62, size)
+    _draw_legend(ax, got.items, rows, foot - 0.62, size)
     return ax
+
+
+def _of_worlds(got: Worlds, use: tuple[float, float], control: str, best: str | None) -> Drawing:
+    style, colours = looks(got.variants, control), np.ones((*got.leader.shape, 3))
+    windows = got.lookbacks > got.offsets[:, None]
+    for i, j in np.argwhere(got.leader >= 0):
+        colours[i, j] = tint(style[got.variants[got.leader[i, j]]].colour, SHADES[_shade(got.z[i, j], got.groups)][0])
+    return Drawing(QUESTION, sentence(got, use, best), got.variants, got.offsets, got.lookbacks, got.leader, colours,
+                   np.zeros(got.leader.shape, bool), windows & (got.leader < 0), got.wrong,
+                   _worlds_legend(got, style, best), 0.9)  # fmt: skip
+
+
+def _of_log(got: WindowSurface, use: tuple[float, float], control: str) -> Drawing:
+    style, leader = looks(got.variants, control), got.judged.leader
+    colours = np.ones((*leader.shape, 3))
+    for i, j in np.argwhere(leader >= 0):
+        colours[i, j] = tint(style[got.variants[leader[i, j]]].colour, 0.75)
+    hatched = got.judged.told & (leader < 0)
+    bound = "the bound of the whole map (95 %)"
+    items = [Item(tint(style[v].colour, 0.75), f"{shown(v)} leads", 0) for i, v in enumerate(got.variants)
+             if (leader == i).any()]  # fmt: skip
+    if items:
+        items[-1] = replace(items[-1], text=f"{items[-1].text}, beyond {bound}")
+    if hatched.any():
+        items.append(Item(CLOSE_FILL, "too close" if items else f"too close: within {bound}", 1, hatch=True))
+    blank = got.windows & ~got.judged.told
+    if blank.any():
+        items.append(Item("white", "cannot tell: too few conversions", 1))
+    said = f"{got.answer()} The window in use ({use[1]:g}/{use[0]:g}): {got.said_at(*use)}."
+    return Drawing(LOG_QUESTION, said, got.variants, got.offsets, got.lookbacks, leader, colours, hatched, blank,
+                   np.zeros(leader.shape, bool), items, 1.6)  # fmt: skip
+
+
+def _fill(ax: Axes, got: Drawing, edges: tuple[F8, F8]) -> None:
+    x, y = edges
+    ax.pcolormesh(x, y, got.colours, edgecolors="white", linewidth=0.4)
+    boxes = [Rectangle((x[j], y[i]), x[j + 1] - x[j], y[i + 1] - y[i]) for i, j in np.argwhere(got.hatched)]
+    ax.add_collection(PatchCollection(boxes, facecolor=CLOSE_FILL, edgecolor=CLOSE_HATCH, linewidth=0, hatch="////"))
+    blank = [Rectangle((x[j], y[i]), x[j + 1] - x[j], y[i + 1] - y[i]) for i, j in np.argwhere(got.blank)]
+    ax.add_collection(PatchCollection(blank, facecolor="none", edgecolor=GRID, linewidth=0.8))
+    ax.grid(visible=False)
+    ax.set_xlim(x[0], x[-1])
+    ax.set_ylim(y[0], y[-1])
 
 
 def _few(values: F8, most: int = 10) -> F8:
@@ -168,13 +233,14 @@ def _edges(values: F8) -> F8:
     return np.concatenate([[values[0] - (mid[0] - values[0])], mid, [values[-1] + (values[-1] - mid[-1])]])
 
 
-def _shade(z: float) -> int:
-    return int(z >= 1) + int(z > 2)
+def _shade(z: float, worlds: int) -> int:
+    """Index in SHADES. A few worlds agree somewhere on a map by chance: then nothing is clear."""
+    return int(z >= 1) + int(z > 2 and worlds >= FEW_WORLDS)
 
 
 def _borders(ax: Axes, value: I8, edges: tuple[F8, F8], strokes: Sequence[tuple[float, str]]) -> None:
-    """Lines between cells of different value; outside the map the value is the least one."""
-    around, (x, y) = np.pad(value, 1, constant_values=int(value.min())), edges
+    """Lines between cells of different value; outside the map the value is -1."""
+    around, (x, y) = np.pad(value, 1, constant_values=-1), edges
     lines = [
         [(x[j], y[i]), (x[j], y[i + 1])] for i, j in np.argwhere(around[1:-1, 1:] != around[1:-1, :-1])
     ] + [
@@ -209,7 +275,7 @@ def _same(use: tuple[float, float]) -> bool:
     return use == (DEFAULT[1], DEFAULT[0])
 
 
-def _names(panel: Panel, got: Surface, edges: tuple[F8, F8], marks: list[float]) -> None:
+def _names(panel: Panel, got: Drawing, edges: tuple[F8, F8], marks: list[float]) -> None:
     """Write each leader's name on its longest run of windows, where it fits and no mark stands."""
     scale = panel.width / (edges[0][-1] - edges[0][0])
     row_height = np.diff(edges[1]) * panel.height / (edges[1][-1] - edges[1][0])
@@ -236,16 +302,7 @@ def _runs(flags: Any) -> list[tuple[int, int]]:
     return list(zip(change[::2].tolist(), change[1::2].tolist(), strict=True))
 
 
-@dataclass(frozen=True)
-class Item:
-    """A legend entry: a swatch filled with `fill`, or a black line if it is None."""
-
-    fill: Any
-    text: str
-    line: int = 0
-
-
-def _legend(got: Surface, style: dict[str, Look], best: str | None) -> list[Item]:
+def _worlds_legend(got: Worlds, style: dict[str, Look], best: str | None) -> list[Item]:
     """Line 0: who leads; line 1: how sure, in the colour of the most frequent leader."""
     found = got.leader[got.leader >= 0]
     if not len(found):
@@ -253,7 +310,8 @@ def _legend(got: Surface, style: dict[str, Look], best: str | None) -> list[Item
     count = np.bincount(found, minlength=len(got.variants))
     items = [Item(style[v].colour, shown(v), 0) for v, n in zip(got.variants, count, strict=True) if n]
     main = style[got.variants[int(count.argmax())]].colour
-    items += [Item(tint(main, s), text, 1) for s, text in SHADES]
+    use = SHADES if got.groups >= FEW_WORLDS else SHADES[:-1]
+    items += [Item(tint(main, s), text, 1) for s, text in use]
     items.append(Item("white", "too few", 1))
     if best is not None and got.wrong.any():
         items.append(Item(None, f"expected to pick another than {shown(best)}, the best", 2))
@@ -267,7 +325,7 @@ def _width(item: Item) -> float:
 def _flow(items: Sequence[Item], width: float) -> list[int]:
     """The row of each entry when they are set like words; a new `line` starts a row."""
     rows: list[int] = []
-    x, row, line = 0.0, 0, 0
+    x, row, line = 0.0, 0, items[0].line if items else 0
     for item in items:
         if item.line != line or (x and x + _width(item) > width):
             row, x, line = row + 1, 0.0, item.line
@@ -290,11 +348,15 @@ def _draw_legend(ax: Axes, items: Sequence[Item], rows: Sequence[int], top: floa
         else:
             ax.add_patch(Rectangle((x / width, (y - 0.07) / height), 0.26 / width, 0.14 / height, facecolor=item.fill,
                                    edgecolor=INK, linewidth=0.5, transform=ax.transAxes))  # fmt: skip
+            if item.hatch:
+                place = ((x / width, (y - 0.07) / height), 0.26 / width, 0.14 / height)
+                ax.add_patch(Rectangle(*place, fill=False, edgecolor=CLOSE_HATCH, linewidth=0, hatch="////",
+                                       transform=ax.transAxes))  # fmt: skip
         write(ax, (x + 0.34) / width, y / height, item.text, fontsize=SMALL, va="center", transform=ax.transAxes)
         x += _width(item)
 
 
-def sentence(got: Surface, use: tuple[float, float], best: str | None) -> str:
+def sentence(got: Worlds, use: tuple[float, float], best: str | None) -> str:
     """What to see, in a sentence; `use` is (offset, lookback)."""
     known = int((got.leader >= 0).sum())
     if not known:
@@ -302,7 +364,7 @@ def sentence(got: Surface, use: tuple[float, float], best: str | None) -> str:
     cell = got.at(*use)
     here = ""
     if cell is not None and got.leader[cell] >= 0:
-        leads, sure = shown(got.variants[got.leader[cell]]), SHADES[_shade(got.z[cell])][1]
+        leads, sure = shown(got.variants[got.leader[cell]]), SHADES[_shade(got.z[cell], got.groups)][1]
         here = f"the window in use ({use[1]:g}/{use[0]:g}) puts {leads} first ({sure})"
     if best is not None:
         wrong, close = int(got.wrong.sum()), int(got.close.sum())

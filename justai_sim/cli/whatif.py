@@ -1,0 +1,220 @@
+"""interpretations and reconcile: one log under many readings of the rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from justai_sim import clock
+from justai_sim import log as logs
+from justai_sim.attribution import Rule, with_settings
+from justai_sim.attribution.presets import PRESETS, preset
+from justai_sim.cli.logs import _say_rejects, _time, parse_settings
+from justai_sim.cli.output import Bar, emit_json, say, table
+from justai_sim.errors import UsageError
+from justai_sim.esp.generic import plain_files
+from justai_sim.whatif import words
+from justai_sim.whatif.interpretations import Interpretations, records
+from justai_sim.whatif.interpretations import interpretations as interpret
+from justai_sim.whatif.reconcile import ALL, IN_USE, Reconciliation
+from justai_sim.whatif.reconcile import reconcile as compare
+from justai_sim.whatif.study import OF_RATE
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What both commands are told about a log; as `replay` means it."""
+
+    path: Path
+    esp: str | None
+    goals: list[str]
+    template: str | None
+    since: str | None
+    until: str | None
+    as_of: str | None
+    preset: str | None
+    settings: list[str]
+    timezone: str | None
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of `interpretations` and `reconcile`."""
+        chosen = parse_settings(self.settings)
+        start = preset(self.preset).rule if self.preset is not None else Rule()
+        if self.timezone is not None:
+            clock.zone(self.timezone)
+        return {
+            "rule": with_settings(start, chosen), "goals": self.goals, "template": self.template,
+            "since": _time(self.since, self.timezone), "until": _time(self.until, self.timezone),
+            "as_of": _time(self.as_of, self.timezone), "currency_given": "currency" in chosen,
+        }  # fmt: skip
+
+    def log(self) -> Any:
+        found, refused = logs.read_log_with_rejects(self.path, self.esp, self.timezone)
+        _say_rejects(refused, sum(found.rejects.values()), None)
+        return found
+
+
+def checked_out(out: Path | None) -> None:
+    """UsageError where the folder for results holds a log."""
+    if out is not None and (logs.is_log(out) or plain_files(out)):
+        raise UsageError(f"{out} holds a log; choose another --out for the results")
+
+
+def interpretations(asked: Asked, control: str | None, metric: str, out: Path | None, json: bool) -> None:
+    checked_out(out)
+    options = asked.options()
+    bar = Bar("readings", "reading")
+    try:
+        got = interpret(asked.log(), control=control, metric=metric, progress=bar, **options)
+    finally:
+        bar.close()
+    _say(got.as_of, asked.as_of, got.notes)
+    files = _write_interpretations(got, out) if out is not None else []
+    if json:
+        rows = {"readings": records(got.table), "rates": records(got.rates)}
+        emit_json(as_of=clock.iso(got.as_of), metric=got.metric, notes=got.notes, **rows, files=files)
+        return
+    _print_interpretations(got)
+
+
+def _print_interpretations(got: Interpretations) -> None:
+    t = got.table
+    use = t.iloc[0]
+    unit, pair = f"per 1,000 {use['unit']}", f"{use['variant']} - {use['against']}"
+    what = OF_RATE[got.metric]
+    head = ("reading", "meaning", what, "leader", f"{pair} {unit} (95 %)", "change (95 %)")
+    start = int(t["status"].eq("in use").argmax())
+    for kind, title in (("reading", ""), ("preset", "\nas other systems count")):
+        rows = t[(t["kind"] == kind) & t["status"].isin(["in use", "changes"])]
+        if kind == "preset":
+            if not len(rows):
+                continue
+            print(title)
+        table([dict(zip(head, _line(r, i == start), strict=True)) for i, r in rows.iterrows()], head)
+    print()
+    for text in (words.verdict(t), words.unchanged(t), words.not_applied(t)):
+        if text:
+            print(text)
+
+
+def _line(r: Any, in_use: bool) -> tuple[str, ...]:
+    other = " per 1,000 users" if r["unit"] == "users" else ""
+    sign = " SIGN" if r["sign_changes"] else ""
+    return (
+        r["reading"],
+        r["meaning"],
+        f"{r['conversions']:,.0f}",
+        ("" if not r["leader_changes"] else "-> ") + words.leader_of(r),
+        words.ranged(r["difference_per_1000"], r["difference_low"], r["difference_high"]) + other + sign,
+        "" if in_use else words.ranged(r["effect_per_1000"], r["effect_low"], r["effect_high"]),
+    )
+
+
+def _write_interpretations(got: Interpretations, out: Path) -> list[str]:
+    from justai_sim.pages.interpretations import plot_interpretations
+    from justai_sim.pages.style import save
+
+    _csv(out, {"interpretations": got.table, "rates": got.rates})
+    save(plot_interpretations(got.table), out / "interpretations")
+    return _told(out, ["interpretations.csv", "rates.csv", "interpretations.png", "interpretations.svg"])
+
+
+def reconcile(asked: Asked, against: Path, mature: bool, out: Path | None, json: bool) -> None:
+    checked_out(out)
+    options = asked.options()
+    bar = Bar("presets", "reading")
+    try:
+        got = compare(asked.log(), against, mature=mature, progress=bar, **options)
+    finally:
+        bar.close()
+    _say(got.as_of, asked.as_of, got.notes)
+    files = _write_reconciliation(got, out) if out is not None else []
+    if json:
+        frames = {k: records(getattr(got, k)) for k in ("comparison", "receipt", "presets", "reasons")}
+        emit_json(
+            as_of=clock.iso(got.as_of), measure=got.measure, closest=got.closest, close=got.close,
+            distance=got.distance, options=got.options, notes=got.notes, **frames, files=files,
+        )  # fmt: skip
+        return
+    _print_reconciliation(got)
+
+
+def _print_reconciliation(got: Reconciliation) -> None:
+    c = got.comparison
+    nearest = got.closest[0]
+    first = c[c["measure"] == got.measure]
+    head = ("template_id", "variant_id", "measure", "theirs", "ours", "difference", nearest)
+    rows = [r | {nearest: r["closest"]} for r in first.to_dict("records")]
+    for measure, part in c.groupby("measure", sort=False):
+        if not str(measure).endswith(("_rate", "_per_send")):
+            given = part[part["theirs"].notna()]
+            total = given[["theirs", "ours", "difference", "closest"]].sum().to_dict()
+            rows.append({"template_id": ALL, "variant_id": "", "measure": measure, **total, nearest: total["closest"]})
+    table([{k: str(v) if k in head[:3] else v for k, v in r.items()} for r in rows], head)
+    if len(got.receipt):
+        print(f"\nfrom our conversions to theirs, as {nearest} counts")
+        steps = [
+            {"step": words.step(r["step"], r["reason"]), "": "", "events": r["events"],
+             "conversions": words.signed(r["conversions"], 0) if r["reason"] else r["conversions"]}
+            for r in got.receipt[got.receipt["template_id"] == ALL].to_dict("records")
+        ]  # fmt: skip
+        table(steps, ("step", "", "events", "conversions"))
+    print("\nwhat our rule did with every goal event")
+    table([{"": "", **r} for r in got.reasons.to_dict("records")], ("reason", "", "events", "counted_by_closest"))
+    print()
+    print(_verdict(got))
+
+
+def _verdict(got: Reconciliation) -> str:
+    what, name = got.measure.replace("_", " "), got.closest[0]
+    off = f"{got.distance:.1%} of their {what} apart" if got.distance > 0 else f"its {what} are the same"
+    lines = [f"closest: {name} ({off})" if got.close else f"no preset comes close; the nearest is {name} ({off})"]
+    left = got.receipt[got.receipt["step"] == "unexplained"]
+    whole, each = left[left["template_id"] == ALL]["conversions"], left[left["template_id"] != ALL]["conversions"]
+    if each.abs().sum() > whole.abs().sum() + 0.5:
+        lines.append(f"unexplained variant by variant: {each.abs().sum():,.0f}; over all of them part of it cancels")
+    if len(got.closest) > 1:
+        lines.append(f"cannot be told apart by these numbers: {', '.join(got.closest)}")
+    p = got.presets
+    equal = p.loc[(p["distance"] <= got.distance + 1e-9) & ~p["closest"], "preset"]
+    if len(equal):
+        lines.append(f"the same {what} under: {', '.join(equal)}; the dashboard's other numbers tell them apart")
+    options = ", ".join(f"{k}={v}" for k, v in got.options.items())
+    lines.append(f"differs from the default rule in: {options}" if options else "credits as the default rule")
+    known = PRESETS.get(name.split(" with ")[0])
+    if name != IN_USE and known is not None:
+        lines += [f"follows {known.source}: {known.follows}"] if known.source else []
+        lines += [f"which the rule cannot express: {known.lacks}"] if known.lacks else []
+    return "\n".join(lines)
+
+
+def _write_reconciliation(got: Reconciliation, out: Path) -> list[str]:
+    from justai_sim.pages.receipt import plot_receipt
+    from justai_sim.pages.style import save
+
+    _csv(out, {k: getattr(got, k) for k in ("comparison", "receipt", "presets", "reasons")})
+    names = ["comparison.csv", "receipt.csv", "presets.csv", "reasons.csv"]
+    if len(got.receipt):
+        save(plot_receipt(got.receipt), out / "receipt")
+        names += ["receipt.png", "receipt.svg"]
+    return _told(out, names)
+
+
+def _csv(out: Path, frames: dict[str, pd.DataFrame]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, frame in frames.items():
+        frame.to_csv(out / f"{name}.csv", index=False)
+
+
+def _told(out: Path, names: list[str]) -> list[str]:
+    say(f"written to {out}: {', '.join(names)}")
+    return [str(out / n) for n in names]
+
+
+def _say(as_of: int, given: str | None, notes: list[str]) -> None:
+    say(f"as of {clock.iso(as_of)}" + ("" if given else " (the last receipt)"))
+    for note in notes:
+        say(f"note: {note}")

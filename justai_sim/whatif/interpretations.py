@@ -1,0 +1,233 @@
+"""What an interpretation changes: every named reading over one log, one option at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from justai_sim.attribution import Rule
+from justai_sim.bandit.policy import LOWER_IS_BETTER
+from justai_sim.tables import F8, I8, Log
+from justai_sim.whatif.readings import Reading, preset_readings, readings
+from justai_sim.whatif.study import Numbers, Study, control_of, interval, metric_of, numbers, study
+
+REFERENCE = "as in use"
+ROUNDING = 0.005
+"""Per 1,000 sends: half of the last digit that is shown. A reading that moves nothing by more changes nothing."""
+
+COLUMNS = (
+    "reading", "kind", "status", "meaning", "conversions", "sends", "leader", "leader_changes", "lead_per_1000",
+    "lead_low", "lead_high", "variant", "against", "difference_per_1000", "difference_low", "difference_high",
+    "sign_changes", "effect_per_1000", "effect_low", "effect_high", "unit", "metric", "why",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Interpretations:
+    """Result of `interpretations`.
+
+    table: one row a reading, the one in use first, then by the size of their effect (readings in another unit
+    after the others), presets after the single options.
+    `status`: 'in use', 'changes', 'changes nothing', 'cannot apply' (then `why`). `conversions`: credited, as
+    `repeat` counts them; `sends` their denominator. `leader`: best rate. `difference_per_1000`: rate of
+    `variant` minus rate of `against`, the same pair in every row, per 1,000 of `unit` (sends, or users where
+    these are the denominator), with a 95 % interval clustered by user. `effect_per_1000`: how far the reading
+    moves that difference, with its interval over the same users under both readings. `lead_per_1000`: where
+    the leader changes, the new leader minus the old one under that reading.
+
+    rates: `reading, variant_id, sends, conversions, rate, rank`, for the readings that apply.
+    """
+
+    table: pd.DataFrame
+    rates: pd.DataFrame
+    rule: Rule
+    metric: str
+    as_of: int
+    notes: list[str]
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        show = ["reading", "conversions", "leader", "difference_per_1000", "effect_per_1000", "status"]
+        notes = "".join(f"<li>{escape(n)}</li>" for n in self.notes)
+        return self.table[show].to_html(index=False, float_format="%.2f") + (f"<ul>{notes}</ul>" if notes else "")
+
+
+def interpretations(
+    log: Log,
+    *,
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    control: str | None = None,
+    template: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
+    as_of: int | None = None,
+    metric: str = "conversion_rate",
+    presets: bool = True,
+    currency_given: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Interpretations:
+    """Every named reading of `rule` (default: the default rule) over one log, one option at a time.
+
+    Options as in `replay`. Variants of several templates are pooled by name if every template has the same
+    ones; else the template with most sends is shown. The pair that is compared is the leader against the
+    control under the rule in use (without a control: the best two). One attribution a reading; only sums by
+    user are kept.
+    """
+    metric = metric_of(metric)
+    s = study(log, rule=rule, goals=goals, template=template, since=since, until=until, as_of=as_of,
+              currency_given=currency_given)  # fmt: skip
+    control = control_of(log, control)
+    cells, names = _arms(s)
+    todo = [Reading(REFERENCE, "reading", "", s.rule), *readings(log, s.rule, s.goals, metric)]
+    todo += preset_readings(s.rule) if presets else []
+    compare: _Comparison | None = None
+    start: Numbers | None = None
+    rows, rates = [], []
+    for i, reading in enumerate(todo):
+        row: dict[str, Any] = {"reading": reading.name, "kind": reading.kind, "meaning": reading.meaning}
+        row |= {"metric": metric, "why": reading.why_not, "status": "cannot apply"}
+        if reading.rule is not None:
+            row["unit"] = "users" if reading.rule.denominator == "users" else "sends"
+            # Several presets credit as the rule in use does.
+            n = start if start is not None and reading.rule == s.rule else None
+            n = n or numbers(s, s.attribute(reading.rule), metric, cells, len(names))
+            if compare is None:
+                start, compare = n, _Comparison(n, names, control, metric)
+                row |= compare.row(n) | {"status": "in use"}
+            else:
+                row |= compare.row(n)
+                row["status"] = "changes" if compare.matters(row, n) else "changes nothing"
+            rates += compare.rates(reading.name, n)
+        rows.append(row)
+        if progress is not None:
+            progress(i + 1, len(todo))
+    assert compare is not None
+    table = _sorted(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return Interpretations(table, pd.DataFrame(rates), s.rule, metric, s.as_of, [*s.notes, *compare.notes])
+
+
+def _arms(s: Study) -> tuple[I8, list[str]]:
+    """The variant of every shown send as a code into names; narrows to one template where their variants differ."""
+    sends = s.log.sends
+    of: dict[int, set[int]] = {}
+    shown = np.flatnonzero(s.shown)
+    for t, v in np.unique(np.stack([sends.template[shown], sends.variant[shown]]), axis=1).T.tolist():
+        of.setdefault(t, set()).add(v)
+    several = {t: vs for t, vs in of.items() if len(vs) > 1} or of
+    keep = s.shown.copy()
+    if len({frozenset(vs) for vs in several.values()}) > 1:
+        largest = max(several, key=lambda t: int((sends.template[shown] == t).sum()))
+        keep &= sends.template == largest
+        texts = s.log.names("template")
+        others = ", ".join(texts[t] for t in sorted(of) if t != largest)
+        s.notes.append(f"templates differ in their variants; shown is {texts[largest]!r} (--template for: {others})")
+    elif len(of) > 1:
+        s.notes.append(f"{len(of)} templates are shown together, variants by name; choose one with --template")
+    used = np.unique(sends.variant[keep])
+    cells = np.full(len(sends), -1, np.int64)
+    cells[keep] = np.searchsorted(used, sends.variant[keep])
+    return cells, s.log.text("variant", used)
+
+
+class _Comparison:
+    """The leader and the pair under the reading in use, and what another reading makes of them."""
+
+    def __init__(self, n: Numbers, names: list[str], control: str | None, metric: str) -> None:
+        self.names, self.notes = names, []
+        self.sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+        self.leader = self._best(n.rate, None)
+        self.start = n.rate
+        self.conversions = float(n.total.sum())
+        b = names.index(control) if control in names else None
+        self.pair: tuple[int, int] | None = None
+        if len(names) < 2:
+            self.notes.append("one variant only: nothing is compared, readings are sorted by conversions")
+        elif b is None:
+            order = np.argsort(-self.sign * np.nan_to_num(n.rate, nan=-np.inf * self.sign), kind="stable")
+            self.pair = int(order[0]), int(order[1])
+            self.notes.append(
+                "no variant named 'control': the best two are compared, so their difference is flattered "
+                "(name the control with --control)"
+            )
+        else:
+            self.pair = self._best(n.rate, b), b
+        self.base: F8 | None = None
+        if self.pair is not None:
+            self.base, self.diff = self._difference(n, *self.pair)
+
+    def _best(self, rate: F8, without: int | None) -> int:
+        score = np.where(np.isnan(rate), -np.inf, self.sign * rate)
+        if without is not None:
+            score[without] = -np.inf
+        best = int(score.argmax())
+        leader = getattr(self, "leader", best)
+        return leader if score[leader] == score[best] else best  # a tie changes no leader
+
+    @staticmethod
+    def _difference(n: Numbers, a: int, b: int) -> tuple[F8, float]:
+        if not (n.count[a] and n.count[b]):
+            return np.zeros(n.users), float("nan")
+        return n.influence(a) - n.influence(b), float(n.rate[a] - n.rate[b])
+
+    def row(self, n: Numbers) -> dict[str, Any]:
+        leader = self._best(n.rate, None)
+        out: dict[str, Any] = {
+            "conversions": float(n.total.sum()), "sends": int(n.count.sum()), "leader": self.names[leader],
+            "leader_changes": leader != self.leader, "sign_changes": False,
+        }  # fmt: skip
+        if self.pair is None or self.base is None:
+            return out
+        a, b = self.pair
+        influence, diff = self._difference(n, a, b)
+        low, high = interval(diff, influence, n.users)
+        effect = diff - self.diff
+        around = interval(effect, influence - self.base, n.users)
+        out |= {
+            "variant": self.names[a], "against": self.names[b],
+            "difference_per_1000": 1000 * diff, "difference_low": 1000 * low, "difference_high": 1000 * high,
+            "effect_per_1000": 1000 * effect, "effect_low": 1000 * around[0], "effect_high": 1000 * around[1],
+            "sign_changes": bool(diff * self.diff < 0),
+        }  # fmt: skip
+        if leader != self.leader:
+            moved, lead = self._difference(n, leader, self.leader)
+            between = interval(lead, moved, n.users)
+            out |= {"lead_per_1000": 1000 * lead, "lead_low": 1000 * between[0], "lead_high": 1000 * between[1]}
+        return out
+
+    def matters(self, row: dict[str, Any], n: Numbers) -> bool:
+        """Whether any rate, the leader or the difference moves by more than rounding hides."""
+        same = np.isnan(n.rate) == np.isnan(self.start)
+        moved = np.nanmax(np.abs(n.rate - self.start), initial=0.0) * 1000
+        return bool(row["leader_changes"] or not same.all() or moved >= ROUNDING)
+
+    def rates(self, reading: str, n: Numbers) -> list[dict[str, Any]]:
+        score = np.where(np.isnan(n.rate), -np.inf, self.sign * n.rate)
+        rank = 1 + (score[None, :] > score[:, None]).sum(1)
+        return [
+            {"reading": reading, "variant_id": v, "sends": int(n.count[i]), "conversions": float(n.total[i]),
+             "rate": float(n.rate[i]), "rank": int(rank[i])}
+            for i, v in enumerate(self.names)
+        ]  # fmt: skip
+
+
+def _sorted(table: pd.DataFrame) -> pd.DataFrame:
+    """In use first; then single options and presets, each by the size of their effect in the same unit."""
+    place = table["status"].map({"in use": 0, "changes": 1, "changes nothing": 2, "cannot apply": 3})
+    start = float(table["conversions"].iloc[0])
+    size = table["effect_per_1000"].abs().fillna((table["conversions"] - start).abs())
+    kind = (table["kind"] == "preset") & (place > 0)
+    other = table["unit"] != table["unit"].iloc[0]
+    keys = (-size.fillna(0), other, place, kind)
+    order = np.lexsort(tuple(k.to_numpy() for k in keys))
+    return table.iloc[order].reset_index(drop=True)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain values, None where there is none."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")

@@ -1,0 +1,188 @@
+"""What of a log is looked at, and the numbers of its variants under one rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from justai_sim.attribution import Attribution, Rule, attribute, bind
+from justai_sim.bandit.policy import METRICS
+from justai_sim.clock import MISSING
+from justai_sim.errors import DataError, UsageError, nearest
+from justai_sim.estimate.metrics import capped_revenue
+from justai_sim.loop.program import CONTROL
+from justai_sim.loop.replay import last_received
+from justai_sim.replays import Selection, goals_of, suspicious, with_currency
+from justai_sim.tables import B1, F8, HELD_OUT, I8, PARTS, Log
+
+COUNTS = ("conversions", "revenue", "opens", "clicks", "unsubscribes")
+OF_RATE = {
+    "conversion_rate": "conversions",
+    "revenue_per_send": "revenue",
+    "open_rate": "opens",
+    "click_rate": "clicks",
+    "unsubscribe_rate": "unsubscribes",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A log with the choices that all readings share.
+
+    shown: (sends,) the sends that the numbers are about; all compete for credit. user: (sends,) codes
+    0..users-1 of their users. mature: only sends whose window has closed.
+    """
+
+    log: Log
+    rule: Rule
+    goals: list[str]
+    as_of: int
+    shown: B1
+    user: I8
+    users: int
+    notes: list[str]
+    mature: bool = False
+
+    def attribute(self, rule: Rule) -> Attribution:
+        """The whole log under a rule, through production's attribution."""
+        log = self.log
+        bound = bind(
+            rule,
+            templates=log.names("template"),
+            names=log.names("name"),
+            currencies=log.names("currency"),
+            goals=self.goals or None,
+        )
+        return attribute(bound, log.sends, log.events, self.as_of)
+
+
+def study(
+    log: Log,
+    *,
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    template: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
+    as_of: int | None = None,
+    currency_given: bool = False,
+    mature: bool = False,
+) -> Study:
+    """The choices as `replay` makes them. DataError for a log without sends, or of which none is shown."""
+    if not len(log.sends):
+        raise DataError(f"{log.source or 'the log'} holds no sends, so nothing can be credited")
+    notes = list(log.notes)
+    chosen = goals_of(log, [goals] if isinstance(goals, str) else goals, notes)
+    rule = with_currency(log, rule or Rule(), chosen, currency_given, notes)
+    notes += suspicious(log, rule)
+    shown = np.asarray(Selection(template, since, until).keeps(log)) & (log.sends.status != HELD_OUT)
+    if not shown.any():
+        raise DataError("no send is left to show; widen --template, --since or --until")
+    s = log.sends
+    span = int(s.user.max()) + 1
+    user, users = s.user, span
+    if s.rep.any() or span > 4 * len(s):  # codes are dense in a log of its own; several worlds share them
+        found, user = np.unique(s.rep * np.int64(span) + s.user, return_inverse=True)
+        users = len(found)
+    return Study(
+        log, rule, chosen, last_received(log) if as_of is None else as_of, shown, user.ravel(), users, notes, mature
+    )
+
+
+def control_of(log: Log, control: str | None) -> str | None:
+    """The control's name: the given one, else the variant named 'control' (any case), else None."""
+    names = log.names("variant")
+    if control is not None and control not in names:
+        raise UsageError(f"--control {control!r} is not a variant of the log; {nearest(control, names)}")
+    return control or next((v for v in names if v.lower() == CONTROL), None)
+
+
+def metric_of(name: str) -> str:
+    """The name, if it is a metric. UsageError with the nearest one otherwise."""
+    if name not in METRICS:
+        raise UsageError(f"--metric {name!r} is not known; {nearest(name, METRICS)}")
+    return name
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One metric under one reading, by cell (a variant, or a variant of a template).
+
+    value, cell, user: per outcome; cell is -1 where the send is in no denominator. total, count: (cells,)
+    numerator and denominator of the rate. per: 'send', 'user' (a share of users) or 'amount a user'.
+    """
+
+    value: F8
+    cell: I8
+    user: I8
+    users: int
+    per: str
+    total: F8
+    count: F8
+
+    @property
+    def rate(self) -> F8:
+        return np.divide(self.total, self.count, out=np.full(len(self.total), np.nan), where=self.count > 0)
+
+    def influence(self, cell: int) -> F8:
+        """What each user moves the rate of a cell by, shape (users,); sums to zero."""
+        here = self.cell == cell
+        value = np.bincount(self.user[here], self.value[here], self.users)
+        n = np.bincount(self.user[here], minlength=self.users).astype(np.float64)
+        value = np.minimum(value, 1.0) if self.per == "user" else value
+        n = n if self.per == "send" else np.minimum(n, 1.0)
+        return (value - self.rate[cell] * n) / self.count[cell]
+
+
+def numbers(s: Study, got: Attribution, metric: str, cells: I8, size: int) -> Numbers:
+    """The metric's numerator and denominator in each of `size` cells; `cells`: cell of every send row, or -1."""
+    o, rule = got.outcomes, got.rule
+    use = o.reached | (rule.denominator == "sends")
+    if metric in ("conversion_rate", "revenue_per_send"):
+        use = use & (o.close_at != MISSING)  # a send without its anchor is in no conversion denominator
+        use = use & got.mature() if s.mature else use
+    elif s.mature:
+        use = use & got.mature_engagement()
+    use = use & ~o.ghost & s.shown[o.send_row]
+    value = column(got, OF_RATE[metric])
+    cell = np.where(use, cells[o.send_row], -1)
+    user, inside, per = s.user[o.send_row], cell >= 0, "send"
+    if rule.denominator == "users":
+        per = "amount a user" if metric == "revenue_per_send" else "user"
+        key = cell[inside] * np.int64(s.users) + user[inside]
+        found, index = np.unique(key, return_inverse=True)
+        each = np.bincount(index.ravel(), value[inside], len(found))
+        each = np.minimum(each, 1.0) if per == "user" else each
+        total, count = (np.bincount(found // s.users, w, size) for w in (each, np.ones(len(found))))
+    else:
+        total, count = (np.bincount(cell[inside], w, size) for w in (value[inside], np.ones(int(inside.sum()))))
+    return Numbers(value, cell, user, s.users, per, total.astype(np.float64), count.astype(np.float64))
+
+
+def column(got: Attribution, count: str) -> F8:
+    """One of COUNTS per outcome: conversions as `repeat` counts them, revenue in units of the currency."""
+    if count == "conversions":
+        return got.outcomes.numerator / PARTS
+    if count == "revenue":
+        return capped_revenue(got) / 1e6
+    return getattr(got.outcomes, count).astype(np.float64)
+
+
+def interval(estimate: float, influence: F8, users: int) -> tuple[float, float]:
+    """95 % interval of an estimate from what each user moves it by; users are the independent units.
+
+    Student's. The degrees of freedom are the effective number of users, (sum d^2)^2 / sum d^4 (Satterthwaite's,
+    as for a mean of few large values among many small ones), less one: five buyers among a million users are
+    five observations. NaN below 2 users; no width where no user moves it.
+    """
+    if users < 2:
+        return float("nan"), float("nan")
+    square = float(influence @ influence)
+    if square == 0:
+        return estimate, estimate
+    effective = square / float(((influence / np.sqrt(square)) ** 2 * influence**2).sum())
+    half = float(special.stdtrit(max(effective - 1, 1.0), 0.975)) * float(np.sqrt(square * users / (users - 1)))
+    return estimate - half, estimate + half

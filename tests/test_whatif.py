@@ -1,0 +1,718 @@
+"""Interpretations and reconciliations: against the results table, by hand, under hypothesis, and with wrong input."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import justai_sim as js
+from justai_sim import frames
+from justai_sim.attribution import Rule, with_settings
+from justai_sim.attribution.presets import PRESETS
+from justai_sim.bandit.policy import PolicySpec
+from justai_sim.cli import run
+from justai_sim.clock import DAY, HOUR
+from justai_sim.errors import DataError, JustaiError, UsageError
+from justai_sim.estimate.metrics import metrics_table
+from justai_sim.loop.program import Program, bound_to
+from justai_sim.pages.style import render
+from justai_sim.tables import HELD_OUT, PARTS, Log
+from justai_sim.whatif import receipt, words
+from justai_sim.whatif.dashboard import read_dashboard
+from justai_sim.whatif.reconcile import measured, reconcile
+from justai_sim.whatif.study import Numbers, interval, numbers, study
+from tests.strategies import cases, to_log
+from tests.test_presets import T0, write_log
+
+
+def busy_log(users: int = 300, seed: int = 5, templates: int = 2) -> Log:
+    """Overlapping sends, repeats, bounces, deliveries, opens, machine events and conversions that name sends."""
+    rng = np.random.default_rng(seed)
+    sends, events = [], []
+    for u in range(users):
+        for k in range(int(rng.integers(1, 6))):
+            at = T0 + int(rng.integers(0, 20 * 24)) * HOUR
+            sends.append(
+                {"send_id": f"s{u}-{k}", "user_id": f"u{u}", "template_id": f"T{rng.integers(templates)}",
+                 "variant_id": ("control", "A", "B")[rng.integers(3)], "sent_at": at,
+                 "delivered_at": at + int(rng.integers(0, 20)) * HOUR,
+                 "status": "bounced" if rng.random() < 0.05 else "sent"}
+            )  # fmt: skip
+            if rng.random() < 0.6:
+                opened = {
+                    "kind": ("open", "click")[rng.integers(2)],
+                    "occurred_at": at + int(rng.integers(1, 90)) * HOUR,
+                }
+                machine = bool(rng.random() < 0.2)
+                events.append({"user_id": f"u{u}", "send_id": f"s{u}-{k}", "machine": machine} | opened)
+        for _ in range(int(rng.integers(0, 4))):
+            named = f"s{u}-0" if rng.random() < 0.2 else ""
+            at = T0 + int(rng.integers(0, 40 * 24)) * HOUR
+            value = float(rng.integers(5, 80))
+            events.append({"user_id": f"u{u}", "kind": "conversion", "name": "buy", "occurred_at": at, "value": value,
+                           "send_id": named, "machine": bool(rng.random() < 0.03)})  # fmt: skip
+    table = pd.DataFrame(events)
+    table["event_id"] = [f"e{i}" for i in range(len(table))]
+    return frames.from_frames(pd.DataFrame(sends), table)
+
+
+@pytest.fixture(scope="module")
+def busy() -> Log:
+    return busy_log()
+
+
+@pytest.fixture(scope="module")
+def one_template() -> Log:
+    return busy_log(templates=1, seed=6)
+
+
+def table_of(log: Log, rule: Rule) -> pd.DataFrame:
+    """The results table under a rule, without its total."""
+    frame = js.replay(log, rule=rule, policy="uniform").metrics
+    return frame[~frame["template_id"].str.startswith("ALL")].reset_index(drop=True)
+
+
+# -- interpretations --------------------------------------------------------------------------------
+
+
+def test_every_reading_has_the_numbers_of_the_results_table(one_template: Log) -> None:
+    got = js.interpretations(one_template, presets=False)
+    rates = got.rates.set_index(["reading", "variant_id"])
+    applied = got.table[got.table["status"].isin(["changes", "changes nothing"])]
+    assert len(applied) > 20
+    for name in applied["reading"]:
+        options = dict(part.split("=", 1) for part in name.split(", "))
+        expected = table_of(one_template, with_settings(Rule(), options)).set_index("variant_id")
+        for v in ("control", "A", "B"):
+            assert rates.loc[(name, v), "rate"] == pytest.approx(expected.loc[v, "conversion_rate"], rel=1e-12), name
+            if "users" not in name:
+                assert rates.loc[(name, v), "conversions"] == pytest.approx(expected.loc[v, "conversions"], rel=1e-12)
+                assert rates.loc[(name, v), "sends"] == expected.loc[v, "sends"]
+        row = got.table.set_index("reading").loc[name]
+        gap = rates.loc[(name, row["variant"]), "rate"] - rates.loc[(name, row["against"]), "rate"]
+        assert row["difference_per_1000"] == pytest.approx(1000 * gap, abs=1e-9)
+        assert row["effect_per_1000"] == pytest.approx(row["difference_per_1000"] - in_use(got)["difference_per_1000"])
+        assert row["leader"] == expected.loc[["control", "A", "B"], "conversion_rate"].astype(float).idxmax()
+
+
+def in_use(got: Any) -> Any:
+    return got.table.iloc[0]
+
+
+def test_every_option_of_the_rule_is_read(one_template: Log) -> None:
+    from justai_sim.attribution.rule import CHOICES
+
+    names = set(js.interpretations(one_template, presets=False).table["reading"])
+    default = Rule()
+    for option, values in CHOICES.items():
+        for v in values:
+            if option == "day_rule":
+                continue
+            assert (f"{option}={v}" in names) == (v != getattr(default, option))
+    assert {"day_rule=calendar, tz=UTC", "day_rule=calendar, tz=America/New_York"} <= names
+    assert "click_implies_open=True" in set(js.interpretations(one_template, metric="open_rate").table["reading"])
+    berlin = set(js.interpretations(one_template, tz="Europe/Berlin", credit="linear").table["reading"])
+    assert {"day_rule=calendar, tz=Europe/Berlin", "credit=last_qualifying"} <= berlin
+    assert "credit=linear" not in berlin
+
+
+def test_the_order_is_by_effect_and_presets_come_last(busy: Log) -> None:
+    t = js.interpretations(busy).table
+    assert t["status"].iloc[0] == "in use"
+    kinds = t["kind"].tolist()
+    assert kinds == sorted(kinds, key=lambda k: k == "preset")
+    for kind in ("reading", "preset"):
+        size = t[(t["kind"] == kind) & (t["status"] == "changes") & (t["unit"] == "sends")]["effect_per_1000"].abs()
+        assert size.is_monotonic_decreasing
+    assert set(t[t["status"] == "changes nothing"]["reading"]) >= {"default", "vendor", "justai_api"}
+    assert set(t[t["kind"] == "preset"]["reading"]) == set(PRESETS)
+
+
+def arms_log(purchases: dict[str, list[float]], n: int = 40, **more: Any) -> Log:
+    """n users each in every variant, one send each; the first of them buy at the given days."""
+    sends = [
+        {"send_id": f"{v}{i}", "user_id": f"{v}{i}", "template_id": "T", "variant_id": v, "sent_at": T0} | more
+        for v in purchases for i in range(n)
+    ]  # fmt: skip
+    events = [
+        {"event_id": f"{v}{i}", "user_id": f"{v}{i}", "kind": "conversion", "name": "buy",
+         "occurred_at": T0 + round(d * DAY)}
+        for v, days in purchases.items() for i, d in enumerate(days)
+    ]  # fmt: skip
+    return frames.from_frames(pd.DataFrame(sends), pd.DataFrame(events))
+
+
+def test_a_reading_that_changes_leader_and_sign_says_so() -> None:
+    log = arms_log({"control": [5.0] * 10, "A": [5.0] * 12, "B": [5.0] * 8 + [14.0] * 10})
+    t = js.interpretations(log, presets=False).table.set_index("reading")
+    assert tuple(t.loc["as in use", ["leader", "variant", "against"]]) == ("A", "A", "control")
+    closed = t.loc["bounds=[]"]
+    assert (closed["leader"], bool(closed["leader_changes"]), bool(closed["sign_changes"])) == ("B", True, False)
+    assert closed["lead_per_1000"] == pytest.approx(1000 * (18 - 12) / 40)
+    assert closed["status"] == "changes"  # the difference of the pair stays, another variant's rate moves
+    assert closed["effect_per_1000"] == 0
+    same = t.loc["credit=linear"]
+    assert (same["status"], bool(same["leader_changes"])) == ("changes nothing", False)
+
+    log = arms_log({"control": [5.0] * 10 + [14.0] * 5, "A": [5.0] * 12})
+    closed = js.interpretations(log, presets=False).table.set_index("reading").loc["bounds=[]"]
+    assert bool(closed["sign_changes"])
+    assert closed["difference_per_1000"] == pytest.approx(1000 * (12 - 15) / 40)
+    assert closed["effect_per_1000"] == pytest.approx(-1000 * 5 / 40)
+
+
+def test_a_tie_changes_no_leader_and_a_small_move_is_a_change() -> None:
+    log = arms_log({"A": [5.0] * 5 + [14.0], "B": [5.0] * 6, "control": [5.0]})
+    t = js.interpretations(log, presets=False).table.set_index("reading")
+    tied = t.loc["bounds=[]"]
+    assert (tied["leader"], bool(tied["leader_changes"])) == ("B", False)
+    assert tied["effect_per_1000"] == 0
+    assert tied["status"] == "changes"  # A moves by 25 per 1,000, though neither leader nor pair does
+
+
+def test_readings_that_cannot_apply_say_why() -> None:
+    t = js.interpretations(arms_log({"control": [5.0], "A": [5.0]}), presets=False).table.set_index("reading")
+    why = t.loc[t["status"] == "cannot apply", "why"]
+    assert why["anchor=delivered"] == "the log tells of no delivery"
+    assert why["anchor=clicked"] == "the log holds no click by a person"
+    assert why["explicit=trust"] == "no conversion names a send"
+    assert why["machine=only"] == "no event is flagged as machine-made"
+    assert why["scope=org"] == "the log has one template"
+    assert t.loc[why.index, "conversions"].isna().all()
+    line = words.not_applied(t.reset_index())
+    assert "\n" not in line
+    assert "anchor=delivered (the log tells of no delivery)" in line
+    log = arms_log({"control": [5.0], "A": [5.0]})
+    from_end = js.interpretations(log, lookback_from="offset_end", lookback_days=2, offset_days=3).table
+    row = from_end.set_index("reading").loc["lookback_from=send"]
+    assert "offset_days 3 is not below lookback_days 2" in row["why"]
+
+
+def test_without_a_control_the_best_two_are_compared() -> None:
+    log = arms_log({"A": [5.0] * 3, "B": [5.0] * 9, "C": [5.0] * 6})
+    got = js.interpretations(log, presets=False)
+    assert tuple(in_use(got)[["variant", "against"]]) == ("B", "C")
+    assert any("best two" in n for n in got.notes)
+    named = js.interpretations(log, presets=False, control="A")
+    assert tuple(in_use(named)[["variant", "against"]]) == ("B", "A")
+    with pytest.raises(UsageError, match="not a variant of the log"):
+        js.interpretations(log, control="contrl")
+
+
+def test_one_variant_is_compared_with_nothing() -> None:
+    got = js.interpretations(arms_log({"A": [5.0, 14.0]}), presets=False)
+    assert math.isnan(in_use(got)["difference_per_1000"])
+    assert got.table.loc[1, "reading"].startswith("bounds")  # sorted by conversions
+    assert "no pair" in words.verdict(got.table)
+    assert render(js.plot_interpretations(got.table), "svg")
+
+
+def test_lower_is_better_for_unsubscribes() -> None:
+    log = arms_log({"control": [5.0], "A": [5.0]})
+    ids = [f"A{i}" for i in range(9)]
+    gone = pd.DataFrame(
+        {"event_id": ids, "user_id": ids, "kind": "unsubscribe", "occurred_at": T0 + HOUR, "send_id": ids}
+    )
+    both = frames.from_frames(frames.to_frame(log, "sends"), gone)
+    got = js.interpretations(both, metric="unsubscribe_rate", presets=False)
+    assert in_use(got)["leader"] == "control"
+    assert in_use(got)["difference_per_1000"] == pytest.approx(1000 * 9 / 40)
+
+
+def test_templates_with_other_variants_are_not_mixed() -> None:
+    a, b = arms_log({"control": [5.0] * 3, "A": [5.0]}), arms_log({"control": [5.0], "X": [5.0] * 9}, n=60)
+    rows = [frames.to_frame(x, "sends").assign(template_id=t, user_id=lambda f, t=t: t + f["user_id"],
+            send_id=lambda f, t=t: t + f["send_id"]) for x, t in ((a, "T"), (b, "T2"))]  # fmt: skip
+    told = [frames.to_frame(x, "events").assign(user_id=lambda f, t=t: t + f["user_id"],
+            event_id=lambda f, t=t: t + f["event_id"]) for x, t in ((a, "T"), (b, "T2"))]  # fmt: skip
+    log = frames.from_frames(pd.concat(rows), pd.concat(told))
+    got = js.interpretations(log, presets=False)
+    assert set(got.rates["variant_id"]) == {"control", "X"}
+    assert any("'T2'" in n for n in got.notes)
+    assert set(js.interpretations(log, presets=False, template="T").rates["variant_id"]) == {"control", "A"}
+
+
+def test_a_rules_own_metric_and_unknown_ones(one_template: Log) -> None:
+    expected = table_of(one_template, Rule()).set_index("variant_id")
+    for metric in ("revenue_per_send", "open_rate", "click_rate"):
+        got = js.interpretations(one_template, metric=metric, presets=False)
+        first = got.rates[got.rates["reading"] == "as in use"].set_index("variant_id")
+        for v in ("control", "A", "B"):
+            assert first.loc[v, "rate"] == pytest.approx(expected.loc[v, metric], rel=1e-12)
+    with pytest.raises(UsageError, match="did you mean 'open_rate'"):
+        js.interpretations(one_template, metric="open_rat")
+
+
+# -- uncertainty ------------------------------------------------------------------------------------
+
+
+def drawn(rng: np.random.Generator, users: int, rates: tuple[float, float], per: str = "send") -> Numbers:
+    """Users with 1 to 4 sends; a user's sends convert together half of the time."""
+    n = rng.integers(1, 5, users)
+    user = np.repeat(np.arange(users), n)
+    cell = np.repeat(rng.integers(0, 2, users), n)
+    p = np.array(rates)[cell]
+    alone, shared = rng.random(len(user)), np.repeat(rng.random(users), n)
+    value = (np.where(np.repeat(rng.random(users) < 0.5, n), shared, alone) < p).astype(float)
+    return made(value, cell, user, users, per)
+
+
+def made(value: Any, cell: Any, user: Any, users: int, per: str) -> Numbers:
+    if per == "user":
+        both = pd.DataFrame({"u": user, "c": cell, "v": value}).groupby(["c", "u"])["v"].max().clip(upper=1)
+        total, count = both.groupby("c").sum(), both.groupby("c").size()
+    else:
+        total, count = (np.bincount(cell, w, 2) for w in (value, np.ones(len(cell))))
+    return Numbers(value, cell, user, users, per, np.asarray(total, float), np.asarray(count, float))
+
+
+@pytest.mark.parametrize("per", ["send", "user"])
+def test_the_interval_holds_the_truth_as_often_as_it_says(per: str) -> None:
+    rng, reps, hits = np.random.default_rng(11), 400, 0
+    rates = (0.10, 0.14)
+    if per == "send":
+        truth = rates[1] - rates[0]
+    else:  # any of 1..4 sends, together or alone
+        truth = float(np.mean([0.5 * (p2 - p1) + 0.5 * ((1 - p1) ** k - (1 - p2) ** k)
+                               for k in range(1, 5) for p1, p2 in [rates]]))  # fmt: skip
+    for _ in range(reps):
+        n = drawn(rng, 800, rates, per)
+        low, high = interval(float(n.rate[1] - n.rate[0]), n.influence(1) - n.influence(0), n.users)
+        hits += low <= truth <= high
+    assert abs(hits / reps - 0.95) < 3.5 * math.sqrt(0.95 * 0.05 / reps)
+
+
+@pytest.mark.parametrize("per", ["send", "user"])
+def test_influence_is_what_a_user_moves(per: str) -> None:
+    """Sums to zero, and its variance is that of leaving one user out (Tukey's jackknife)."""
+    n = drawn(np.random.default_rng(3), 400, (0.2, 0.3), per)
+    d = n.influence(1) - n.influence(0)
+    assert abs(d.sum()) < 1e-12
+    left = []
+    for u in range(400):
+        keep = n.user != u
+        x = made(n.value[keep], n.cell[keep], n.user[keep], 400, per)
+        left.append(float(x.rate[1] - x.rate[0]))
+    jackknife = 399 / 400 * float(((np.array(left) - np.mean(left)) ** 2).sum())
+    assert float(d @ d) * 400 / 399 == pytest.approx(jackknife, rel=0.02)
+
+
+def test_few_large_values_have_few_degrees_of_freedom() -> None:
+    d = np.zeros(10_000)
+    d[:3], d[3:] = 1.0, -3 / 9997
+    half = interval(0.0, d, 10_000)[1] / math.sqrt(float(d @ d))
+    assert 4.0 < half < 4.6  # Student's with 2, not the normal's 1.96
+    assert interval(1.0, np.zeros(5), 5) == (1.0, 1.0)
+    assert math.isnan(interval(1.0, np.zeros(1), 1)[0])
+
+
+def test_the_effect_is_paired(one_template: Log) -> None:
+    """The change of a difference is far surer than the difference itself, where few conversions move."""
+    t = js.interpretations(one_template, presets=False).table.set_index("reading")
+    row = t.loc["denominator=sends"]
+    assert row["effect_high"] - row["effect_low"] < 0.5 * (row["difference_high"] - row["difference_low"])
+    for _, r in t[t["status"] == "changes"].iterrows():
+        assert r["effect_low"] <= r["effect_per_1000"] <= r["effect_high"]
+
+
+# -- reconciliation ---------------------------------------------------------------------------------
+
+
+def dashboard_of(log: Log, rule: Rule, columns: tuple[str, ...] = ("conversions",)) -> pd.DataFrame:
+    return table_of(log, rule)[["template_id", "variant_id", *columns]]
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_dashboard_of_a_preset_is_recognised(name: str, busy: Log) -> None:
+    dash = dashboard_of(busy, PRESETS[name].rule, ("sends", "conversions", "conversion_rate"))
+    got = reconcile(busy, dash)
+    alike = {n for n, p in PRESETS.items() if p.rule == PRESETS[name].rule}
+    assert set(got.closest) == alike
+    assert (got.distance, got.close) == (0, True)
+    assert got.closest_rule == PRESETS[name].rule
+    assert with_settings(Rule(), got.options) == PRESETS[name].rule
+    assert got.presets["distance"].is_monotonic_increasing
+    assert (got.receipt[got.receipt["step"] == "unexplained"]["conversions"] == 0).all()
+    check_receipt(got.receipt)
+    rows = got.comparison[got.comparison["measure"] == "conversions"]
+    assert rows["theirs"].tolist() == pytest.approx(rows["closest"].tolist())
+
+
+def test_presets_that_count_alike_on_a_log_are_said_as_a_tie() -> None:
+    log = arms_log({"control": [1.0] * 4 + [5.0] * 3, "A": [2.0] * 6})
+    got = reconcile(log, dashboard_of(log, PRESETS["growthbook"].rule))
+    assert set(got.closest) == {"braze_canvas", "braze_campaign", "growthbook"}
+    same = got.presets.set_index("preset")["same_as"]
+    assert set(same["growthbook"].split(", ")) == {"braze_canvas", "braze_campaign"}
+
+
+def test_readings_with_the_same_conversions_are_told_apart_by_the_other_numbers() -> None:
+    log = arms_log({"control": [5.0] * 4, "A": [5.0] * 6})
+    bounced = frames.to_frame(log, "sends")
+    bounced["status"] = ["bounced" if i.endswith("9") else "sent" for i in bounced["send_id"]]
+    log = frames.from_frames(bounced, frames.to_frame(log, "events"))
+    alone = reconcile(log, dashboard_of(log, PRESETS["naive"].rule))
+    assert set(alone.closest) >= {"naive", "default"}
+    assert reconcile(log, dashboard_of(log, PRESETS["naive"].rule, ("conversions", "sends"))).closest == ["naive"]
+
+
+def test_another_window_of_a_system_is_found_and_nothing_close_is_said(busy: Log) -> None:
+    rule = with_settings(PRESETS["customerio"].rule, {"lookback_days": 14})
+    got = reconcile(busy, dashboard_of(busy, rule))
+    # With no offset the newest send is the last that qualifies, so these two cannot differ.
+    assert got.closest == ["braze_canvas with lookback_days=14", "customerio with lookback_days=14"]
+    assert got.closest_rule.lookback_days == 14
+    far = dashboard_of(busy, Rule())
+    far["conversions"] = far["conversions"] * 7 + 31
+    lost = reconcile(busy, far)
+    assert not lost.close
+    check_receipt(lost.receipt)
+    assert lost.receipt[lost.receipt["step"] == "unexplained"]["conversions"].abs().sum() > 0
+
+
+def check_receipt(frame: pd.DataFrame) -> None:
+    """ours + they count + we count + unexplained = theirs, in every block."""
+    assert len(frame)
+    for _, block in frame.groupby(["template_id", "variant_id"], sort=False):
+        total = block[block["step"] != "theirs"]["conversions"].sum()
+        assert total == pytest.approx(block[block["step"] == "theirs"]["conversions"].item(), abs=1e-6)
+        assert (block[block["step"] == "they count"]["conversions"] > 0).all()
+        assert (block[block["step"] == "we count"]["conversions"] < 0).all()
+
+
+def test_the_receipt_by_hand() -> None:
+    """Each reason once: in the offset, past the window, credited elsewhere, a repeat, a send not shown."""
+
+    def sent(i: str, u: str, v: str, day: float, t: str = "T") -> dict[str, Any]:
+        return {"send_id": i, "user_id": u, "template_id": t, "variant_id": v, "sent_at": T0 + round(day * DAY)}
+
+    def bought(i: str, u: str, day: float) -> dict[str, Any]:
+        return {"event_id": i, "user_id": u, "kind": "conversion", "name": "b", "occurred_at": T0 + round(day * DAY)}
+
+    sends = [sent("1", "u1", "A", 0), sent("2", "u2", "A", 0), sent("3", "u3", "A", 0), sent("4", "u3", "B", 4),
+             sent("5", "u4", "A", 0), sent("6", "u5", "B", 0), sent("7", "u5", "C", 1)]  # fmt: skip
+    events = [bought("e1", "u1", 1), bought("e2", "u2", 10), bought("e3", "u3", 5), bought("e4", "u4", 5),
+              bought("e5", "u4", 6), bought("e6", "u5", 2.5)]  # fmt: skip
+    log = frames.from_frames(pd.DataFrame(sends), pd.DataFrame(events))
+    # Theirs: iterable's reading with 3 days: e1 A, e3 B, e6 C (C is not on the dashboard); e2, e4, e5 none.
+    dash = pd.DataFrame({"variant_id": ["A", "B"], "conversions": [1, 1]})
+    got = reconcile(log, dash)
+    assert got.closest[0] in ("braze_canvas", "braze_campaign", "growthbook", "customerio")
+    rule = got.closest_rule
+    assert (rule.lookback_days, rule.offset_days) == (3, 0)
+    lines = {
+        (r["variant_id"], r["step"], r["reason"]): r["conversions"]
+        for _, r in got.receipt[got.receipt["step"].isin(["they count", "we count"])].iterrows()
+    }
+    a = {k[1:]: v for k, v in lines.items() if k[0] == "A"}
+    assert a == {
+        ("they count", "in_offset"): 1,
+        ("we count", "past_lookback"): -2,  # e2 and e4; e5 repeats e4
+        ("we count", "credited_elsewhere"): -1,
+    }
+    assert {k[1:]: v for k, v in lines.items() if k[0] == "B"} == {("they count", "credited_elsewhere"): 1}
+    whole = {k[1:]: v for k, v in lines.items() if k[0] == ""}
+    assert whole == {("they count", "in_offset"): 1, ("we count", "past_lookback"): -2}
+    assert got.reasons.set_index("reason").loc["credited", ["events", "counted_by_closest"]].tolist() == [4, 1]
+    assert any("not on the dashboard" in n and "T/C" in n for n in got.notes)
+
+
+def test_a_repeat_and_an_immature_send_have_their_names() -> None:
+    log = arms_log({"A": [5.0], "B": [5.0]})
+    extra = frames.to_frame(log, "events")
+    later = extra["occurred_at"] + pd.Timedelta("1D")
+    again = pd.concat([extra.assign(occurred_at=later, received_at=later), extra])  # ids do not tell the order
+    again["event_id"] = [f"e{i}" for i in range(len(again))]
+    both = frames.from_frames(frames.to_frame(log, "sends"), again)
+    s = study(both, rule=Rule(repeat="every"))
+    cells = np.where(both.sends.variant == 0, 0, 1)
+    counts = []
+    for rule, mature in ((Rule(), False), (Rule(repeat="every"), False), (Rule(), True)):
+        s = study(both, rule=rule, mature=mature, as_of=T0 + 15 * DAY)
+        got = s.attribute(rule)
+        counts.append(receipt.counted(s, got, numbers(s, got, "conversion_rate", cells, 2), cells))
+    once, every, ripe = (receipt.within(c, [0, 1]) for c in counts)
+    assert [(x.reason, x.parts, x.events) for x in receipt.bridge(once, every)] == [("repeat", 2 * PARTS, 2)]
+    counted_at = both.events.occurred_at[once.event[once.parts > 0]]
+    assert (counted_at == T0 + 5 * DAY).all()  # of two purchases the first counts, the second repeats
+    assert [(x.reason, x.parts, x.events) for x in receipt.bridge(ripe, once)] == [("immature", 2 * PARTS, 2)]
+    assert [(x.reason, x.adds, x.parts) for x in receipt.bridge(every, once)] == [("repeat", False, -2 * PARTS)]
+
+
+@settings(max_examples=60)
+@given(cases(), st.data())
+def test_the_bridge_adds_up_exactly(case: Any, data: st.DataObject) -> None:
+    """Between the drawn rule and any preset, per variant and over any of them, in integer parts."""
+    rule, sends, events, _, as_of = case
+    log = to_log(sends, events)
+    real = log.sends.status != HELD_OUT
+    assume(len(log.sends) and real.any())
+    goals = sorted({e["name"] for e in events if e["name"]})
+    mature = data.draw(st.booleans())
+    s = study(log, rule=rule, goals=goals, as_of=as_of, currency_given=True, mature=mature)
+    other_rule = PRESETS[data.draw(st.sampled_from(sorted(PRESETS)))].rule
+    width = len(log.names("variant"))
+    kept = data.draw(st.sets(st.sampled_from(range(width)), min_size=1))
+    cells = np.where(s.shown & np.isin(log.sends.variant, list(kept)), log.sends.variant, -1)
+    both = []
+    for r in (rule, other_rule):
+        got = s.attribute(r)
+        n = numbers(s, got, "conversion_rate", cells, width)
+        c = receipt.counted(s, got, n, cells)
+        exact = np.zeros(width, np.int64)
+        inside = n.cell >= 0
+        np.add.at(exact, n.cell[inside], got.outcomes.numerator[inside])
+        found = np.zeros(width, np.int64)
+        np.add.at(found, c.cell, c.parts)
+        assert found.tolist() == exact.tolist()
+        both.append((c, exact))
+    for members in [[v] for v in sorted(kept)] + [sorted(kept)]:
+        ours, theirs = (receipt.within(c, members) for c, _ in both)
+        lines = receipt.bridge(ours, theirs)
+        start, end = (int(exact[members].sum()) for _, exact in both)
+        assert start + sum(x.parts for x in lines) == end
+        assert all((x.parts > 0) == x.adds and x.events > 0 for x in lines)
+        assert all(x.reason != "credited" for x in lines)
+        assert mature or all(x.reason != "immature" for x in lines)
+
+
+@settings(max_examples=20)
+@given(cases(), st.lists(st.integers(0, 9), min_size=3, max_size=3))
+def test_reconcile_agrees_with_the_results_table(case: Any, theirs: list[int]) -> None:
+    rule, sends, events, _, as_of = case
+    log = to_log(sends, events)
+    goals = sorted({e["name"] for e in events if e["name"]})
+    shown = sorted({r["variant_id"] for r in sends})
+    assume(goals and shown and (log.sends.status != HELD_OUT).any() and len({r["send_id"] for r in sends}) > 2)
+    dash = pd.DataFrame({"variant_id": shown, "conversions": theirs[: len(shown)]})
+    got = reconcile(log, dash, rule=rule, goals=goals, as_of=as_of, currency_given=True)
+    check_receipt(got.receipt)
+    s = study(log, rule=rule, goals=goals, as_of=as_of, currency_given=True)
+    table = metrics_table(
+        log, bound_to(Program(rule=rule, goals=goals, policy=PolicySpec(name="uniform")), log), s.attribute(rule)
+    )
+    for v in shown:
+        expected = sum(r["conversions"] for r in table if r["variant_id"] == v)
+        mine = got.receipt[(got.receipt["variant_id"] == v) & (got.receipt["step"] == "ours")]["conversions"].item()
+        assert mine == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(denominator="users", repeat="every"), Rule(denominator="sends")])
+def test_measures_are_those_of_the_results_table(rule: Rule, busy: Log) -> None:
+    s = study(busy, rule=rule)
+    expected = table_of(busy, rule)
+    pairs = list(zip(expected["template_id"], expected["variant_id"], strict=True))
+    texts = zip(busy.text("template", busy.sends.template), busy.text("variant", busy.sends.variant), strict=True)
+    cells = np.array([pairs.index(p) for p in texts])
+    columns = ["sends", "conversions", "revenue", "opens", "clicks", "conversion_rate", "revenue_per_send", "open_rate"]
+    got = measured(s, s.attribute(rule), cells, len(pairs), columns)
+    for c in columns:
+        assert got[c].tolist() == pytest.approx(expected[c].astype(float).tolist(), rel=1e-9), c
+
+
+# -- the dashboard's file ---------------------------------------------------------------------------
+
+
+def file(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = tmp_path / "dash.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('Variant,Sends,Conversions,CVR\nA,"1,234","1,000",81.0%\n', (1234, 1000, 0.81)),
+        ("variant_id;sends;conversions;conversion_rate\nA;1.234;1.000;81,0 %\n", (1234, 1000, 0.81)),
+        ("arm\tsent\tconverted\tConversion Rate\nA\t1234\t1000\t0.8104\n", (1234, 1000, 0.8104)),
+        ("VARIANT ID,total sends,conversion count,conversion_rate\nA,1234,1000,81.04\n", (1234, 1000, 0.8104)),
+        ("variant,sent,converted,Conversion %\nA,1234,1000,0.81\n", (1234, 1000, 0.0081)),
+        ("variant,sends,conversions,conversion rate (%)\nA,1234.0,1000,81.04\nTotal,1234,1000,81.04\n",
+         (1234, 1000, 0.8104)),
+        ("variant,sends,conversions,cvr\nA,1 234,1’000,0.81\n\n", (1234, 1000, 0.81)),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_as_people_write_them(text: str, expected: tuple[float, ...], tmp_path: Path) -> None:
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252"):
+        got = read_dashboard(file(tmp_path, text, encoding))
+        assert got.variants == ["A"]
+        found = [got.values[m][0] for m in ("sends", "conversions", "conversion_rate")]
+        assert found == pytest.approx(expected)
+
+
+def test_money_blanks_and_small_percentages(tmp_path: Path) -> None:
+    text = 'variant,revenue,conversions,sends,cvr\nA,"$1,200.50",4,1000,0.4\nB,-12 USD,-,1000,n/a\nC,(3.5),,,\n'
+    got = read_dashboard(file(tmp_path, text))
+    assert got.values["revenue"].tolist() == [1200.5, -12, -3.5]
+    assert got.values["conversion_rate"][0] == pytest.approx(0.004)  # its counts say that 0.4 is per cent
+    assert np.isnan(got.values["conversions"][1:]).all()
+    assert any("per cent" in n for n in got.notes)
+
+
+def test_rows_by_day_are_added_up(tmp_path: Path) -> None:
+    got = read_dashboard(file(tmp_path, "day,variant,sends,conversions,cvr\n1,A,10,1,10%\n2,A,30,2,6.7%\n1,B,5,0,0%\n"))
+    assert (got.variants, got.values["conversions"].tolist()) == (["A", "B"], [3, 0])
+    assert "conversion_rate" not in got.values
+    assert any("left out: conversion_rate" in n for n in got.notes)
+    assert any("not compared: day" in n for n in got.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("conversions\n3\n", "no column variant_id"),
+        ("varient_id,conversions\nA,3\n", "did you mean 'variant_id'"),
+        ("variant_id\nA\n", "no number to compare"),
+        ("variant_id,conversons\nA,3\n", "did you mean 'conversions'"),
+        ("variant_id,conversions\nA,many\n", "dash.csv line 2, column 'conversions': found 'many', expected a number"),
+        ("variant_id,conversions\nA,-3\n", "expected at least 0"),
+        ("variant_id,conversions\nA,3%\n", "without a percent sign"),
+        ("variant_id,conversions\nTotal,3\n", "no row with a variant"),
+        ("variant_id,variant_id,conversions\nA,A,3\n", "is there twice"),
+        ("variant_id,conversion_rate\nA,3%\nA,4%\n", "cannot be added"),
+        ("a\x00b,conversions\n1,2\n", "is not text"),
+        ("variant_id,conversions\ncontrl,3\n", "line 2: variant 'contrl' is not in the log; did you mean 'control'"),
+        ("template_id,variant_id,conversions\nT7,A,3\n", "template 'T7' is not in the log; valid: T0, T1"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_where_and_what(text: str, says: str, tmp_path: Path, busy: Log) -> None:
+    with pytest.raises(DataError) as e:
+        reconcile(busy, file(tmp_path, text))
+    assert says in str(e.value)
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(busy: Log, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not there"):
+        reconcile(busy, tmp_path / "no.csv")
+
+
+@settings(max_examples=150)
+@given(st.text(st.sampled_from('variant_id,conversions;AB0123456789.%\n\t"$- €'), max_size=60))
+def test_no_text_is_more_than_an_error_with_a_message(text: str) -> None:
+    frame = pd.DataFrame({"variant_id": ["A"], "conversions": [text]})
+    with contextlib.suppress(JustaiError):  # anything else is a traceback
+        found = read_dashboard(frame).values["conversions"][0]
+        assert found >= 0 or np.isnan(found)
+
+
+def test_names_in_other_letters_and_rates_alone(busy: Log) -> None:
+    table = dashboard_of(busy, PRESETS["iterable"].rule, ("sends", "conversion_rate"))
+    table["variant_id"] = table["variant_id"].str.upper()
+    table["conversion_rate"] = [f"{100 * x:.2f}%" for x in table["conversion_rate"].astype(float)]
+    got = reconcile(busy, table)
+    assert (got.closest, got.distance) == (["iterable"], 0)
+    check_receipt(got.receipt)
+    left = got.receipt[(got.receipt["step"] == "unexplained") & (got.receipt["template_id"] == "ALL")]
+    assert abs(left["conversions"].item()) < 0.00005 * table["sends"].sum()  # what two decimals hide
+    alone = reconcile(busy, table.drop(columns="sends"))
+    assert not len(alone.receipt)
+    assert any("no receipt" in n for n in alone.notes)
+
+
+# -- commands and figures ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(busy: Log, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("log")
+    sends, events = frames.to_frame(busy, "sends"), frames.to_frame(busy, "events")
+    times = {
+        "sends": ("sent_at", "delivered_at", "status_known_at", "received_at"),
+        "events": ("occurred_at", "received_at"),
+    }
+    for f, columns in ((sends, times["sends"]), (events, times["events"])):
+        for c in columns:
+            f[c] = f[c].map(lambda t: "" if pd.isna(t) else t.isoformat())
+    write_log(
+        path, sends.dropna(axis=1, how="all").to_dict("records"), events.dropna(axis=1, how="all").to_dict("records")
+    )
+    return path
+
+
+def test_the_command_interpretations(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["interpretations", str(folder), "--goal", "buy", "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "As in use, " in out
+    assert "change nothing: " in out
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "interpretations.csv", "rates.csv", "interpretations.png", "interpretations.svg",
+    }  # fmt: skip
+    assert run(["interpretations", str(folder), "--json", "--template", "T1", "--set", "credit=linear"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema_version"] == 1
+    assert found["readings"][0]["reading"] == "as in use"
+    assert "credit=last_qualifying" in {r["reading"] for r in found["readings"]}
+    for wrong, says in (
+        (["--set", "credit=liner"], "did you mean 'linear'"),
+        (["--preset", "iterabel"], "did you mean 'iterable'"),
+        (["--metric", "clicks_rate"], "did you mean 'click_rate'"),
+        (["--goal", "bye"], "did you mean 'buy'"),
+        (["--template", "T9"], "is not in the log"),
+        (["--out", str(folder)], "holds a log"),
+        (["--since", "2026-13-01"], "not ISO-8601"),
+    ):
+        assert run(["interpretations", str(folder), *wrong]) == 2
+        assert says in capsys.readouterr().err
+    assert run(["interpretations", str(folder), "--since", "2031-01-01T00:00:00Z"]) == 3
+    assert "no send is left" in capsys.readouterr().err
+
+
+def test_the_command_reconcile(folder: Path, busy: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dash = tmp_path / "dash.csv"
+    dashboard_of(busy, PRESETS["braze_canvas"].rule, ("sends", "conversions")).to_csv(dash, index=False)
+    assert run(["reconcile", str(folder), "--against", str(dash), "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "closest: braze_canvas (its conversions are the same)" in out
+    assert "differs from the default rule in: lookback_days=3, offset_days=0" in out
+    assert "in_offset" in out
+    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}
+    assert run(["reconcile", str(folder), "--against", str(dash), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["closest"] == ["braze_canvas"]
+    assert found["options"]["scope"] == "org"
+    whole = [r for r in found["receipt"] if r["template_id"] == "ALL"]
+    assert sum(r["conversions"] for r in whole[:-1]) == pytest.approx(whole[-1]["conversions"])
+    assert run(["reconcile", str(folder), "--against", str(tmp_path / "none.csv")]) == 2
+    dash.write_text("variant_id,conversions\nZ,1\n")
+    assert run(["reconcile", str(folder), "--against", str(dash)]) == 3
+    assert "line 2: variant 'Z' is not in the log" in capsys.readouterr().err
+
+
+def test_the_forest_plot_marks_what_changes() -> None:
+    log = arms_log({"control": [5.0] * 10 + [14.0] * 5, "A": [5.0] * 12, "a variant with a long name": [14.0] * 30})
+    t = js.interpretations(log).table
+    ax = js.plot_interpretations(t)
+    panel = ax.child_axes[0]
+    labels = [x.get_text() for x in panel.get_yticklabels()]
+    drawn_rows = t[t["status"].isin(["in use", "changes"])]
+    assert len(labels) == len(drawn_rows)
+    assert labels[0] == "as in use"
+    assert any("a variant" in x.get_text() for x in panel.texts)
+    low, high = panel.get_xlim()
+    assert all(low < x < high for x in drawn_rows["difference_per_1000"])
+    assert "per 1,000 sends" in panel.get_xlabel()
+    assert render(ax, "png")[:4] == b"\x89PNG"
+
+
+def test_the_receipts_bars_end_where_the_next_begins(busy: Log) -> None:
+    got = reconcile(busy, dashboard_of(busy, PRESETS["iterable"].rule))
+    rows = got.receipt[got.receipt["template_id"] == "ALL"]
+    panel = js.plot_receipt(got.receipt).child_axes[0]
+    bars = panel.patches
+    assert len(bars) == len(rows)
+    ends = [b.get_x() + b.get_width() for b in bars]
+    starts = [b.get_x() for b in bars]
+    assert starts[1:-1] == pytest.approx(ends[:-2])
+    assert ends[-1] == pytest.approx(ends[-2])
+    empty = got.receipt[:0]
+    assert not js.plot_receipt(empty).child_axes
