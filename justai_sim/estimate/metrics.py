@@ -216,6 +216,8 @@ def _rate(name: str, v: F8, user: I8 | None) -> dict[str, Any]:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     if name.endswith("revenue_per_send") or not np.isin(v, (0.0, 1.0)).all():
         p, lowest = float(v.mean()), 0.0 if v.min() >= 0 else -np.inf
+        if n == 1:  # one value has no spread to speak of
+            return {name: p, f"{name}_low": None, f"{name}_high": None}
         low, high = (float(x) for x in stats.mean_interval(v.sum(), (v * v).sum(), float(n)))
         if user is not None and maturity.repeats(user):
             half = max(high - p, stats.z_value(0.95) * stats.mean_error(v, user))
