@@ -220,26 +220,29 @@ def unreached(reason, who, name, goal, least):
 
 
 @njit(cache=True, nogil=True)
-def closed_sends(anchor, at, group, variant, variants, cells, lengths, as_of):
-    """The cell of each send in line (-1: left out), and per length how many of a cell had closed: (lengths, cells).
+def _cell(i, at, group, variant, variants):
+    """The cell of send i in line, -1 where it is left out; `at`: rows of group and variant, empty where they are i."""
+    row = at[i] if len(at) else i
+    return group[row] * variants + variant[row] if group[row] >= 0 and variant[row] >= 0 else np.int64(-1)
 
-    Sends in time order, `at` their rows of group and variant; a window of length x is over iff anchor + x <= as_of.
+
+@njit(cache=True, nogil=True)
+def closed_sends(anchor, at, group, variant, variants, cells, lengths, as_of):
+    """How many sends of a cell had closed under each length: (lengths, cells).
+
+    Sends in time order; a window of length x is over iff anchor + x <= as_of.
     """
-    cell = np.empty(len(anchor), np.int32)
     count = np.zeros((len(lengths) + 1, cells), np.int64)
     b = len(lengths)
     for i in range(len(anchor)):
-        row = at[i] if len(at) else i
         while b > 0 and lengths[b - 1] > as_of - anchor[i]:
             b -= 1
-        c = -1
-        if group[row] >= 0 and variant[row] >= 0:
-            c = group[row] * variants + variant[row]
+        c = _cell(i, at, group, variant, variants)
+        if c >= 0:
             count[b, c] += 1
-        cell[i] = c
     for b in range(len(lengths) - 1, -1, -1):
         count[b] += count[b + 1]
-    return cell, count[1:]
+    return count[1:]
 
 
 @njit(cache=True, nogil=True)
@@ -256,15 +259,17 @@ def _up_to(values, x):
 
 
 @njit(cache=True, nogil=True)
-def chain(lane, anchor, who, t, least, scopes, table, before, head):
-    """Into `before` the send of the lane before each, into `head` per conversion and scope the newest send that is at
-    least `least` old (-1: none). `table` (lanes,): all -1."""
+def chain(lane, anchor, at, group, variant, variants, who, t, least, scopes, table, record, head):
+    """Into `record` (n, 2) what a walk along a lane reads of each send: its anchor, and the send before it with its
+    cell in one integer. Into `head` per conversion and scope the newest send that is at least `least` old (-1: none).
+    `table` (lanes,): all -1."""
     n, m = len(anchor), len(t)
     i = 0
     for k in range(m):
         edge = t[k] - least
         while i < n and anchor[i] <= edge:
-            before[i] = table[lane[i]]
+            record[i, 0] = anchor[i]
+            record[i, 1] = (np.int64(table[lane[i]]) << 32) | (_cell(i, at, group, variant, variants) + 1)
             table[lane[i]] = i
             i += 1
         for s in range(scopes):
@@ -281,9 +286,7 @@ def _add(steps, c, q, low, high, what, x):
 
 
 @njit(cache=True, nogil=True)
-def surface(
-    anchor, before, cell, head, who, t, name, goal, value, least, most, lengths, as_of, seen, steps, part, parts
-):
+def surface(record, head, who, t, name, goal, value, least, most, lengths, as_of, seen, steps, part, parts):
     """Credits of `last_qualifying` under every window at once, of sends whose window was over at `as_of`: into
     `steps` (cells, offsets, lookbacks, 3), zeros at first, conversions, converted sends and revenue: what changes from
     one offset, and from one lookback, to the next, so that `summed` makes the totals.
@@ -310,10 +313,10 @@ def surface(
             a = head[k * scopes + s]
             o = 0
             while a >= 0 and o < offsets:
-                age, c, mine = t[k] - anchor[a], cell[a], a
+                age, link, mine = t[k] - record[a, 0], record[a, 1], a
                 if age > last:
                     break
-                a = before[a]
+                a, c = link >> 32, (link & 0xFFFFFFFF) - 1
                 first = o
                 while o < offsets and age >= least[o]:
                     o += 1

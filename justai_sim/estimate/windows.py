@@ -105,9 +105,7 @@ class _Grid:
         r, c = self.ready, self.contest
         position, lane, anchor = c.line
         at = np.zeros(0, np.int64) if r.known.row is None and position is None else r.known.rows(c.positions)
-        cell, closed = scan.closed_sends(
-            anchor, at, self.group, self.variant, self.variants, self.cells, self.lengths, self.as_of
-        )
+        of = (at, self.group, self.variant, self.variants)
         rows, t, who, name, order = c.in_time(None)
         value = self.net_values()[rows]
         if order is not None:
@@ -117,22 +115,24 @@ class _Grid:
         goal = c.goal
         assert goal is not None
         least = np.array(ages, np.int64)
-        table, before = np.full(c.lanes, -1, np.int32), np.empty(len(anchor), np.int32)
+        table, record = np.full(c.lanes, -1, np.int32), np.empty((len(anchor), 2), np.int64)
         head = np.empty(len(t) * len(goal), np.int32)
-        scan.chain(lane, anchor, who, t, least[0], len(goal), table, before, head)
         seen = np.zeros(len(anchor), np.int32 if len(least) < 31 else np.int64)
         halves = np.zeros((2, self.cells, len(least), len(most), 3), np.int64)
 
         def part(i: int) -> None:
             scan.surface(
-                anchor, before, cell, head, who, t, name, goal, value, least, most, self.lengths, self.as_of, seen,
+                record, head, who, t, name, goal, value, least, most, self.lengths, self.as_of, seen,
                 halves[i], i, 2,
             )  # fmt: skip
 
         with ThreadPoolExecutor(1) as other:  # the compiled passes release the interpreter
+            count = other.submit(lambda: scan.closed_sends(anchor, *of, self.cells, self.lengths, self.as_of))
+            scan.chain(lane, anchor, *of, who, t, least[0], len(goal), table, record, head)
             second = other.submit(part, 1)
             part(0)
             second.result()
+            closed = count.result()
         got = halves[0]
         got += halves[1]
         scan.summed(got)
