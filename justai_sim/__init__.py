@@ -16,7 +16,9 @@ from justai_sim.version import __version__
 if TYPE_CHECKING:
     from justai_sim.api import (
         PRESETS,
+        Preset,
         Rule,
+        TrainingWindow,
         attribute,
         interpretations,
         load,
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "Preset",
     "Rule",
+    "TrainingWindow",
     "__version__",
     "attribute",
     "interpretations",

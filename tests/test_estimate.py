@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from justai_sim.attribution import attribute, bind
 from justai_sim.attribution.rule import Rule
 from justai_sim.clock import DAY, MISSING
+from justai_sim.errors import DataError
 from justai_sim.estimate.age import FIRST_AGE, LAST_AGE, age_profile
 from justai_sim.estimate.metrics import ALL, HELD_OUT, metrics_table
 from justai_sim.estimate.windows import window_counts
-from justai_sim.tables import CONVERSION, PARTS, REASON, Log
+from justai_sim.tables import CLICK, CONVERSION, PARTS, REASON, Events, Log, Sends
 from tests.strategies import cases, logs, to_log
 
 
@@ -95,9 +96,13 @@ def test_a_window_surface_equals_separate_attributions(case: Any, reading: dict[
     variants = len(log.names("variant"))
     group = np.zeros(len(log.sends), np.int64)
     got = window_counts(bound, log.sends, log.events, as_of, offsets, lookbacks, group, log.sends.variant, 1, variants)
+    weight = np.random.default_rng(len(sends)).uniform(0.5, 2, len(log.sends))
+    weighted = window_counts(
+        bound, log.sends, log.events, as_of, offsets, lookbacks, group, log.sends.variant, 1, variants, weight
+    )
     for i, offset in enumerate(offsets):
         for j, lookback in enumerate(lookbacks):
-            if lookback <= offset:
+            if lookback <= offset and reading.get("lookback_from") != "offset_end":
                 assert np.isnan(got.sends[i, j]).all()
                 continue
             rule = Rule(offset_days=offset, lookback_days=lookback, **reading)
@@ -110,6 +115,34 @@ def test_a_window_surface_equals_separate_attributions(case: Any, reading: dict[
                 assert got.conversions[i, j, 0, v] == pytest.approx(o.weight[use].sum() / PARTS)
                 assert got.converted[i, j, 0, v] == (o.weight[use] > 0).sum()
                 assert got.revenue[i, j, 0, v] == pytest.approx(o.revenue[use].sum() / 1e6, abs=1e-5)
+                w = weight[o.send_row[use]]
+                assert weighted.sends[i, j, 0, v] == pytest.approx(w.sum())
+                assert weighted.conversions[i, j, 0, v] == pytest.approx((o.weight[use] * w).sum() / PARTS)
+                assert weighted.converted[i, j, 0, v] == pytest.approx(((o.weight[use] > 0) * w).sum())
+                assert weighted.revenue[i, j, 0, v] == pytest.approx((o.revenue[use] * w).sum() / 1e6, abs=1e-4)
+
+
+def test_an_event_id_that_two_kinds_share_is_one_event_on_the_map_too() -> None:
+    """Copies are judged among all events (rule 26): a purchase with a click's id is its copy."""
+    start = 1_767_225_600_000_000
+    sends = Sends.build(1, send=0, user=0, template=0, variant=0, sent_at=start)
+    kind = np.array([CLICK, CONVERSION], np.int8)
+    events = Events.build(2, event=7, user=0, kind=kind, occurred_at=start + np.array([1, 5 * DAY]), send=[0, -1])
+    bound = bind(Rule(), templates=["t"], names=[])
+    assert attribute(bound, sends, events).reasons() == {"duplicate": 1, "credited": 1}
+    zero = np.zeros(1, np.int64)
+    got = window_counts(bound, sends, events, start + 60 * DAY, (3.0,), (14.0,), zero, zero, 1, 1)
+    assert (got.conversions.sum(), got.sends.sum()) == (0, 1)
+
+
+def test_one_purchase_in_many_templates_cannot_overflow_the_map() -> None:
+    start = 1_767_225_600_000_000
+    sends = Sends.build(3, send=np.arange(3), user=0, template=np.arange(3), variant=0, sent_at=start)
+    events = Events.build(1, event=0, user=0, kind=CONVERSION, occurred_at=start + 5 * DAY, value=4 * 10**18)
+    bound = bind(Rule(), templates=["a", "b", "c"], names=[])
+    zero = np.zeros(3, np.int64)
+    with pytest.raises(DataError, match=r"exceeds 9\.2e12"):
+        window_counts(bound, sends, events, start + 60 * DAY, (3.0,), (14.0,), zero, zero, 1, 1)
 
 
 @given(logs())

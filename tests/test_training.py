@@ -60,6 +60,13 @@ def test_at_run_time_too() -> None:
         Program(training=right)
     with pytest.raises(UsageError, match="rule is a TrainingWindow"):
         Program(rule=wrong)
+    empty = js.simulate("welcome").log
+    calls: list[Any] = [js.replay, js.interpretations]
+    for call in calls:
+        with pytest.raises(UsageError, match="rule is a TrainingWindow"):
+            call(empty, goals=["purchase"], rule=js.TrainingWindow())
+        with pytest.raises(UsageError, match=r"the rule of a preset is its \.rule"):
+            call(empty, goals=["purchase"], rule=js.preset("naive"))
 
 
 @pytest.mark.parametrize(

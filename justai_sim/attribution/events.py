@@ -8,10 +8,10 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 import numpy as np
 
-from justai_sim.attribution.rule import Rule
+from justai_sim.attribution.rule import Rule, required
 from justai_sim.attribution.sends import distinct
 from justai_sim.clock import MISSING
-from justai_sim.errors import DataError, UsageError
+from justai_sim.errors import DataError
 from justai_sim.tables import B1, CONVERSION, I8, Events
 
 
@@ -43,11 +43,7 @@ def bind(
 
     `goals`: names per template, one collection for all templates, or None for any name.
     """
-    if not isinstance(rule, Rule):
-        raise UsageError(
-            f"rule is a {type(rule).__name__}; expected a Rule (a TrainingWindow says what a policy learns from: "
-            "pass it as training=)"
-        )
+    required(rule)
     goal = np.ones((max(1, len(templates)), len(names) + 1), bool)
     if goals is not None:
         for i, template in enumerate(templates):

@@ -30,9 +30,7 @@ class Look(NamedTuple):
     machine: int
     ordered_goods: int
     negative: int
-    priced: int
     foreign: int
-    nobody: int
     rising: int
     in_time: int
     low: int
@@ -201,7 +199,7 @@ class _Preparation:
         age = t[has] - known.sent_at[s]
         gone = known.negative[s] | known.ghost[s]
         reason[has] = np.select(
-            [gone, age < -SKEW, age >= np.maximum(window, 0)],
+            [gone, age < -SKEW, age >= window],
             [REASON["not_delivered"], REASON["before_send"], REASON["outside_engagement_window"]],
             REASON["credited"],
         )

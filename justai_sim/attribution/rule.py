@@ -136,6 +136,18 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.lookback_days + (self.offset_days if self.lookback_from == "offset_end" else 0)
 
 
+def required(rule: object) -> None:
+    """UsageError for anything but a Rule: a window of another meaning, a preset, a text."""
+    if isinstance(rule, Rule):
+        return
+    hint = {
+        "TrainingWindow": "a TrainingWindow says what a policy learns from: pass it as training=",
+        "Preset": "the rule of a preset is its .rule",
+        "str": "a named one is preset(NAME).rule",
+    }.get(type(rule).__name__, "options are given as Rule(lookback_days=7)")
+    raise UsageError(f"rule is a {type(rule).__name__}; expected a Rule ({hint})")
+
+
 def with_settings(rule: Rule, settings: dict[str, Any]) -> Rule:
     """The rule with some options replaced; texts are read as the option's type.
 
@@ -145,6 +157,7 @@ def with_settings(rule: Rule, settings: dict[str, Any]) -> Rule:
     Traceback (most recent call last):
     justai_sim.errors.UsageError: rule has no option 'credits'; did you mean 'credit'?
     """
+    required(rule)
     hints = get_type_hints(Rule)
     changes = {}
     for key, value in settings.items():

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from justai_sim.clock import MISSING
-from justai_sim.tables import BOUNCE, CONVERSION, PARTS, REASON
+from justai_sim.tables import BOUNCE, CONVERSION, REASON
 
 CREDITED = REASON["credited"]
 IN_OFFSET = REASON["in_offset"]
@@ -19,7 +19,6 @@ PAST = REASON["past_lookback"]
 BEFORE = REASON["before_send"]
 NO_ANCHOR = REASON["no_anchor"]
 NO_SEND = REASON["no_send"]
-ONE = PARTS
 
 
 @njit(cache=True, nogil=True)
@@ -50,8 +49,8 @@ def look_sends(rep, user, send, sent, received, status, limit, lateness):
 
 
 EVENT_LOOK = (
-    "out", "clamped", "status", "engagement", "named", "partial", "machine", "ordered_goods", "negative", "priced",
-    "foreign", "nobody", "rising", "in_time", "low", "high", "top_user", "top_send", "reps",
+    "out", "clamped", "status", "engagement", "named", "partial", "machine", "ordered_goods", "negative",
+    "foreign", "rising", "in_time", "low", "high", "top_user", "top_send", "reps",
 )  # fmt: skip
 
 
@@ -61,8 +60,8 @@ def look_events(
     limit, lateness,
 ):  # fmt: skip
     """How many rows have what (EVENT_LOOK): all that decides which checks have work to do."""
-    out = clamped = status = engagement = named = partial = flagged = orders = negative = priced = foreign = 0
-    nobody = reps = 0
+    out = clamped = status = engagement = named = partial = flagged = orders = negative = foreign = 0
+    reps = 0
     rising = in_time = True
     low, high = np.iinfo(np.int64).max, np.iinfo(np.int64).min
     top_user, top_send = np.int64(-1), np.int64(-1)
@@ -81,17 +80,15 @@ def look_events(
         partial += (template[i] >= 0) | (variant[i] >= 0)
         flagged += machine[i] == 1
         orders += order[i] >= 0
-        priced += value[i] != MISSING
         negative += (value[i] != MISSING) & (value[i] < 0)
         foreign += currency[i] >= 0
-        nobody += user[i] < 0
         top_user, top_send = max(top_user, user[i]), max(top_send, send[i])
         reps |= rep[i]
         if i > 0:
             rising &= event[i] > event[i - 1]
             in_time &= t >= occurred[i - 1]
     return (
-        out, clamped, status, engagement, named, partial, flagged, orders, negative, priced, foreign, nobody,
+        out, clamped, status, engagement, named, partial, flagged, orders, negative, foreign,
         int(rising), int(in_time), low, high, top_user, top_send, reps,
     )  # fmt: skip
 
@@ -227,22 +224,20 @@ def _cell(i, at, group, variant, variants):
 
 
 @njit(cache=True, nogil=True)
-def closed_sends(anchor, at, group, variant, variants, cells, lengths, as_of):
-    """How many sends of a cell had closed under each length: (lengths, cells).
+def closed_sends(anchor, at, group, variant, variants, weight, lengths, as_of, count):
+    """Into `count` (lengths + 1, cells) the sends of a cell that had closed under each length, from row 1 on.
 
-    Sends in time order; a window of length x is over iff anchor + x <= as_of.
+    Sends in time order; a window of length x is over iff anchor + x <= as_of. `weight` by row, empty: 1 each.
     """
-    count = np.zeros((len(lengths) + 1, cells), np.int64)
     b = len(lengths)
     for i in range(len(anchor)):
         while b > 0 and lengths[b - 1] > as_of - anchor[i]:
             b -= 1
         c = _cell(i, at, group, variant, variants)
         if c >= 0:
-            count[b, c] += 1
+            count[b, c] += weight[at[i] if len(at) else i] if len(weight) else 1
     for b in range(len(lengths) - 1, -1, -1):
         count[b] += count[b + 1]
-    return count[1:]
 
 
 @njit(cache=True, nogil=True)
@@ -286,7 +281,7 @@ def _add(steps, c, q, low, high, what, x):
 
 
 @njit(cache=True, nogil=True)
-def surface(record, head, who, t, name, goal, value, least, most, lengths, as_of, seen, steps, part, parts):
+def surface(record, head, at, weight, who, t, name, goal, value, least, most, lengths, as_of, seen, steps, part, parts):
     """Credits of `last_qualifying` under every window at once, of sends whose window was over at `as_of`: into
     `steps` (cells, offsets, lookbacks, 3), zeros at first, conversions, converted sends and revenue: what changes from
     one offset, and from one lookback, to the next, so that `summed` makes the totals.
@@ -294,7 +289,7 @@ def surface(record, head, who, t, name, goal, value, least, most, lengths, as_of
     The winner under an offset does not depend on the lookback, and a greater offset only moves it back along the
     sends of its lane, which `chain` links. `least` (offsets), `most` and `lengths` (lookbacks): inclusive ages and
     lengths of the windows, ascending. `seen` (n,), zeros: a bit for each offset.
-    Looks at the users of one `part` only, so that several threads may share the work.
+    `at`, `weight` as in `closed_sends`. Looks at the users of one `part` only, so that threads may share the work.
     """
     offsets, lookbacks, scopes, last = len(least), len(lengths), len(goal), most[-1]
     # A table of ages, so that the lookback of one is found without search: `coarse[age >> fine]` is nearly it.
@@ -330,21 +325,22 @@ def surface(record, head, who, t, name, goal, value, least, most, lengths, as_of
                     high = _up_to(lengths, as_of - t[k] + age)
                 if low >= high:
                     continue
-                _add(steps, c, first, low, high, 0, 1)
-                _add(steps, c, o, low, high, 0, -1)
-                _add(steps, c, first, low, high, 2, value[k])
-                _add(steps, c, o, low, high, 2, -value[k])
+                one = weight[at[mine] if len(at) else mine] if len(weight) else 1
+                _add(steps, c, first, low, high, 0, one)
+                _add(steps, c, o, low, high, 0, -one)
+                _add(steps, c, first, low, high, 2, one * value[k])
+                _add(steps, c, o, low, high, 2, -one * value[k])
                 stretch = (1 << o) - (1 << first)
                 fresh = stretch & ~seen[mine]
                 seen[mine] |= fresh
                 if fresh == stretch:  # under all of these offsets it is the send's first conversion
-                    _add(steps, c, first, low, high, 1, 1)
-                    _add(steps, c, o, low, high, 1, -1)
+                    _add(steps, c, first, low, high, 1, one)
+                    _add(steps, c, o, low, high, 1, -one)
                 elif fresh:
                     for q in range(first, o):
                         if (fresh >> q) & 1:
-                            _add(steps, c, q, low, high, 1, 1)
-                            _add(steps, c, q + 1, low, high, 1, -1)
+                            _add(steps, c, q, low, high, 1, one)
+                            _add(steps, c, q + 1, low, high, 1, -one)
 
 
 @njit(cache=True, nogil=True)

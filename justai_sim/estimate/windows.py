@@ -16,6 +16,7 @@ from justai_sim.attribution.events import money_share
 from justai_sim.attribution.outcomes import close_of
 from justai_sim.attribution.prepare import Ready, prepare
 from justai_sim.attribution.rule import Rule
+from justai_sim.attribution.sends import composite, distinct, span_of
 from justai_sim.attribution.window import Contest, Judged, edges
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError
@@ -44,24 +45,29 @@ class WindowCounts:
 
 def window_counts(
     bound: Bound, sends: Sends, events: Events, as_of: int, offsets: Sequence[float], lookbacks: Sequence[float],
-    group: I8, variant: I8, groups: int, variants: int,
+    group: I8, variant: I8, groups: int, variants: int, weight: F8 | None = None,
 ) -> WindowCounts:  # fmt: skip
     """Every window [offset, lookback) of the grid, each as attributing it alone would give.
 
-    `offsets`, `lookbacks`: days, ascending. `group`, `variant` are columns of the sends (n,); -1 leaves a send
-    out. The default rule takes one pass; rules whose winner does not depend on the lookback one a offset; the
-    others one a window.
+    `offsets`, `lookbacks`: days. `group`, `variant` are columns of the sends (n,); -1 leaves a send out. With `weight`
+    (n,) every send counts that much, in all four arrays. The default rule takes one pass; rules whose winner does not
+    depend on the lookback one an offset; the others one a window.
     """
     offsets, lookbacks = tuple(sorted(set(offsets))), tuple(sorted(set(lookbacks)))
     rule = bound.rule
-    if rule.anchor in ("sent", "delivered") and (events.kind != CONVERSION).any():
-        # Engagement decides nothing here; status events do.
+    idle = (events.kind != CONVERSION) & (events.kind < BOUNCE)
+    if rule.anchor in ("sent", "delivered") and idle.any() and distinct(_event_keys(events)):
+        # Engagement decides nothing here, unless it is a copy of something; status events do.
         events = events.take((events.kind == CONVERSION) | (events.kind >= BOUNCE))
     ready = prepare(bound, sends, events, as_of)
-    grid = _Grid(ready, offsets, lookbacks, group, variant, groups, variants)
+    grid = _Grid(ready, offsets, lookbacks, group, variant, groups, variants, weight)
     grid.fill()
     tables = (a.reshape(len(offsets), len(lookbacks), groups, variants) for a in grid.tables)
     return WindowCounts(offsets, lookbacks, *tables)
+
+
+def _event_keys(events: Events) -> I8:
+    return composite(events.rep, events.event, span_of(events.event))
 
 
 class _Grid:
@@ -69,15 +75,17 @@ class _Grid:
 
     def __init__(
         self, ready: Ready, offsets: Sequence[float], lookbacks: Sequence[float], group: I8, variant: I8, groups: int,
-        variants: int,
+        variants: int, weight: F8 | None,
     ) -> None:  # fmt: skip
+        self.weight = weight
         self.ready, self.contest, self.rule = ready, Contest(ready), ready.bound.rule
         self.offsets, self.lookbacks, self.group, self.variant = offsets, lookbacks, group, variant
         self.variants, self.cells = variants, groups * variants
         self.as_of = ready.as_of - round(self.rule.mature_allowance_hours * clock.HOUR)
         self.lengths = np.array([clock.days(x) for x in lookbacks], np.int64)
         self.tables = [np.full((len(offsets), len(lookbacks), self.cells), np.nan) for _ in range(4)]
-        self.usable = np.array([[b > o for b in lookbacks] for o in offsets], bool).reshape(len(offsets), -1)
+        after = self.rule.lookback_from == "offset_end"  # then the lookback is a length of its own
+        self.usable = np.array([[after or b > o for b in lookbacks] for o in offsets], bool).reshape(len(offsets), -1)
 
     def at(self, offset: float, lookback: float) -> Rule:
         return msgspec.structs.replace(self.rule, offset_days=offset, lookback_days=lookback)
@@ -105,6 +113,8 @@ class _Grid:
         r, c = self.ready, self.contest
         position, lane, anchor = c.line
         at = np.zeros(0, np.int64) if r.known.row is None and position is None else r.known.rows(c.positions)
+        none = np.zeros(0, np.int64)
+        weight: I8 | F8 = none if self.weight is None else self.weight
         of = (at, self.group, self.variant, self.variants)
         rows, t, who, name, order = c.in_time(None)
         value = self.net_values()[rows]
@@ -118,36 +128,35 @@ class _Grid:
         table, record = np.full(c.lanes, -1, np.int32), np.empty((len(anchor), 2), np.int64)
         head = np.empty(len(t) * len(goal), np.int32)
         seen = np.zeros(len(anchor), np.int32 if len(least) < 31 else np.int64)
-        halves = np.zeros((2, self.cells, len(least), len(most), 3), np.int64)
+        halves = np.zeros((2, self.cells, len(least), len(most), 3), weight.dtype)
+        closed = np.zeros((len(most) + 1, self.cells), weight.dtype)
 
         def part(i: int) -> None:
             scan.surface(
-                record, head, who, t, name, goal, value, least, most, self.lengths, self.as_of, seen,
+                record, head, at, weight, who, t, name, goal, value, least, most, self.lengths, self.as_of, seen,
                 halves[i], i, 2,
             )  # fmt: skip
 
         with ThreadPoolExecutor(1) as other:  # the compiled passes release the interpreter
-            count = other.submit(lambda: scan.closed_sends(anchor, *of, self.cells, self.lengths, self.as_of))
+            count = other.submit(lambda: scan.closed_sends(anchor, *of, weight, self.lengths, self.as_of, closed))
             scan.chain(lane, anchor, *of, who, t, least[0], len(goal), table, record, head)
             second = other.submit(part, 1)
             part(0)
             second.result()
-            closed = count.result()
+            count.result()
         got = halves[0]
         got += halves[1]
         scan.summed(got)
         found = np.moveaxis(got, 0, 2)
-        whole = np.broadcast_to(closed, found.shape[:3])
+        whole = np.broadcast_to(closed[1:], found.shape[:3])
         for i, a in enumerate((found[..., 0], whole, found[..., 1], found[..., 2] / 1e6)):
             self.tables[i][self.usable] = a[self.usable]
 
     def net_values(self) -> I8:
         """Value of each event row less its refunds, micro-units; DataError where the sum is beyond int64."""
         r = self.ready
-        if (
-            float(np.abs(r.value).max(initial=0)) * max(len(r.rows), 1) > 9.2e18
-            and np.abs(r.value).sum(dtype=float) > 9.2e18
-        ):
+        most = float(np.abs(r.value).sum(dtype=np.float64)) * self.contest.scopes  # one purchase may count in each
+        if most > 9.2e18:
             raise DataError("the revenue of the log exceeds 9.2e12: check the unit of `value`")
         if not len(r.refunds):
             return r.value
@@ -170,6 +179,7 @@ class _Grid:
         np.add.at(share, of, money_share(r.value[back], weight[of], PARTS))
         age = r.occurred[judged.event] - r.anchor[judged.send]
         close = close_of(rule, r.anchor)
+        each = np.ones(len(r.known)) if self.weight is None else self.weight[r.known.rows(np.arange(len(r.known)))]
         for j in chosen.tolist():
             if apart:
                 over = (self.cell >= 0) & (r.anchor <= self.as_of - self.lengths[j])
@@ -179,11 +189,12 @@ class _Grid:
                 inside = np.ones(len(age), bool)
             use = inside & over[judged.send]
             send, cell = judged.send[use], self.cell[judged.send[use]]
+            once = np.unique(send)
             found = (
-                np.bincount(cell, weight[use] / PARTS, self.cells),
-                np.bincount(self.cell[over], minlength=self.cells),
-                np.bincount(self.cell[np.unique(send)], minlength=self.cells),
-                np.bincount(cell, share[use] / 1e6, self.cells),
+                np.bincount(cell, weight[use] / PARTS * each[send], self.cells),
+                np.bincount(self.cell[over], each[over], self.cells),
+                np.bincount(self.cell[once], each[once], self.cells),
+                np.bincount(cell, share[use] / 1e6 * each[send], self.cells),
             )
             for table, values in zip(self.tables, found, strict=True):
                 table[i, j] = values
