@@ -317,9 +317,11 @@ def replay(
     Without `shares` no policy is stepped through the log.
     """
     if not len(log.sends):
+        refused = sum(log.rejects.values())
         raise DataError(
-            f"{log.source or 'the log'} holds no sends, so nothing can be credited ({len(log.events):,} events); "
-            "a Segment source that tells only of deliveries is read with --esp segment-deliveries"
+            f"{log.source or 'the log'} holds no sends, so nothing can be credited ({len(log.events):,} events"
+            + (f", {refused:,} rows refused); see them with --rejects DIR" if refused else ")")
+            + "; a Segment source that tells only of deliveries is read with --esp segment-deliveries"
         )
     notes = list(log.notes)
     chosen = goals_of(log, [goals] if isinstance(goals, str) else goals, notes)
@@ -363,7 +365,9 @@ def goals_of(log: Log, goals: Sequence[str], notes: list[str]) -> list[str]:
     names = conversion_names(log)
     present = [n.name for n in names]
     for g in goals:
-        if g not in present:
+        if g not in present and not present:
+            notes.append(f"the log holds no conversion, so --goal {g!r} is found nowhere")
+        elif g not in present:
             raise UsageError(f"--goal {g!r} is not a conversion of the log; {nearest(g, present)}")
     if goals:
         return list(goals)

@@ -2,6 +2,7 @@
 
 from justai_sim.attribution.attribute import attribute
 from justai_sim.attribution.events import Bound, bind
+from justai_sim.attribution.ledger import Ledger, open_ledger
 from justai_sim.attribution.outcomes import Attribution, Outcomes, close_of
 from justai_sim.attribution.presets import PRESETS, Preset, preset
 from justai_sim.attribution.rule import Rule, with_settings
@@ -11,6 +12,7 @@ __all__ = [
     "PRESETS",
     "Attribution",
     "Bound",
+    "Ledger",
     "Outcomes",
     "Preset",
     "Rule",
@@ -18,6 +20,7 @@ __all__ = [
     "attribute",
     "bind",
     "close_of",
+    "open_ledger",
     "preset",
     "training_window",
     "with_settings",
