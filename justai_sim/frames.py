@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,25 +29,30 @@ def to_frame(log: Log, table: str) -> pd.DataFrame:
         raise UsageError(f"table {table!r} is not known; {nearest(table, COLUMNS)}")
     found = getattr(log, table)
     schema = {name: COLUMNS[table][name] for name in ROWS[table]._fields}
-    columns = {name: _series(log, getattr(found, c.name), c) for name, c in schema.items()}
+    columns = {name: _values(log, getattr(found, c.name), c) for name, c in schema.items()}
     if found.rep.any():
-        columns = {"rep": pd.Series(found.rep)} | columns
+        columns = {"rep": found.rep} | columns
     return pd.DataFrame(columns)
 
 
-def _series(log: Log, values: Array, c: Column) -> pd.Series:
+def _values(log: Log, values: Array, c: Column) -> Any:
+    """A column's values as the array of a DataFrame (a Series each would cost more than the rest)."""
     if isinstance(c.text, tuple):
-        return pd.Series(pd.Categorical.from_codes(values, categories=list(c.text)))
+        return pd.Categorical.from_codes(values, dtype=_enumeration(c.text))
     if c.text == "id":
-        texts = [t or None for t in log.text(c.codes, values)]
-        return pd.Series(texts, dtype="string")
+        return pd.array([t or None for t in log.text(c.codes, values)], dtype="string")
     if c.text == "time":
-        return pd.Series(values.view("datetime64[us]")).dt.tz_localize("UTC")
+        return pd.array(values.view("datetime64[us]"), dtype=pd.DatetimeTZDtype("us", "UTC"))
     if c.text == "money":
-        return pd.Series(np.where(values == MISSING, np.nan, values / MICRO))
+        return np.where(values == MISSING, np.nan, values / MICRO)
     if c.text == "flag":
-        return pd.Series(pd.arrays.BooleanArray(values == 1, values < 0))
-    return pd.Series(values)
+        return pd.arrays.BooleanArray(values == 1, values < 0)
+    return values
+
+
+@cache
+def _enumeration(names: tuple[str, ...]) -> pd.CategoricalDtype:
+    return pd.CategoricalDtype(list(names))
 
 
 def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | None = None) -> Log:

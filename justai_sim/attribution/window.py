@@ -16,6 +16,9 @@ from justai_sim.attribution.sends import time_order
 from justai_sim.clock import DAY, MISSING
 from justai_sim.tables import B1, I1, I8, PARTS, REASON
 
+MANY = 500_000
+"""Rows from which a second thread is worth its start."""
+
 
 class Judged(NamedTuple):
     """`reason` per conversion judged; credits as (event row, position of the send, weight)."""
@@ -127,10 +130,14 @@ class Contest:
         assert goal is not None
         m, scopes = len(t), len(goal)
         tables, found = np.full((2, self.lanes), -1, np.int32), np.empty((2, m * scopes), np.int32)
-        with ThreadPoolExecutor(1) as other:  # the compiled passes release the interpreter
-            newest = other.submit(scan.newest, lane, anchor, who, t, scopes, tables[1], found[1])
+        if len(anchor) + m < MANY:
+            scan.newest(lane, anchor, who, t, scopes, tables[1], found[1])
             scan.qualifying(lane, anchor, who, t, least, most, scopes, tables[0], found[0])
-            newest.result()
+        else:
+            with ThreadPoolExecutor(1) as other:  # the compiled passes release the interpreter
+                newest = other.submit(scan.newest, lane, anchor, who, t, scopes, tables[1], found[1])
+                scan.qualifying(lane, anchor, who, t, least, most, scopes, tables[0], found[0])
+                newest.result()
         reason, event, send = np.empty(m, np.int8), np.empty(m * scopes, np.int64), np.empty(m * scopes, np.int64)
         count = scan.verdicts(*found, tables[1], who, name, goal, reason, event, send)
         event, send = event[:count], send[:count]

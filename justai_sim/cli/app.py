@@ -299,6 +299,35 @@ def surface(
 
 
 @app.command
+def cases(
+    *, out: Path, rule: str = "default", settings: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    goal: list[str] | None = None, count: int = 200, seed: int = 0, json: Json = False,
+) -> None:  # fmt: skip
+    """Write small adversarial logs with their answers, to test an attribution in another language.
+
+    Example: justai-sim cases --rule default --out cases/
+
+    Parameters
+    ----------
+    out
+        Folder for cases.jsonl, rule.json and a README that describes them.
+    rule
+        A preset: default, naive, braze_canvas, ...
+    settings
+        An option of the rule, key=value, e.g. --set credit=linear; may be repeated.
+    goal
+        Name of a conversion event that counts; may be repeated. Default: purchase.
+    count
+        Number of cases; from about 110 on all edges are there, the rest are drawn.
+    seed
+        Of the drawn cases.
+    """
+    from justai_sim.cli import cases as adversarial
+
+    adversarial.cases(rule, out, settings or [], goal or [], count, seed, json)
+
+
+@app.command
 def serve(*, host: str = "127.0.0.1", port: int = 8000, data: Path = Path("data")) -> None:
     """A replay service on an embedded store: webhooks in, choices out, results under /.
 
