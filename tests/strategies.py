@@ -6,15 +6,14 @@ Rows are in the plain text form of `tests.oracle`; `to_log` turns them into code
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
 
 from justai_sim.attribution.rule import Rule
-from justai_sim.clock import MISSING
-from justai_sim.tables import CODE_SPACES, KINDS, STATUSES, Codes, Decisions, Events, Log, Sends, TextCodes
+from justai_sim.tables import KINDS, STATUSES
+from justai_sim.testing.rows import to_log as to_log
 
 Row = dict[str, Any]
 Goals = dict[str, set[str]]
@@ -266,63 +265,3 @@ def cases(draw: st.DrawFn) -> tuple[Rule, list[Row], list[Row], Goals | None, in
     """(rule, sends, events, goals, as_of) with the log aimed at the rule's own edges."""
     rule = draw(rules())
     return (rule, *draw(logs(rule)))
-
-
-def _or_missing(values: Iterable[int | None]) -> list[int]:
-    return [MISSING if v is None else v for v in values]
-
-
-def to_log(sends: list[Row], events: list[Row]) -> Log:
-    """Coded tables of the rows, in their order; every id named on an event has a code, known or not.
-
-    received_at defaults to the row's own time, status_known_at to received_at; rep is 0.
-    """
-    s = {k: [r[k] for r in sends] for k in (sends[0] if sends else ())}
-    e = {k: [r[k] for r in events] for k in (events[0] if events else ())}
-
-    def both(column: str) -> list[str]:
-        return [*s.get(column, ()), *e.get(column, ())]
-
-    texts: dict[str, list[str]] = {
-        "user": both("user_id"),
-        "send": both("send_id"),
-        "event": both("event_id"),
-        "order": both("order_id"),
-        "template": both("template_id"),
-        "variant": both("variant_id"),
-        "name": both("name"),
-        "currency": both("currency"),
-    }
-    text_codes = {space: TextCodes.of(texts.get(space, ())) for space in CODE_SPACES}
-    codes: dict[str, Codes] = {**text_codes}
-    received = [r["sent_at"] if r["received_at"] is None else r["received_at"] for r in sends]
-    known = [a if r["status_known_at"] is None else r["status_known_at"] for r, a in zip(sends, received, strict=True)]
-    send_table = Sends.build(
-        len(sends),
-        send=text_codes["send"].codes(s.get("send_id", ())),
-        user=text_codes["user"].codes(s.get("user_id", ())),
-        template=text_codes["template"].codes(s.get("template_id", ())),
-        variant=text_codes["variant"].codes(s.get("variant_id", ())),
-        sent_at=s.get("sent_at", []),
-        delivered_at=_or_missing(s.get("delivered_at", ())),
-        status=[STATUSES.index(x) for x in s.get("status", ())],
-        status_known_at=known,
-        received_at=received,
-    )
-    event_table = Events.build(
-        len(events),
-        event=text_codes["event"].codes(e.get("event_id", ())),
-        user=text_codes["user"].codes(e.get("user_id", ())),
-        kind=[KINDS.index(x) for x in e.get("kind", ())],
-        name=text_codes["name"].codes(e.get("name", ())),
-        occurred_at=e.get("occurred_at", []),
-        received_at=[r["occurred_at"] if r["received_at"] is None else r["received_at"] for r in events],
-        value=_or_missing(e.get("value", ())),
-        currency=text_codes["currency"].codes(e.get("currency", ())),
-        send=text_codes["send"].codes(e.get("send_id", ())),
-        order=text_codes["order"].codes(e.get("order_id", ())),
-        template=text_codes["template"].codes(e.get("template_id", ())),
-        variant=text_codes["variant"].codes(e.get("variant_id", ())),
-        machine=e.get("machine", []),
-    )
-    return Log(send_table, event_table, Decisions.empty(), codes)

@@ -19,7 +19,7 @@ from justai_sim.esp.generic import plain_files
 from justai_sim.whatif import words
 from justai_sim.whatif.interpretations import Interpretations, records
 from justai_sim.whatif.interpretations import interpretations as interpret
-from justai_sim.whatif.reconcile import ALL, IN_USE, Reconciliation
+from justai_sim.whatif.reconcile import ALL, IN_USE, Reconciliation, apart
 from justai_sim.whatif.reconcile import reconcile as compare
 from justai_sim.whatif.study import OF_RATE
 
@@ -106,7 +106,7 @@ def _line(r: Any, in_use: bool) -> tuple[str, ...]:
     return (
         r["reading"],
         r["meaning"],
-        f"{r['conversions']:,.0f}",
+        f"{r['total']:,.0f}",
         ("" if not r["leader_changes"] else "-> ") + words.leader_of(r),
         words.ranged(r["difference_per_1000"], r["difference_low"], r["difference_high"]) + other + sign,
         "" if in_use else words.ranged(r["effect_per_1000"], r["effect_low"], r["effect_high"]),
@@ -136,7 +136,8 @@ def reconcile(asked: Asked, against: Path, mature: bool, out: Path | None, json:
         frames = {k: records(getattr(got, k)) for k in ("comparison", "receipt", "presets", "reasons")}
         emit_json(
             as_of=clock.iso(got.as_of), measure=got.measure, closest=got.closest, close=got.close,
-            distance=got.distance, options=got.options, notes=got.notes, **frames, files=files,
+            distance=got.distance, contradicts=got.contradicts, options=got.options, notes=got.notes, files=files,
+            **frames,
         )  # fmt: skip
         return
     _print_reconciliation(got)
@@ -151,7 +152,8 @@ def _print_reconciliation(got: Reconciliation) -> None:
     for measure, part in c.groupby("measure", sort=False):
         if not str(measure).endswith(("_rate", "_per_send")):
             given = part[part["theirs"].notna()]
-            total = given[["theirs", "ours", "difference", "closest"]].sum().to_dict()
+            total = given[["theirs", "ours", "closest"]].sum().to_dict()
+            total["difference"] = apart(total["theirs"], total["ours"])
             rows.append({"template_id": ALL, "variant_id": "", "measure": measure, **total, nearest: total["closest"]})
     table([{k: str(v) if k in head[:3] else v for k, v in r.items()} for r in rows], head)
     if len(got.receipt):
@@ -172,6 +174,9 @@ def _verdict(got: Reconciliation) -> str:
     what, name = got.measure.replace("_", " "), got.closest[0]
     off = f"{got.distance:.1%} of their {what} apart" if got.distance > 0 else f"its {what} are the same"
     lines = [f"closest: {name} ({off})" if got.close else f"no preset comes close; the nearest is {name} ({off})"]
+    if got.contradicts:
+        others = ", ".join(f"{m.replace('_', ' ')} ({d:.1%} apart)" for m, d in got.contradicts.items())
+        lines.append(f"other numbers of the dashboard are not those of {name}: {others}")
     left = got.receipt[got.receipt["step"] == "unexplained"]
     whole, each = left[left["template_id"] == ALL]["conversions"], left[left["template_id"] != ALL]["conversions"]
     if each.abs().sum() > whole.abs().sum() + 0.5:

@@ -36,11 +36,17 @@ RATES = {
 }
 SHARES = ("conversion_rate", "open_rate", "click_rate", "unsubscribe_rate")
 MEASURES = (*COUNTS, *RATES)
-EMPTY = {"", "-", "–", "—", "n/a", "na", "nan", "none", "null"}
-TOTALS = {"total", "totals", "all", "overall", "all variants", "all (distinct)", "grand total", "sum"}
+WHOLE = tuple(m for m in COUNTS if m != "revenue")
+EMPTY = {"", "-", "–", "—", "n/a", "na", "none", "null"}
+TOTALS = {
+    "total", "totals", "all", "overall", "all variants", "all (distinct)", "grand total", "sum", "average", "averages",
+    "avg", "mean",
+}  # fmt: skip
+TITLE = 20
+"""Lines above the header that are looked through for it."""
 
-_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?")
-_THOUSANDS_DOT = re.compile(r"\d{1,3}(\.\d{3})+(,\d+)?")
+_GROUPED = re.compile(r"[1-9]\d{0,2}([.,])(\d{2,3}\1)*\d{3}")
+"""Whole numbers with separators for the thousands, or as in India; 0,279 is none."""
 _MONEY = re.compile(r"^[A-Z]{3}\s+|\s+[A-Z]{3}$|[$€£¥\s\u00a0\u202f'’]")
 
 
@@ -56,25 +62,28 @@ class Dashboard:
     notes: list[str]
 
 
-def read_dashboard(source: str | Path | pd.DataFrame) -> Dashboard:
-    """A CSV file (comma, semicolon or tab) or a DataFrame with a variant column and any of MEASURES.
+def read_dashboard(source: str | Path | pd.DataFrame, *, fractional: bool = False) -> Dashboard:
+    """A CSV file (comma, semicolon, tab or bar) or a DataFrame with a variant column and any of MEASURES.
 
     Column names are read without regard to case and blanks, with the usual other words for them ('variant',
     'arm', 'sent', 'cvr'); other columns are ignored and named in a note. Numbers may have thousands
-    separators, currency signs, percent signs; in a file with semicolons a comma is a decimal point. Rows that
-    are totals are left out. Rows of one variant are added up. UsageError if the file is not there, DataError
-    for what cannot be read: line, column, what was found.
+    separators, currency signs, percent signs; in a file with semicolons a comma is a decimal point. Lines of a
+    title above the header and rows that are totals or averages are left out. Rows of one variant are added up.
+    Counts are whole numbers, but for conversions where credit is shared (`fractional`). UsageError if the file is
+    not there, DataError for what cannot be read: line, column, what was found.
     """
-    header, rows, name, decimal = _cells(source)
-    notes: list[str] = []
+    header, rows, name, decimal, above = _cells(source)
+    notes = [f"{above} lines of {name} above the header are left out"] if above else []
     columns = _columns(header, name, notes)
     percent = [i for m, i in columns.items() if m in SHARES and "%" in header[i]]
     rows = [[c + "%" if i in percent and c.strip() and "%" not in c else c for i, c in enumerate(r)] for r in rows]
-    body = [(f"{name} line {i}", r) for i, r in enumerate(rows, 2) if any(c.strip() for c in r)]
+    body = [(f"{name} line {i}", r) for i, r in enumerate(rows, 2 + above) if any(c.strip() for c in r)]
     variant = columns["variant_id"]
     kept = [(line, r) for line, r in body if _at(r, variant).strip().lower() not in TOTALS | {""}]
     if len(kept) < len(body):
-        notes.append(f"{len(body) - len(kept)} rows of {name} without a variant or with a total are left out")
+        notes.append(
+            f"{len(body) - len(kept)} rows of {name} without a variant or with a total or an average are left out"
+        )
     if not kept:
         raise DataError(f"{name} holds no row with a variant")
     lines = [line for line, _ in kept]
@@ -82,17 +91,19 @@ def read_dashboard(source: str | Path | pd.DataFrame) -> Dashboard:
         m: np.array([_number(_at(r, i), m, line, header[i], decimal) for line, r in kept])
         for m, i in columns.items() if m in MEASURES
     }  # fmt: skip
+    _check_whole(values, kept, {m: columns[m] for m in values}, header, fractional, notes)
     _scale_shares(values, {m: [_at(r, columns[m]) for _, r in kept] for m in values if m in SHARES}, notes)
     template = columns.get("template_id")
     templates = None if template is None else [_at(r, template).strip() for _, r in kept]
     return _added(Dashboard(templates, [_at(r, variant).strip() for _, r in kept], values, lines, notes))
 
 
-def _cells(source: str | Path | pd.DataFrame) -> tuple[list[str], list[list[str]], str, str]:
+def _cells(source: str | Path | pd.DataFrame) -> tuple[list[str], list[list[str]], str, str, int]:
+    """Header, rows, name, the sign before decimals, and how many lines stand above the header."""
     if isinstance(source, pd.DataFrame):
         frame = source.reset_index() if source.index.names != [None] else source
-        rows = [["" if v is None or v != v else str(v) for v in r] for r in frame.itertuples(index=False)]
-        return [str(c) for c in frame.columns], rows, "the frame", "."
+        rows = [["" if pd.isna(v) else str(v) for v in r] for r in frame.itertuples(index=False)]
+        return [str(c) for c in frame.columns], rows, "the frame", ".", 0
     path = Path(source)
     if not path.is_file():
         raise UsageError(f"{path} is not there; expected a CSV of the dashboard's numbers")
@@ -107,17 +118,31 @@ def _cells(source: str | Path | pd.DataFrame) -> tuple[list[str], list[list[str]
         raise DataError(f"{path.name} is not text; expected a CSV")
     if "\x00" in text:
         raise DataError(f"{path.name} is not text; expected a CSV")
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
-    if not rows or not any(c.strip() for c in rows[0]):
+    if not text.strip(' \t\r\n,;|"'):
         raise DataError(f"{path.name} is empty; expected a header and a row a variant")
-    return rows[0], rows[1:], path.name, "," if delimiter == ";" else "."
+    lines = text.splitlines(keepends=True)
+    above = _header_at(lines)
+    delimiter = max(",;\t|", key=lines[above].count)
+    rows = list(csv.reader(io.StringIO("".join(lines[above:]), newline=""), delimiter=delimiter))
+    return rows[0], rows[1:], path.name, "," if delimiter == ";" else ".", above
+
+
+def _header_at(lines: Sequence[str]) -> int:
+    """The first line with a column for the variant, else the first that is not blank."""
+    for i, line in enumerate(lines[: TITLE + 1]):
+        words = {_plain(c) for c in re.split(r"[,;\t|]", line)}
+        if len(words) > 1 and words & {"variant_id", *KEYS["variant_id"]}:
+            return i
+    return next(i for i, line in enumerate(lines) if line.strip())
+
+
+def _plain(header: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", header.lower()).strip("_")
 
 
 def _columns(header: Sequence[str], name: str, notes: list[str]) -> dict[str, int]:
     """Which column is what; the exact names win over the other words for them."""
-    plain = [re.sub(r"[^a-z0-9]+", "_", h.lower()).strip("_") for h in header]
+    plain = [_plain(h) for h in header]
     # 'Conversion %' is a rate; 'conversion rate (%)' is one already.
     plain = [p + "_rate" if "%" in h and not p.endswith("rate") else p for p, h in zip(plain, header, strict=True)]
     out: dict[str, int] = {}
@@ -169,9 +194,9 @@ def _number(text: str, measure: str, line: str, column: str, decimal: str) -> fl
     try:
         x = sign * float(_western(plain, decimal))
     except ValueError:
-        raise DataError(f"{line}, column {column!r}: found {text!r}, expected a number") from None
-    if not np.isfinite(x):
-        return float("nan")
+        x = float("nan")
+    if not np.isfinite(x) or "_" in plain:
+        raise DataError(f"{line}, column {column!r}: found {text!r}, expected a number")
     if percent and measure not in SHARES:
         raise DataError(f"{line}, column {column!r}: found {text!r}, expected {measure} without a percent sign")
     if x < 0 and measure not in ("revenue", "revenue_per_send"):
@@ -184,17 +209,36 @@ def _western(text: str, decimal: str) -> str:
 
     >>> _western("1,234.5", "."), _western("1.234,5", ","), _western("12,5", "."), _western("1.234", ",")
     ('1234.5', '1234.5', '12.5', '1234')
+    >>> _western("0,279", "."), _western("0.279", ","), _western("1.234", "."), _western("12,34,567", ".")
+    ('0.279', '0.279', '1.234', '1234567')
     """
-    if decimal == "," and _THOUSANDS_DOT.fullmatch(text):
-        return text.replace(".", "").replace(",", ".")
-    if decimal == "." and _THOUSANDS.fullmatch(text):
-        return text.replace(",", "")
-    if "," in text and "." in text:
-        last = max(text.rfind(","), text.rfind("."))
-        return re.sub(r"[.,]", "", text[:last]) + "." + text[last + 1 :]
-    if text.count(".") > 1:
-        return text.replace(".", "")
-    return text.replace(",", ".") if text.count(",") == 1 else text.replace(",", "")
+    both = "," in text and "." in text
+    last = max(text.rfind(","), text.rfind("."))
+    head = text[:last] if both else text
+    if both and text[last] not in head:
+        return re.sub(r"[.,]", "", head) + "." + text[last + 1 :] if _GROUPED.fullmatch(head) else text
+    sign = "." if "." in text else ","
+    grouped = not both and _GROUPED.fullmatch(text) is not None
+    if grouped and (text.count(sign) > 1 or sign != decimal):
+        return text.replace(sign, "")
+    return text.replace(sign, ".") if text.count(sign) == 1 else text
+
+
+def _check_whole(
+    values: dict[str, F8], kept: Sequence[tuple[str, list[str]]], columns: dict[str, int], header: Sequence[str],
+    fractional: bool, notes: list[str],
+) -> None:  # fmt: skip
+    """DataError for a count that is not whole; conversions may be parts where the rule shares them."""
+    for m in (m for m in WHOLE if m in values):
+        apart = np.abs(values[m] - np.round(values[m])) > 1e-9
+        if not apart.any():
+            continue
+        i = int(apart.argmax())
+        line, row = kept[i]
+        column, found = header[columns[m]], _at(row, columns[m])
+        if m != "conversions" or not fractional:
+            raise DataError(f"{line}, column {column!r}: found {found!r}, expected a whole number of {m}")
+        notes.append(f"{line}, column {column!r}: {found!r} is not whole; conversions are read as shared credit")
 
 
 def _scale_shares(values: dict[str, F8], texts: dict[str, list[str]], notes: list[str]) -> None:

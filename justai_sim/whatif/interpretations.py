@@ -12,17 +12,20 @@ import pandas as pd
 from justai_sim.attribution import Rule
 from justai_sim.bandit.policy import LOWER_IS_BETTER
 from justai_sim.tables import F8, I8, Log
+from justai_sim.whatif.mix import same_mix
 from justai_sim.whatif.readings import Reading, preset_readings, readings
 from justai_sim.whatif.study import Numbers, Study, control_of, interval, metric_of, numbers, study
 
 REFERENCE = "as in use"
+TOGETHER = "several templates are shown together: a user with more sends has more chances; choose one with --template"
 ROUNDING = 0.005
 """Per 1,000 sends: half of the last digit that is shown. A reading that moves nothing by more changes nothing."""
 
 COLUMNS = (
-    "reading", "kind", "status", "meaning", "conversions", "sends", "leader", "leader_changes", "lead_per_1000",
-    "lead_low", "lead_high", "variant", "against", "difference_per_1000", "difference_low", "difference_high",
-    "sign_changes", "effect_per_1000", "effect_low", "effect_high", "unit", "metric", "why",
+    "reading", "kind", "status", "meaning", "conversions", "total", "sends", "leader", "leader_changes",
+    "lead_per_1000", "lead_low", "lead_high", "variant", "against", "difference_per_1000", "difference_low",
+    "difference_high", "sign_changes", "sign_clear", "effect_per_1000", "effect_low", "effect_high", "unit", "metric",
+    "why",
 )  # fmt: skip
 
 
@@ -33,13 +36,18 @@ class Interpretations:
     table: one row a reading, the one in use first, then by the size of their effect (readings in another unit
     after the others), presets after the single options.
     `status`: 'in use', 'changes', 'changes nothing', 'cannot apply' (then `why`). `conversions`: credited, as
-    `repeat` counts them; `sends` their denominator. `leader`: best rate. `difference_per_1000`: rate of
+    `repeat` counts them; `total`: what the metric adds up (conversions, money, opens), `sends` its denominator;
+    these are plain counts. Rates are weighted to the same mix of templates and days in every variant (see
+    `whatif.mix`). `leader`: best rate. `difference_per_1000`: rate of
     `variant` minus rate of `against`, the same pair in every row, per 1,000 of `unit` (sends, or users where
     these are the denominator), with a 95 % interval clustered by user. `effect_per_1000`: how far the reading
     moves that difference, with its interval over the same users under both readings. `lead_per_1000`: where
-    the leader changes, the new leader minus the old one under that reading.
+    the leader changes, the new leader minus the old one under that reading, with an interval that holds for the
+    whole table at 95 % (Bonferroni over the readings and the other variants, as the leader is the best of several
+    under each of many readings); `sign_clear`: whether a changed sign is clear at that level.
 
-    rates: `reading, variant_id, sends, conversions, rate, rank`, for the readings that apply.
+    rates: `reading, variant_id, sends, conversions, total, rate, rank`, for the readings that apply; `rate` is
+    weighted, the others are plain counts.
     """
 
     table: pd.DataFrame
@@ -75,17 +83,22 @@ def interpretations(
     """Every named reading of `rule` (default: the default rule) over one log, one option at a time.
 
     Options as in `replay`. Variants of several templates are pooled by name if every template has the same
-    ones; else the template with most sends is shown. The pair that is compared is the leader against the
-    control under the rule in use (without a control: the best two). One attribution a reading; only sums by
-    user are kept.
+    ones; else, or if users are the rule's denominator, the template with most sends is shown. The pair that is
+    compared is the leader against the control under the rule in use (without a control: the best two). One
+    attribution a reading; only sums by user are kept.
     """
     metric = metric_of(metric)
     s = study(log, rule=rule, goals=goals, template=template, since=since, until=until, as_of=as_of,
               currency_given=currency_given)  # fmt: skip
     control = control_of(log, control)
     cells, names = _arms(s)
-    todo = [Reading(REFERENCE, "reading", "", s.rule), *readings(log, s.rule, s.goals, metric)]
-    todo += preset_readings(s.rule) if presets else []
+    weight, said = same_mix(log, cells)
+    s.notes.extend(said)
+    todo = [*readings(log, s.rule, s.goals, metric), *(preset_readings(s.rule) if presets else [])]
+    if len(np.unique(log.sends.template[cells >= 0])) > 1:
+        todo = [_per_send(r) for r in todo]
+    looks = max(sum(r.rule is not None for r in todo) * (len(names) - 1), 1)
+    todo = [Reading(REFERENCE, "reading", "", s.rule), *todo]
     compare: _Comparison | None = None
     start: Numbers | None = None
     rows, rates = [], []
@@ -96,9 +109,9 @@ def interpretations(
             row["unit"] = "users" if reading.rule.denominator == "users" else "sends"
             # Several presets credit as the rule in use does.
             n = start if start is not None and reading.rule == s.rule else None
-            n = n or numbers(s, s.attribute(reading.rule), metric, cells, len(names))
+            n = n or numbers(s, s.attribute(reading.rule), metric, cells, len(names), weight)
             if compare is None:
-                start, compare = n, _Comparison(n, names, control, metric)
+                start, compare = n, _Comparison(n, names, control, metric, looks)
                 row |= compare.row(n) | {"status": "in use"}
             else:
                 row |= compare.row(n)
@@ -109,11 +122,26 @@ def interpretations(
             progress(i + 1, len(todo))
     assert compare is not None
     table = _sorted(pd.DataFrame(rows, columns=list(COLUMNS)))
-    return Interpretations(table, pd.DataFrame(rates), s.rule, metric, s.as_of, [*s.notes, *compare.notes])
+    notes = [*s.notes, *compare.notes]
+    if len(names) > 1 and looks > 1:
+        others = len(names) - 1
+        notes.append(
+            f"'clearly' holds for the whole table at 95 %: {looks // others} readings x {others} other "
+            f"variant{'s' if others > 1 else ''} (Bonferroni); the intervals that are shown are 95 % each"
+        )
+    return Interpretations(table, pd.DataFrame(rates), s.rule, metric, s.as_of, notes)
+
+
+def _per_send(r: Reading) -> Reading:
+    """The reading, not applied where it divides by the users of several templates."""
+    if r.rule is None or r.rule.denominator != "users":
+        return r
+    return Reading(r.name, r.kind, r.meaning, None, TOGETHER)
 
 
 def _arms(s: Study) -> tuple[I8, list[str]]:
-    """The variant of every shown send as a code into names; narrows to one template where their variants differ."""
+    """The variant of every shown send as a code into names; narrows to one template where their variants differ or
+    users are counted. A template with one variant compares nothing and would change that variant's mix."""
     sends = s.log.sends
     of: dict[int, set[int]] = {}
     shown = np.flatnonzero(s.shown)
@@ -121,14 +149,21 @@ def _arms(s: Study) -> tuple[I8, list[str]]:
         of.setdefault(t, set()).add(v)
     several = {t: vs for t, vs in of.items() if len(vs) > 1} or of
     keep = s.shown.copy()
-    if len({frozenset(vs) for vs in several.values()}) > 1:
+    texts = s.log.names("template")
+    users = s.rule.denominator == "users" and len(several) > 1
+    if len({frozenset(vs) for vs in several.values()}) > 1 or users:
         largest = max(several, key=lambda t: int((sends.template[shown] == t).sum()))
         keep &= sends.template == largest
-        texts = s.log.names("template")
         others = ", ".join(texts[t] for t in sorted(of) if t != largest)
-        s.notes.append(f"templates differ in their variants; shown is {texts[largest]!r} (--template for: {others})")
+        why = "users of several templates cannot be compared" if users else "templates differ in their variants"
+        s.notes.append(f"{why}; shown is {texts[largest]!r} (--template for: {others})")
     elif len(of) > 1:
-        s.notes.append(f"{len(of)} templates are shown together, variants by name; choose one with --template")
+        keep &= np.isin(sends.template, list(several))
+        if len(several) > 1:
+            s.notes.append(f"{len(several)} templates are shown together, variants by name; choose one with --template")
+        if len(several) < len(of):
+            left = ", ".join(texts[t] for t in sorted(set(of) - set(several)))
+            s.notes.append(f"left out, as they have one variant: {left}")
     used = np.unique(sends.variant[keep])
     cells = np.full(len(sends), -1, np.int64)
     cells[keep] = np.searchsorted(used, sends.variant[keep])
@@ -138,12 +173,12 @@ def _arms(s: Study) -> tuple[I8, list[str]]:
 class _Comparison:
     """The leader and the pair under the reading in use, and what another reading makes of them."""
 
-    def __init__(self, n: Numbers, names: list[str], control: str | None, metric: str) -> None:
+    def __init__(self, n: Numbers, names: list[str], control: str | None, metric: str, looks: int) -> None:
         self.names, self.notes = names, []
+        self.alpha = 0.05 / looks
         self.sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
         self.leader = self._best(n.rate, None)
         self.start = n.rate
-        self.conversions = float(n.total.sum())
         b = names.index(control) if control in names else None
         self.pair: tuple[int, int] | None = None
         if len(names) < 2:
@@ -178,8 +213,9 @@ class _Comparison:
     def row(self, n: Numbers) -> dict[str, Any]:
         leader = self._best(n.rate, None)
         out: dict[str, Any] = {
-            "conversions": float(n.total.sum()), "sends": int(n.count.sum()), "leader": self.names[leader],
-            "leader_changes": leader != self.leader, "sign_changes": False,
+            "conversions": float(n.converted.sum()), "total": float(n.total.sum()), "sends": int(n.count.sum()),
+            "leader": self.names[leader],
+            "leader_changes": leader != self.leader, "sign_changes": False, "sign_clear": False,
         }  # fmt: skip
         if self.pair is None or self.base is None:
             return out
@@ -194,9 +230,12 @@ class _Comparison:
             "effect_per_1000": 1000 * effect, "effect_low": 1000 * around[0], "effect_high": 1000 * around[1],
             "sign_changes": bool(diff * self.diff < 0),
         }  # fmt: skip
+        if out["sign_changes"]:
+            sure = interval(diff, influence, n.users, self.alpha)
+            out["sign_clear"] = sure[0] > 0 or sure[1] < 0
         if leader != self.leader:
             moved, lead = self._difference(n, leader, self.leader)
-            between = interval(lead, moved, n.users)
+            between = interval(lead, moved, n.users, self.alpha)
             out |= {"lead_per_1000": 1000 * lead, "lead_low": 1000 * between[0], "lead_high": 1000 * between[1]}
         return out
 
@@ -210,8 +249,9 @@ class _Comparison:
         score = np.where(np.isnan(n.rate), -np.inf, self.sign * n.rate)
         rank = 1 + (score[None, :] > score[:, None]).sum(1)
         return [
-            {"reading": reading, "variant_id": v, "sends": int(n.count[i]), "conversions": float(n.total[i]),
-             "rate": float(n.rate[i]), "rank": int(rank[i])}
+            {"reading": reading, "variant_id": v, "sends": int(n.count[i]),
+             "conversions": float(n.converted[i]),
+             "total": float(n.total[i]), "rate": float(n.rate[i]), "rank": int(rank[i])}
             for i, v in enumerate(self.names)
         ]  # fmt: skip
 
@@ -219,8 +259,8 @@ class _Comparison:
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:
     """In use first; then single options and presets, each by the size of their effect in the same unit."""
     place = table["status"].map({"in use": 0, "changes": 1, "changes nothing": 2, "cannot apply": 3})
-    start = float(table["conversions"].iloc[0])
-    size = table["effect_per_1000"].abs().fillna((table["conversions"] - start).abs())
+    start = float(table["total"].iloc[0])
+    size = table["effect_per_1000"].abs().fillna((table["total"] - start).abs())
     kind = (table["kind"] == "preset") & (place > 0)
     other = table["unit"] != table["unit"].iloc[0]
     keys = (-size.fillna(0), other, place, kind)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from justai_sim.attribution import Attribution
-from justai_sim.clock import MISSING
-from justai_sim.tables import CONVERSION, I8, REASON, REASONS, Events
+from justai_sim.estimate.maturity import occurred
+from justai_sim.tables import CONVERSION, I8, REASON, REASONS
 from justai_sim.whatif.study import Numbers, Study
 
 CREDITED = REASON["credited"]
@@ -52,7 +52,7 @@ def counted(s: Study, got: Attribution, n: Numbers, cells: I8) -> Counted:
     position[o.send_row] = np.arange(len(o))
     paid = (e.kind[c.event_row] == CONVERSION) & (got.reason[c.event_row] == CREDITED)
     event, send, weight = c.event_row[paid], position[c.send_row[paid]], c.weight[paid]
-    order = np.lexsort((e.event[event], _occurred(e)[event], send))
+    order = np.lexsort((e.event[event], occurred(s.log, event), send))
     event, send, weight = event[order], send[order], weight[order]
     before = np.cumsum(weight) - weight
     first = np.ones(len(send), bool)
@@ -73,9 +73,16 @@ def counted(s: Study, got: Attribution, n: Numbers, cells: I8) -> Counted:
     return Counted(pairs // width, pairs % width, total, raw, compared, immature, got.reason.astype(np.int64))
 
 
-def _occurred(e: Events) -> I8:
-    """Instants as attribution takes them: a future one is the receipt's."""
-    return np.where(e.received_at == MISSING, e.occurred_at, np.minimum(e.occurred_at, e.received_at))
+def why(c: Counted) -> I8:
+    """Code in WHY of every event row: what became of it in the cells; 'credited' if it adds to a numerator there."""
+    events = np.flatnonzero(c.reason == CREDITED)
+    total, raw = np.zeros(len(c.reason), np.int64), np.zeros(len(c.reason), np.int64)
+    np.add.at(total, c.event, c.parts)
+    np.add.at(raw, c.event, c.raw)
+    out = c.reason.copy()
+    lost = events[total[events] == 0]
+    out[lost] = _why(c, lost, np.ones(len(lost), np.int64), raw[lost])
+    return out
 
 
 def within(c: Counted, cells: Collection[int]) -> Counted:

@@ -14,9 +14,10 @@ import pandas as pd
 from justai_sim.attribution import Attribution, Rule
 from justai_sim.attribution.presets import OF_LOG, PRESETS, differences, on_log
 from justai_sim.errors import DataError, nearest
-from justai_sim.tables import CONVERSION, F8, I8, PARTS, REASONS, Log
+from justai_sim.estimate.maturity import WHOLE
+from justai_sim.tables import CONVERSION, F8, I8, PARTS, Log
 from justai_sim.whatif.dashboard import MEASURES, Dashboard, read_dashboard
-from justai_sim.whatif.receipt import Counted, bridge, counted, within
+from justai_sim.whatif.receipt import WHY, Counted, bridge, counted, why, within
 from justai_sim.whatif.study import OF_RATE, Study, numbers, study
 
 IN_USE = "in use"
@@ -41,11 +42,12 @@ class Reconciliation:
     ALL takes the variants together: a conversion that moves between them is no difference there.
     presets: `preset, distance, closest, conversions, same_as, options`, nearest first; `distance` is
     sum |theirs - preset's| / sum theirs over the variants in `measure`, beyond what their rounding of rates
-    hides. reasons: `reason, events,
-    counted_by_closest`: what the rule in use did with every goal event.
+    hides. reasons: `reason, events, counted_by_closest`: what the rule in use did with every goal event ('credited':
+    counted for a send that is compared), and how many of them the closest reading counts for such a send.
 
     closest: the names of the nearest reading, several if they cannot be told apart on this log. close:
-    whether it comes close at all.
+    whether it comes close at all, in `measure`. contradicts: other measures of the dashboard that are more than
+    CLOSE from the closest reading's, with that distance.
     """
 
     comparison: pd.DataFrame
@@ -56,6 +58,7 @@ class Reconciliation:
     closest_rule: Rule
     distance: float
     measure: str
+    contradicts: dict[str, float]
     rule: Rule
     as_of: int
     notes: list[str]
@@ -101,7 +104,7 @@ def reconcile(
     `template, since, until, as_of` should be what the dashboard shows; `mature`: ours are the sends whose
     window has closed. DataError for variants that the log does not have, with the nearest name.
     """
-    dash = read_dashboard(against)
+    dash = read_dashboard(against, fractional=rule is not None and rule.credit not in WHOLE)
     s = study(log, rule=rule, goals=goals, template=template, since=since, until=until, as_of=as_of,
               currency_given=currency_given, mature=mature)  # fmt: skip
     notes = [*s.notes, *dash.notes]
@@ -132,11 +135,12 @@ def reconcile(
         comparison=_comparison(dash, measures, ours, best.values),
         receipt=_receipt(dash, mine, other, theirs),
         presets=_preset_table(found, alike),
-        reasons=_reasons(s, ours_got, best_got),
+        reasons=_reasons(s, mine, other),
         closest=[n for c in alike for n in c.names],
         closest_rule=best.rule,
         distance=best.distance,
         measure=measures[0],
+        contradicts={m: d for m in measures[1:] if CLOSE < (d := _distance(dash, m, best)) < np.inf},
         rule=s.rule,
         as_of=s.as_of,
         notes=notes,
@@ -308,7 +312,7 @@ def _names(dash: Dashboard) -> list[tuple[str, str]]:
 def _comparison(dash: Dashboard, measures: Sequence[str], ours: dict[str, F8], closest: dict[str, F8]) -> pd.DataFrame:
     rows = [
         {"template_id": t, "variant_id": v, "measure": m, "theirs": float(dash.values[m][i]),
-         "ours": float(ours[m][i]), "difference": float(dash.values[m][i] - ours[m][i]),
+         "ours": float(ours[m][i]), "difference": apart(dash.values[m][i], ours[m][i]),
          "closest": float(closest[m][i])}
         for m in measures for i, (t, v) in enumerate(_names(dash))
     ]  # fmt: skip
@@ -330,10 +334,20 @@ def _receipt(dash: Dashboard, mine: Counted, other: Counted, theirs: F8 | None) 
         for x in bridge(ours, its):
             step = "they count" if x.adds else "we count"
             rows.append(key | {"step": step, "reason": x.reason, "events": x.events, "conversions": x.parts / PARTS})
-        left = float(theirs[members].sum()) - int(its.parts.sum()) / PARTS
-        rows.append(key | {"step": "unexplained", "reason": "", "conversions": left if abs(left) > EXACT else 0.0})
+        left = apart(theirs[members].sum(), int(its.parts.sum()) / PARTS)
+        rows.append(key | {"step": "unexplained", "reason": "", "conversions": left})
         rows.append(key | {"step": "theirs", "reason": "", "conversions": float(theirs[members].sum())})
     return pd.DataFrame(rows, columns=columns)
+
+
+def apart(a: Any, b: Any) -> float:
+    """a - b, 0 where only the rounding of sums is left.
+
+    >>> apart(0.1 + 0.2, 0.3), apart(3, 1)
+    (0.0, 2.0)
+    """
+    d = float(a) - float(b)
+    return 0.0 if abs(d) <= EXACT * max(1.0, abs(float(a))) else d
 
 
 def _preset_table(found: Sequence[_Candidate], alike: Sequence[_Candidate]) -> pd.DataFrame:
@@ -356,14 +370,17 @@ def _like(rule: Rule) -> Rule:
     return msgspec.structs.replace(Rule(), **{k: getattr(rule, k) for k in OF_LOG})
 
 
-def _reasons(s: Study, ours: Attribution, best: Attribution) -> pd.DataFrame:
-    """What became of every goal conversion under the rule in use, and how many of them the closest credits."""
+def _reasons(s: Study, ours: Counted, best: Counted) -> pd.DataFrame:
+    """What became of every goal conversion under the rule in use, and how many of them the closest counts; both for
+    the sends that are compared."""
     e = s.log.events
     wanted = np.array([not s.goals or n in s.goals for n in [*s.log.names("name"), ""]])
     goal = (e.kind == CONVERSION) & wanted[e.name]
-    credited = best.reason == REASONS.index("credited")
+    became = why(ours)
+    theirs = np.zeros(len(e), bool)
+    theirs[best.event[best.parts > 0]] = True
     rows = [
-        {"reason": name, "events": int(here.sum()), "counted_by_closest": int((here & credited).sum())}
-        for i, name in enumerate(REASONS) if (here := goal & (ours.reason == i)).any()
+        {"reason": name, "events": int(here.sum()), "counted_by_closest": int((here & theirs).sum())}
+        for i, name in enumerate(WHY) if (here := goal & (became == i)).any()
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["reason", "events", "counted_by_closest"])

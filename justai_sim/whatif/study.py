@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import special
@@ -112,7 +113,9 @@ class Numbers:
     """One metric under one reading, by cell (a variant, or a variant of a template).
 
     value, cell, user: per outcome; cell is -1 where the send is in no denominator. total, count: (cells,)
-    numerator and denominator of the rate. per: 'send', 'user' (a share of users) or 'amount a user'.
+    numerator and denominator as they are counted. per: 'send', 'user' (a share of users) or 'amount a user'.
+    weight: per outcome, None for 1 each; a user's weight is the mean of its sends' in the cell. The rate is that
+    of the weighted numerator and denominator. converted: (cells,) credited conversions, whatever the metric is.
     """
 
     value: F8
@@ -122,23 +125,53 @@ class Numbers:
     per: str
     total: F8
     count: F8
+    converted: F8
+    weight: F8 | None = None
 
-    @property
+    @cached_property
     def rate(self) -> F8:
-        return np.divide(self.total, self.count, out=np.full(len(self.total), np.nan), where=self.count > 0)
+        """(cells,), NaN without a denominator."""
+        if self.weight is None:
+            return ratio(self.total, self.count)
+        if self.per == "send":
+            inside = self.cell >= 0
+            cell, w, size = self.cell[inside], self.weight[inside], len(self.total)
+            return ratio(_sums(cell, w * self.value[inside], size), _sums(cell, w, size))
+        each = [self._by_user(i) for i in range(len(self.total))]
+        return ratio(np.array([v.sum() for v, _ in each]), np.array([n.sum() for _, n in each]))
+
+    def _by_user(self, cell: int) -> tuple[F8, F8]:
+        """Weighted numerator and denominator of a cell by user, shape (users,) each."""
+        here = self.cell == cell
+        user, value = self.user[here], self.value[here]
+        w = np.ones(len(user)) if self.weight is None else self.weight[here]
+        if self.per == "send":
+            return _sums(user, w * value, self.users), _sums(user, w, self.users)
+        n = np.bincount(user, minlength=self.users)
+        mean = _sums(user, w, self.users) / np.maximum(n, 1)
+        total = _sums(user, value, self.users)
+        return mean * (np.minimum(total, 1.0) if self.per == "user" else total), mean * (n > 0)
 
     def influence(self, cell: int) -> F8:
-        """What each user moves the rate of a cell by, shape (users,); sums to zero."""
-        here = self.cell == cell
-        value = np.bincount(self.user[here], self.value[here], self.users)
-        n = np.bincount(self.user[here], minlength=self.users).astype(np.float64)
-        value = np.minimum(value, 1.0) if self.per == "user" else value
-        n = n if self.per == "send" else np.minimum(n, 1.0)
-        return (value - self.rate[cell] * n) / self.count[cell]
+        """What each user moves the rate of a cell by, shape (users,); sums to zero. Weights are taken as known."""
+        value, n = self._by_user(cell)
+        return (value - self.rate[cell] * n) / n.sum()
 
 
-def numbers(s: Study, got: Attribution, metric: str, cells: I8, size: int) -> Numbers:
-    """The metric's numerator and denominator in each of `size` cells; `cells`: cell of every send row, or -1."""
+def _sums(index: I8, value: F8, size: int) -> F8:
+    return np.bincount(index, value, size).astype(np.float64)
+
+
+def ratio(total: F8, count: F8) -> F8:
+    """total / count, NaN where the count is 0."""
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+
+
+def numbers(s: Study, got: Attribution, metric: str, cells: I8, size: int, weight: F8 | None = None) -> Numbers:
+    """The metric's numerator and denominator in each of `size` cells; `cells`: cell of every send row, or -1.
+
+    `weight`: of every send row, None for 1 each (see `estimate.age.send_weights`).
+    """
     o, rule = got.outcomes, got.rule
     use = o.reached | (rule.denominator == "sends")
     if metric in ("conversion_rate", "revenue_per_send"):
@@ -159,7 +192,12 @@ def numbers(s: Study, got: Attribution, metric: str, cells: I8, size: int) -> Nu
         total, count = (np.bincount(found // s.users, w, size) for w in (each, np.ones(len(found))))
     else:
         total, count = (np.bincount(cell[inside], w, size) for w in (value[inside], np.ones(int(inside.sum()))))
-    return Numbers(value, cell, user, s.users, per, total.astype(np.float64), count.astype(np.float64))
+    credited = _sums(cell[inside], column(got, "conversions")[inside], size)
+    each_weight = None if weight is None else weight[o.send_row]
+    return Numbers(
+        value, cell, user, s.users, per, total.astype(np.float64), count.astype(np.float64),
+        total.astype(np.float64) if metric == "conversion_rate" else credited, each_weight,
+    )  # fmt: skip
 
 
 def column(got: Attribution, count: str) -> F8:
@@ -171,8 +209,8 @@ def column(got: Attribution, count: str) -> F8:
     return getattr(got.outcomes, count).astype(np.float64)
 
 
-def interval(estimate: float, influence: F8, users: int) -> tuple[float, float]:
-    """95 % interval of an estimate from what each user moves it by; users are the independent units.
+def interval(estimate: float, influence: F8, users: int, alpha: float = 0.05) -> tuple[float, float]:
+    """1 - alpha interval of an estimate from what each user moves it by; users are the independent units.
 
     Student's. The degrees of freedom are the effective number of users, (sum d^2)^2 / sum d^4 (Satterthwaite's,
     as for a mean of few large values among many small ones), less one: five buyers among a million users are
@@ -184,5 +222,5 @@ def interval(estimate: float, influence: F8, users: int) -> tuple[float, float]:
     if square == 0:
         return estimate, estimate
     effective = square / float(((influence / np.sqrt(square)) ** 2 * influence**2).sum())
-    half = float(special.stdtrit(max(effective - 1, 1.0), 0.975)) * float(np.sqrt(square * users / (users - 1)))
+    half = float(special.stdtrit(max(effective - 1, 1.0), 1 - alpha / 2)) * float(np.sqrt(square * users / (users - 1)))
     return estimate - half, estimate + half

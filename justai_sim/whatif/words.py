@@ -55,7 +55,7 @@ def verdict(table: pd.DataFrame) -> str:
     leads = changing[changing["leader_changes"]]
     clearly = sum(clear(r["lead_low"], r["lead_high"]) for _, r in leads.iterrows())
     flips = changing[changing["sign_changes"]]
-    flipped = sum(clear(r["difference_low"], r["difference_high"]) for _, r in flips.iterrows())
+    flipped = int(flips["sign_clear"].sum())
     return (
         f"{first} Of {_applied(table)} other readings {len(changing)} change something; the leader changes in "
         f"{_times(len(leads), clearly)}, the sign of this difference in {_times(len(flips), flipped)}."

@@ -1,0 +1,65 @@
+"""Variants compared over the same mix of templates and days."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+from justai_sim.clock import DAY, MISSING
+from justai_sim.estimate.age import send_weights
+from justai_sim.loop.replay import with_decisions
+from justai_sim.tables import F8, I8, Log
+
+DOUBT = 0.05
+"""Without propensities: shares of variants have changed where equal ones would differ as much this rarely. Smaller
+changes are hidden in the noise, and so is what they do to a difference; counts that agree with `replay` are kept."""
+SPANS = (1, 7)
+"""Days over which shares are looked at: single ones for jumps, weeks for a slow drift."""
+ALONE = 0.1
+"""Said if more than this part of the sends left on days of their template on which a variant was missing."""
+
+
+def same_mix(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
+    """Weight of every send row that gives each cell the same mix, None if all are 1; and what to say of it.
+
+    `cells`: the variant of every send row, -1 for those not shown. The weights are those of
+    `estimate.age.send_weights`; the same ones serve every reading.
+    """
+    sends = with_decisions(log.sends, log.decisions)
+    decided = np.where(sends.decided_at == MISSING, sends.sent_at, sends.decided_at)
+    weight, method = send_weights(cells, sends.template, decided, sends.propensity)
+    use = cells >= 0
+    cell, template, day = cells[use], sends.template[use], decided[use] // DAY
+    if np.ptp(weight[use]) < 1e-9:
+        return None, []
+    if method == "day" and not any(_changed(_counts(cell, template, day // d)) for d in SPANS):
+        return None, []
+    notes = [
+        "shares changed between days or templates: differences are weighted to the same mix "
+        f"({'by template and day' if method == 'day' else method})"
+    ]
+    counts = _counts(cell, template, day)
+    alone = float(counts[(counts == 0).any(1)].sum() / counts.sum())
+    if method == "day" and alone > ALONE:
+        notes.append(
+            f"{alone:.0%} of the sends left on days on which their template had not every variant, so their mix cannot "
+            "be made the same there (choose days with --since and --until)"
+        )
+    return weight, notes
+
+
+def _counts(cell: I8, template: I8, day: I8) -> F8:
+    """Sends by stratum (template and day) and cell."""
+    stratum = (day - day.min()) * (int(template.max()) + 1) + template
+    found, index = np.unique(stratum, return_inverse=True)
+    width = int(cell.max()) + 1
+    return np.bincount(index.ravel() * width + cell, minlength=len(found) * width).reshape(-1, width).astype(np.float64)
+
+
+def _changed(counts: F8) -> bool:
+    """Pearson's chi-squared test that every stratum has the same shares."""
+    if min(counts.shape) < 2:
+        return False
+    expected = counts.sum(1, keepdims=True) * counts.sum(0) / counts.sum()
+    seen = float((((counts - expected) ** 2) / np.where(expected > 0, expected, 1.0)).sum())
+    return bool(special.chdtrc((counts.shape[0] - 1) * (counts.shape[1] - 1), seen) < DOUBT)
