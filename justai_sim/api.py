@@ -35,6 +35,7 @@ from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
 from justai_sim.loop.program import Feedback, KeyMetric
 from justai_sim.loop.replay import last_received
+from justai_sim.mix import comparable
 from justai_sim.pages.figures import (
     plot_age,
     plot_delay,
@@ -49,7 +50,7 @@ from justai_sim.scenario import Scenario
 from justai_sim.surfaces import WindowSurface
 from justai_sim.surfaces import window_surface as surface_of_log
 from justai_sim.sweeps.data import SweepData
-from justai_sim.tables import PARTS, REASONS, Log
+from justai_sim.tables import HELD_OUT, PARTS, REASONS, Log
 from justai_sim.whatif import interpretations as readings_of
 from justai_sim.whatif import reconcile as dashboards
 from justai_sim.whatif.interpretations import Interpretations
@@ -129,8 +130,8 @@ class Attributed:
         c = c.take(np.lexsort((c.send_row, c.event_row)))
         return pd.DataFrame(
             {
-                "event_id": self.log.text("event", self.log.events.event[c.event_row]),
-                "send_id": self.log.text("send", self.log.sends.send[c.send_row]),
+                "event_id": pd.array(self.log.text("event", self.log.events.event[c.event_row]), dtype="str"),
+                "send_id": pd.array(self.log.text("send", self.log.sends.send[c.send_row]), dtype="str"),
                 "weight": c.weight / PARTS,
             }
         )
@@ -178,19 +179,24 @@ def window_surface(
     as_of: Instant | None = None,
     timezone: str | None = None,
     metric: str = "conversions",
+    template: str | None = None,
 ) -> WindowSurface:
     """What every window [offset, lookback) of a grid of days would have credited, and whether it names a leader.
 
     `.frame`: a row a window and variant. `.cells`: a row a window, with a leader only where its difference is beyond
     the bound of the largest |z| of the whole map (95 %). `.chosen()`: the clearest window of half of the users judged
     on the other half. `metric`: `conversions`, `converted` (sends) or `revenue`, per mature send. Frames, `goals` and
-    `timezone` as in `attribute`; `as_of` is by default the last receipt.
+    `timezone` as in `attribute`; `as_of` is by default the last receipt, `template` says which one is shown (all
+    sends compete). Where shares of variants changed between days or templates, differences are of the same mix.
     """
     log = frames.from_frames(sends, events, timezone=timezone)
     now = instant(as_of)
+    keep = replays.Selection(template=template).keeps(log)
+    weight, _ = comparable(log, np.where(keep & (log.sends.status != HELD_OUT), log.sends.variant, -1))
     return surface_of_log(
-        _bound(rule, log, goals), log, last_received(log) if now is None else now, offsets, lookbacks, metric=metric
-    )
+        _bound(rule, log, goals), log, last_received(log) if now is None else now, offsets, lookbacks, keep=keep,
+        metric=metric, weight=weight,
+    )  # fmt: skip
 
 
 def _bound(rule: Rule, log: Log, goals: Mapping[str, Collection[str]] | Collection[str] | None) -> Bound:

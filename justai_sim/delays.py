@@ -41,7 +41,10 @@ def delays(log: Log, got: Attribution, keep: B1, group: I8) -> Delays:
     rule: Rule = got.rule
     found = delay.fit_log(log, got, keep, group % GROUPS, GROUPS)
     if found is None:
-        why = "Messages have not been followed long enough to tell what they add."
+        why = (
+            "What messages add cannot be told: they have not been followed long enough, or each user has so many that "
+            "their effects overlap."
+        )
         return Delays(pd.DataFrame(columns=CURVES), pd.DataFrame(columns=CAPTURED), "", [why])
     fitted, shown = found
     names = [log.names("variant")[v] for v in shown]

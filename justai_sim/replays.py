@@ -26,9 +26,10 @@ from justai_sim.log import conversion_names, is_log
 from justai_sim.loop.program import Feedback, KeyMetric, Program, program_of
 from justai_sim.loop.replay import attribute_log, last_received, replay_log
 from justai_sim.loop.step import Tick
+from justai_sim.mix import comparable
 from justai_sim.streams import uniform
 from justai_sim.surfaces import WindowSurface, window_surface
-from justai_sim.tables import CONVERSION, I8, KINDS, PARTS, REASONS, Log
+from justai_sim.tables import CONVERSION, F8, HELD_OUT, I8, KINDS, PARTS, REASONS, Log
 from justai_sim.version import __version__
 
 GROUPS = 100
@@ -71,6 +72,17 @@ class ReplayData:
     background: str = ""
     warnings: list[str] = field(default_factory=list)
     weighting: str = "none"
+    same_mix: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+
+    def doubted(self, a: dict[str, Any], b: dict[str, Any]) -> bool:
+        """Whether a's lead over b (rows of `metrics` of one template) is not clear once both are weighted to the same
+        mix of days: shares that change with the days make differences of their own (Simpson)."""
+        none = (float("nan"), float("nan"))
+        x, dx = self.same_mix.get((a["template_id"], a["variant_id"]), none)
+        y, dy = self.same_mix.get((b["template_id"], b["variant_id"]), none)
+        if np.isnan(x) or np.isnan(y) or self.key_metric != "conversion_rate":
+            return False
+        return not x - y > 1.96 * (dx**2 + dy**2) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -199,7 +211,7 @@ class Replay:
             rule=self.program.rule,
             key_metric=self.program.key_metric,
             control=self.control,
-            notes=self.notes,
+            notes=[*self.notes, *self.mix[1]],
             metrics=self.metrics,
             reasons=self.reason_counts(),
             shares=self.shares,
@@ -208,7 +220,7 @@ class Replay:
             simulated=self.simulated or self.log.source.startswith("simulated"),
             settings=self.settings(),
             delay=self.delay, captured=self.delays.captured, background=self.delays.background,
-            warnings=self.warnings, weighting=self._age[1],
+            warnings=self.warnings, weighting=self._age[1], same_mix=self.same_mix(),
         )  # fmt: skip
 
     def settings(self) -> dict[str, str]:
@@ -268,7 +280,36 @@ class Replay:
     ) -> WindowSurface:
         """The same on another grid of days, or comparing `converted` sends or `revenue`."""
         log, keep = self.log, self.selection.keeps(self.log)
-        return window_surface(self.bound, log, self.attribution.as_of, offsets, lookbacks, keep=keep, metric=metric)
+        return window_surface(
+            self.bound, log, self.attribution.as_of, offsets, lookbacks, keep=keep, metric=metric, weight=self.mix[0]
+        )
+
+    @cached_property
+    def mix(self) -> tuple[F8 | None, list[str]]:
+        """Weights of the sends that give every variant shown the same mix of days and templates, None where they are
+        all 1; and what to say of it."""
+        s = self.log.sends
+        return comparable(self.log, np.where(self.selection.keeps(self.log) & (s.status != HELD_OUT), s.variant, -1))
+
+    def same_mix(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """Per template and variant the mature conversion rate over the same mix of days, and its standard error
+        clustered by user; of the templates whose shares changed over time only."""
+        log, o = self.log, self.attribution.outcomes
+        s, row = log.sends, o.send_row
+        use = o.reached & ~o.ghost & self.attribution.mature() & self.selection.keeps(log)[row]
+        row, value = row[use], o.numerator[use] / PARTS
+        out = {}
+        for t in np.unique(s.template[row]).tolist():
+            weight, _ = comparable(log, np.where((s.template == t) & (s.status != HELD_OUT), s.variant, -1))
+            if weight is None:
+                continue
+            for v in np.unique(s.variant[row[s.template[row] == t]]).tolist():
+                here = (s.template[row] == t) & (s.variant[row] == v)
+                w, y, user = weight[row[here]], value[here], np.unique(s.user[row[here]], return_inverse=True)[1]
+                rate = float(w @ y / w.sum())
+                error = float(np.sqrt((np.bincount(user, w * (y - rate)) ** 2).sum()) / w.sum())
+                out[log.names("template")[t], log.names("variant")[v]] = (rate, error)
+        return out
 
     def windows(self) -> pd.DataFrame:
         """Its counts by random group of users; all shown templates together."""

@@ -21,6 +21,7 @@ GROUPS = 200
 COMPARED = ("conversions", "converted", "revenue")
 """What may be compared per send of a window."""
 MAX_WINDOWS = 2000
+WEIGHTED = "weighted_"
 TOO_CLOSE, CANNOT_TELL = "too close", "cannot tell"
 ADVICE = (
     "No window is recommended: a longer one credits more purchases that would have happened anyway, and the one "
@@ -34,7 +35,9 @@ class WindowSurface:
 
     sums: arrays (offsets, lookbacks, groups, variants), NaN where the offset is not below the lookback:
     `conversions` and the mature `sends`, and if known `converted` (sends) and `revenue`. in_use: (offset, lookback)
-    of the rule, days. metric: what is compared, per send.
+    of the rule, days. metric: what is compared, per send. weighted: the same sums with every send weighted so that all
+    variants have the same mix of days and templates, and `effective`, the conversions that these are worth; None
+    where weights change nothing. What is shown are `sums`; differences and their errors are of `weighted`.
     """
 
     variants: list[str]
@@ -43,11 +46,13 @@ class WindowSurface:
     sums: dict[str, F8]
     in_use: tuple[float, float]
     metric: str = "conversions"
+    weighted: dict[str, F8] | None = None
 
     @cached_property
     def _y(self) -> tuple[F8, F8, F8]:
         """What is compared, sends and conversions of the compared variants."""
-        y, n, c = (self.sums[k][..., self.compared] for k in (self.metric, "sends", "conversions"))
+        sums, count = (self.sums, "conversions") if self.weighted is None else (self.weighted, "effective")
+        y, n, c = (sums[k][..., self.compared] for k in (self.metric, "sends", count))
         return y, n, c
 
     @cached_property
@@ -77,12 +82,13 @@ class WindowSurface:
     @property
     def windows(self) -> B1:
         """Which pairs are windows, (offsets, lookbacks)."""
-        return self.lookbacks > self.offsets[:, None]
+        n = self.sums["sends"]
+        return np.asarray(~np.isnan(n).all((2, 3))) if n.size else self.lookbacks > self.offsets[:, None]
 
     def at(self, offset: float, lookback: float) -> tuple[int, int] | None:
         """The index of a window, if it is on the map."""
         i, j = np.flatnonzero(self.offsets == offset), np.flatnonzero(self.lookbacks == lookback)
-        return (int(i[0]), int(j[0])) if len(i) and len(j) and offset < lookback else None
+        return (int(i[0]), int(j[0])) if len(i) and len(j) and self.windows[i[0], j[0]] else None
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -95,8 +101,8 @@ class WindowSurface:
 
     @cached_property
     def by_group(self) -> pd.DataFrame:
-        """The same sums by random group of users, which `plot_window_map` draws."""
-        return self._long(self.sums)
+        """The same sums by random group of users, which `plot_window_map` draws; `weighted_*` if there are any."""
+        return self._long(self.sums | {f"{WEIGHTED}{k}": a for k, a in (self.weighted or {}).items()})
 
     def _long(self, sums: dict[str, F8]) -> pd.DataFrame:
         i, j, group, v = np.nonzero(np.broadcast_to(self.windows[:, :, None, None], next(iter(sums.values())).shape))
@@ -194,26 +200,37 @@ class WindowSurface:
 
 def window_surface(
     bound: Bound, log: Log, as_of: int, offsets: Sequence[float] = OFFSETS, lookbacks: Sequence[float] = LOOKBACKS, *,
-    keep: B1 | None = None, metric: str = "conversions",
+    keep: B1 | None = None, metric: str = "conversions", weight: F8 | None = None,
 ) -> WindowSurface:  # fmt: skip
     """Count and judge every window of a grid of days on a log under the rule in `bound`; `keep` (sends,) says what is
-    shown (every send competes). UsageError for a grid without windows or an unknown metric."""
-    offsets, lookbacks = checked_grid(offsets, lookbacks)
+    shown (every send competes), `weight` (sends,) how much each counts in a comparison (`mix.same_mix`). UsageError
+    for a grid without windows or an unknown metric."""
+    offsets, lookbacks = checked_grid(offsets, lookbacks, bound.rule.lookback_from == "offset_end")
     checked_metric(metric)
     s, names = log.sends, log.names("variant")
     shown = s.status != HELD_OUT
     variant = np.where(shown if keep is None else shown & keep, s.variant, -1)
     present = np.unique(variant[variant >= 0])
     group, groups = user_groups(s.user)
-    got = window_counts(
-        bound, s, log.events, as_of, offsets, lookbacks, group,
-        np.where(variant >= 0, np.searchsorted(present, variant), -1), groups, len(present),
-    )  # fmt: skip
-    sums = {"conversions": got.conversions, "sends": got.sends, "converted": got.converted, "revenue": got.revenue}
+    column = np.where(variant >= 0, np.searchsorted(present, variant), -1)
+
+    def counted(weight: F8 | None) -> dict[str, F8]:
+        got = window_counts(
+            bound, s, log.events, as_of, offsets, lookbacks, group, column, groups, len(present), weight
+        )
+        return {"conversions": got.conversions, "sends": got.sends, "converted": got.converted, "revenue": got.revenue}
+
+    sums, weighted = counted(None), None
+    if weight is not None:
+        use = column >= 0
+        n, w, w2 = (np.bincount(column[use], x, len(present)) for x in (None, weight[use], weight[use] ** 2))
+        # Kish's effective share: what weighted sends are worth in unweighted ones.
+        weighted = counted(weight) | {"effective": sums["conversions"] * (w**2 / np.maximum(n * w2, 1e-300))}
     in_use = (float(bound.rule.offset_days), float(bound.rule.lookback_days))
     return WindowSurface(
-        [names[v] for v in present], np.array(offsets, float), np.array(lookbacks, float), sums, in_use, metric
-    )
+        [names[v] for v in present], np.array(offsets, float), np.array(lookbacks, float), sums, in_use, metric,
+        weighted,
+    )  # fmt: skip
 
 
 def of_frame(windows: pd.DataFrame, in_use: tuple[float, float]) -> WindowSurface:
@@ -223,15 +240,28 @@ def of_frame(windows: pd.DataFrame, in_use: tuple[float, float]) -> WindowSurfac
     place = [np.searchsorted(a, windows[c]) for a, c in zip(axes, ("offset_day", "lookback_day", "group"), strict=True)]
     rows = (*place, np.searchsorted(variants, windows["variant_id"].astype(str)))
     shape = (*(len(a) for a in axes), len(variants))
-    sums = {}
-    for name in ("conversions", "sends"):
-        sums[name] = np.zeros(shape)
-        np.add.at(sums[name], rows, np.nan_to_num(windows[name].to_numpy(np.float64)))
-    return WindowSurface(variants, axes[0].astype(np.float64), axes[1].astype(np.float64), sums, in_use)
+
+    def summed(name: str) -> F8:
+        out = np.zeros(shape)
+        np.add.at(out, rows, np.nan_to_num(windows[name].to_numpy(np.float64)))
+        on_map = np.zeros(shape[:2], bool)
+        on_map[rows[0], rows[1]] = True
+        out[~on_map] = np.nan
+        return out
+
+    sums = {name: summed(name) for name in ("conversions", "sends")}
+    weighted = None
+    if f"{WEIGHTED}effective" in windows:
+        weighted = {name: summed(WEIGHTED + name) for name in ("conversions", "sends", "effective")}
+    days = (axes[0].astype(np.float64), axes[1].astype(np.float64))
+    return WindowSurface(variants, *days, sums, in_use, weighted=weighted)
 
 
-def checked_grid(offsets: Sequence[float], lookbacks: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The days sorted, each once. UsageError where they hold no window, too many, or nonsense."""
+def checked_grid(
+    offsets: Sequence[float], lookbacks: Sequence[float], apart: bool = False
+) -> tuple[list[float], list[float]]:
+    """The days sorted, each once. UsageError where they hold no window, too many, or nonsense. `apart`: a lookback is
+    a length after the offset, so that any two are a window."""
     grid = []
     for name, days, least in (("offsets", offsets, 0.0), ("lookbacks", lookbacks, None)):
         values = sorted({float(d) for d in days})
@@ -242,7 +272,7 @@ def checked_grid(offsets: Sequence[float], lookbacks: Sequence[float]) -> tuple[
         if values[-1] > 3650:
             raise UsageError(f"{name}: {values[-1]:g} days; expected at most 3650")
         grid.append(values)
-    count = sum(b > a for a in grid[0] for b in grid[1])
+    count = sum(apart or b > a for a in grid[0] for b in grid[1])
     if not count:
         raise UsageError(f"no window: every offset ({grid[0][0]:g} days or more) is at or beyond the last lookback "
                          f"({grid[1][-1]:g} days)")  # fmt: skip

@@ -274,3 +274,22 @@ def test_a_log_of_one_day_is_told_apart_from_an_error(tmp_path: Path) -> None:
     assert got.delay.empty
     assert "not been followed long enough" in got.warnings[0]
     js.report(got, tmp_path)
+
+
+def test_users_with_thousands_of_sends_are_an_answer_too(tmp_path: Path) -> None:
+    """Their effects overlap on every day: nothing can be told of them, and nothing breaks."""
+    start = 1_767_225_600_000_000
+    rng = np.random.default_rng(1)
+    n = 3000
+    sends = pd.DataFrame({
+        "send_id": [f"s{i}" for i in range(n)], "user_id": "u", "template_id": "t",
+        "variant_id": rng.choice(["A", "B"], n), "sent_at": start + np.sort(rng.integers(0, 40 * DAY, n)),
+    })  # fmt: skip
+    events = pd.DataFrame({
+        "event_id": [f"e{i}" for i in range(50)], "user_id": "u", "kind": "conversion", "name": "purchase",
+        "occurred_at": start + rng.integers(0, 60 * DAY, 50),
+    })  # fmt: skip
+    sends.to_csv(tmp_path / "sends.csv", index=False)
+    events.to_csv(tmp_path / "events.csv", index=False)
+    got = js.replay(js.read_log(tmp_path))
+    assert any("cannot be told" in w for w in got.warnings)

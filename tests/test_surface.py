@@ -16,6 +16,7 @@ import justai_sim as js
 from justai_sim.attribution import bind
 from justai_sim.cli import run
 from justai_sim.cli.surface import days_of
+from justai_sim.clock import DAY
 from justai_sim.errors import UsageError
 from justai_sim.estimate.surface import FEW, Compared, _errors, chosen_and_judged, compare, judge
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
@@ -259,9 +260,11 @@ def test_frames_equal_the_counts_of_each_window(run_of: Any) -> None:
     np.testing.assert_allclose(f["per_1000"], 1000 * f["conversions"] / f["sends"])
     cells = got.cells
     assert len(cells) == 6
+    compared = got.sums if got.weighted is None else got.weighted  # a policy's shares change: over the same mix of days
+    per_1000 = 1000 * compared["conversions"].sum(2) / compared["sends"].sum(2)
     for _, cell in cells[cells["ahead"].notna()].iterrows():
-        rate = f[(f["offset_day"] == cell["offset_day"]) & (f["lookback_day"] == cell["lookback_day"])]
-        rate = rate.set_index("variant_id")["per_1000"]
+        place = got.at(cell["offset_day"], cell["lookback_day"])
+        rate = pd.Series(per_1000[place], index=got.variants)
         assert rate.idxmax() == cell["ahead"]
         assert cell["difference_per_1000"] == pytest.approx(rate[cell["ahead"]] - rate[cell["second"]])
         assert cell["beyond"] == (cell["z"] > cell["bound"]) == (cell["leader"] == cell["ahead"])
@@ -377,3 +380,37 @@ def test_command_prints_answer_table_and_judgement(log_folder: Path, tmp_path: P
     assert [c["leader"] for c in got["cells"]] == cells["leader"].tolist()
     assert got["bound"] > special.ndtri(0.975)
     assert got["chosen"][0]["low_per_1000"] is None
+
+
+@pytest.mark.parametrize("changing", ["template", "day"])
+@pytest.mark.parametrize("known", [True, False])
+def test_shares_that_change_make_no_leader(changing: str, known: bool) -> None:
+    """Equal variants at rates of 10 % and 3 %, shared 80/20 and 20/80 by template or by day (Simpson): pooled they
+    differ by 35 per 1,000, some twenty standard errors. With and without logged propensities."""
+    rng = np.random.default_rng(3)
+    n = 8000
+    late = np.arange(n) % 2 == 1
+    share = np.where(late, 0.2, 0.8)
+    first = rng.random(n) < share
+    day = rng.random(n) * 20 + (20 * late if changing == "day" else 0)
+    sent = 1_767_225_600_000_000 + (day * DAY).astype(np.int64)
+    bought = rng.random(n) < np.where(late, 0.03, 0.10)
+    sends = pd.DataFrame({
+        "send_id": [f"s{i}" for i in range(n)], "user_id": [f"u{i}" for i in range(n)],
+        "template_id": np.where(late & (changing == "template"), "T2", "T1"),
+        "variant_id": np.where(first, "A", "B"), "sent_at": sent,
+    })  # fmt: skip
+    if known:
+        sends["propensity"] = np.where(first, share, 1 - share)
+    events = pd.DataFrame({
+        "event_id": [f"e{i}" for i in np.flatnonzero(bought)], "user_id": sends["user_id"][bought].to_numpy(),
+        "kind": "conversion", "name": "purchase",
+        "occurred_at": sent[bought] + (rng.random(int(bought.sum())) * 14 * DAY).astype(np.int64),
+    })  # fmt: skip
+    got = js.window_surface(js.Rule(), sends, events, [0, 3], [7, 14], as_of=int(sent.max()) + 40 * DAY)
+    assert not got.cells["beyond"].any()
+    assert (got.cells["z"].abs() < 4).all()
+    pooled = got.frame.pivot_table(index=["offset_day", "lookback_day"], columns="variant_id", values="per_1000")
+    assert (pooled["A"] - pooled["B"] > 10).all()
+    again = of_frame(got.by_group, got.in_use)
+    assert np.allclose(again.judged.z, got.judged.z, equal_nan=True)

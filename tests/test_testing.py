@@ -92,10 +92,10 @@ def usable(rows: list[dict[str, Any]], own: str, rule: Rule, late: bool, clamp: 
 
 
 def test_a_right_attribution_holds_every_law() -> None:
-    report = testing.check_attribution(mine, features=OWN, max_examples=30)
+    report = testing.check_attribution(mine, features=OWN, max_examples=20)
     report.raise_if_broken()
     assert report.ok
-    assert sum(f.examples for f in report.findings) == 30 * len(testing.LAWS)
+    assert sum(f.examples for f in report.findings) == 20 * len(testing.LAWS)
 
 
 @pytest.mark.slow
@@ -147,7 +147,11 @@ MUTANTS: dict[str, tuple[dict[str, Any], str, int]] = {
 """The seeded mistake, the feature that shows it, and the rows that are needed to show it."""
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+LATER = ("offset a microsecond less", "lookback a microsecond less", "machines counted", "ties by variant")
+"""Close relatives of others in the list."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(m, marks=[pytest.mark.slow] * (m in LATER)) for m in MUTANTS])
 def test_a_seeded_mistake_is_caught_by_a_small_log(name: str) -> None:
     mistake, feature, rows = MUTANTS[name]
 
@@ -179,14 +183,14 @@ def test_the_text_says_what_happened_and_why() -> None:
     def closed(sends: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
         return mine(sends, events, low=">")
 
-    text = str(testing.check_attribution(closed, features=[]))
+    report = testing.check_attribution(closed, features=[], max_examples=30)
+    text = str(report)
     assert "user u1: send S1 (A) Mon 1 Jan 00:00" in text
     assert "purchase e1 Thu 4 Jan 00:00, exactly 3 days after S1" in text
     assert "the rule: credits e1 to S1" in text
     assert "rule 4" in text
-    assert "holds on 100 logs: answers, permutation," in text
+    assert "holds on 30 logs: answers, permutation," in text
     assert "not checked, the function takes no parameter `rule`: wider, same_winner, partition" in text
-    report = testing.check_attribution(closed, features=[], laws=["agreement"])
     assert "BROKEN" in report._repr_html_()
     with pytest.raises(AssertionError, match="exactly 3 days after S1"):
         report.raise_if_broken()
@@ -196,10 +200,10 @@ def test_production_holds_every_law_with_every_feature() -> None:
     def production(sends: pd.DataFrame, events: pd.DataFrame, rule: Rule) -> pd.DataFrame:
         return js.attribute(rule, sends, events, goals=["purchase"]).credits
 
-    testing.check_attribution(production, features="all", max_examples=20).raise_if_broken()
+    testing.check_attribution(production, features="all", max_examples=12).raise_if_broken()
 
 
-@pytest.mark.parametrize("credit", ["linear", "all_variants"])
+@pytest.mark.parametrize("credit", ["linear", pytest.param("all_variants", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("columns", [["send_id"], ["variant_id", "template_id"], ["variant_id"], []])
 def test_every_form_of_answer(credit: str, columns: list[str]) -> None:
     """The same credits by send, by variant, and as totals."""

@@ -53,6 +53,8 @@ def bind(
     if isinstance(goals, Mapping):
         every = {n for names_of in goals.values() for n in names_of}
         wanted_by_any = np.array([False, *(n in every for n in names)])
+    elif goals is not None:  # also where the log has no template
+        wanted_by_any = np.array([False, *(n in goals for n in names)])
     rates = [Decimal(1)] + [
         Decimal(1) if c == rule.currency else (Decimal(str(rule.rates[c])) if c in rule.rates else None)
         for c in currencies

@@ -78,7 +78,9 @@ def describe(scenario: Scenario) -> dict[str, Any]:
 
 def schema(json: bool) -> None:
     parts: dict[str, type[msgspec.Struct]] = {
-        "scenario": Scenario, "program": Program, "program.policy": PolicySpec, "program.rule": Rule, "program.training": TrainingWindow, "world": World,
+        "scenario": Scenario, "program": Program, "program.policy": PolicySpec, "program.rule": Rule,
+        "program.training": TrainingWindow,
+        "world": World,
         "world.delay": Delay, "world.value": Value, "variants": Variant, "flow": Step,
     }  # fmt: skip
     fields = {name: _fields(part) for name, part in parts.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from justai_sim import clock, replays
+from justai_sim.attribution import Rule
 from justai_sim.cli.output import emit_json, number, say, table
 from justai_sim.cli.whatif import Asked, checked_out
 from justai_sim.errors import UsageError
@@ -26,17 +27,21 @@ def surface(
 ) -> None:  # fmt: skip
     checked_out(out)
     checked_metric(metric)
-    grid = checked_grid(days_of("--offsets", offsets), days_of("--lookbacks", lookbacks))
-    result = replays.replay(asked.log(), control=control, shares=False, **asked.options())
+    options = asked.options()
+    apart = options["rule"].lookback_from == "offset_end"
+    grid = checked_grid(days_of("--offsets", offsets), days_of("--lookbacks", lookbacks), apart)
+    result = replays.replay(asked.log(), control=control, shares=False, **options)
     say(f"as of {clock.iso(result.attribution.as_of)}" + ("" if asked.as_of else " (the last receipt)"))
     for note in result.notes:
         say(f"note: {note}")
-    count = sum(b > a for a in grid[0] for b in grid[1])
+    count = sum(apart or b > a for a in grid[0] for b in grid[1])
     say(f"counting {count:,} windows of {len(result.log.sends):,} sends and {len(result.log.events):,} events ...")
     got = result.surface_on(*grid, metric=metric)
     if got.left_out:
         names = ", ".join(v or "(none)" for v in got.left_out)
         say(f"note: not compared, too few conversions in every window: {names}")
+    for note in [*result.mix[1], *not_applied(result.program.rule)]:
+        say(f"note: {note}")
     files = _write(result, got, out) if out is not None else []
     if json:
         _emit(result, got, files)
@@ -79,6 +84,15 @@ def days_of(option: str, text: str) -> list[float]:
         # A step of 0.1 must reach the end in spite of its rounding error.
         out += [round(first + k * step, 9) for k in range(int((last - first) / step + 1e-9) + 1)]
     return out
+
+
+def not_applied(rule: Rule) -> list[str]:
+    """What the rule says and a map of credited conversions per send does not follow."""
+    plain = Rule()
+    names = [k for k in ("repeat", "cap", "cap_quantile", "denominator") if getattr(rule, k) != getattr(plain, k)]
+    return (
+        [f"the map counts every credited conversion per reached send: {', '.join(names)} not applied"] if names else []
+    )
 
 
 def in_use(got: WindowSurface) -> str:

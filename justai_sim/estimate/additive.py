@@ -104,6 +104,8 @@ def fit(
     seen = (end - at[column >= 0]) / DAY
     followed = int(np.quantile(seen, 0.9))
     t, sample = _sampled(touches(user, column, at, group))
+    if not sample[t.user[t.column >= 0]].any():
+        return None  # users with thousands of sends each: their days overlap too much to be told apart
     rank = np.minimum(np.searchsorted(t.labels, event_user), len(t.labels) - 1)
     there = (t.labels[rank] == event_user) & sample[rank] & (event_at <= end)
     rank, event_at = rank[there], event_at[there]

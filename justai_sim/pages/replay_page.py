@@ -98,12 +98,13 @@ def headline(data: ReplayData) -> str:
     if len(pairs) == 1:
         a, b = pairs[0]
         values = f"{_name(key)} {_value(a, key)} against {_value(b, key)}"
-        if _ahead(a, b, key):
+        if _ahead(a, b, key) and not data.doubted(a, b):
             return f"{a['variant_id']} is ahead of {b['variant_id']}: {values}."
-        return f"No leader can be told apart yet: {a['variant_id']} has {values} for {b['variant_id']}."
+        why = " over the same mix of days" if data.doubted(a, b) else ""
+        return f"No leader can be told apart yet{why}: {a['variant_id']} has {values} for {b['variant_id']}."
     count: dict[tuple[str, str], int] = {}
     for a, b in pairs:
-        if _ahead(a, b, key):
+        if _ahead(a, b, key) and not data.doubted(a, b):
             names = str(a["variant_id"]), str(b["variant_id"])
             count[names] = count.get(names, 0) + 1
     if not count:

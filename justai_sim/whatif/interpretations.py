@@ -11,8 +11,8 @@ import pandas as pd
 
 from justai_sim.attribution import Rule
 from justai_sim.bandit.policy import LOWER_IS_BETTER
+from justai_sim.mix import same_mix
 from justai_sim.tables import F8, I8, Log
-from justai_sim.whatif.mix import same_mix
 from justai_sim.whatif.readings import Reading, preset_readings, readings
 from justai_sim.whatif.study import Numbers, Study, control_of, interval, metric_of, numbers, study
 

@@ -15,6 +15,9 @@ DOUBT = 0.05
 changes are hidden in the noise, and so is what they do to a difference; counts that agree with `replay` are kept."""
 SPANS = (1, 7)
 """Days over which shares are looked at: single ones for jumps, weeks for a slow drift."""
+RARE, EXPECTED = 0.01, 3.0
+"""A template lacks a variant on a day (or in a week) where none was sent and this many would have been at its share of
+all sends; variants of a smaller share than RARE are not asked for."""
 ALONE = 0.1
 """Said if more than this part of the sends left on days of their template on which a variant was missing."""
 
@@ -29,6 +32,8 @@ def same_mix(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
     decided = np.where(sends.decided_at == MISSING, sends.sent_at, sends.decided_at)
     weight, method = send_weights(cells, sends.template, decided, sends.propensity)
     use = cells >= 0
+    if not use.any():
+        return None, []
     cell, template, day = cells[use], sends.template[use], decided[use] // DAY
     if np.ptp(weight[use]) < 1e-9:
         return None, []
@@ -48,12 +53,48 @@ def same_mix(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
     return weight, notes
 
 
+def comparable(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
+    """`same_mix`, with 0 for the sends whose template lacked a variant at the time: one that joined later, or is of
+    another template, stands for other days and users, and no weight can mend that."""
+    weight, notes = same_mix(log, cells)
+    use = cells >= 0
+    if not use.any():
+        return None, []
+    sends = with_decisions(log.sends, log.decisions)
+    day = np.where(sends.decided_at == MISSING, sends.sent_at, sends.decided_at)[use] // DAY
+    _, cell = np.unique(cells[use], return_inverse=True)
+    share = np.bincount(cell) / len(cell)
+    lacks = np.zeros(len(cell), bool)
+    for d in SPANS:
+        stratum = (day // d - day.min() // d) * (int(sends.template.max()) + 1) + sends.template[use]
+        _, index = np.unique(stratum, return_inverse=True)
+        counts = _by_stratum(index, cell)
+        gone = (counts == 0) & (counts.sum(1, keepdims=True) * share >= EXPECTED) & (share >= RARE)
+        lacks |= gone.any(1)[index]
+    if not lacks.any():
+        return weight, notes
+    out = np.zeros(len(cells))
+    kept = np.where(lacks, 0.0, 1.0 if weight is None else weight[use])
+    # So that weights are 1 on average, over the sends that are left of each variant.
+    mean = np.bincount(cell, kept) / np.maximum(np.bincount(cell, kept > 0), 1)
+    out[use] = kept / np.where(mean > 0, mean, 1.0)[cell]
+    left_out = (
+        f"{lacks.mean():.0%} of the sends are in no comparison: their template had not every variant then (choose with "
+        "--template, --since and --until)"
+    )
+    return out, [*(n for n in notes if "on days on which" not in n), left_out]
+
+
+def _by_stratum(index: I8, cell: I8) -> F8:
+    width = int(cell.max()) + 1
+    size = (int(index.max()) + 1) * width
+    return np.bincount(index.ravel() * width + cell, minlength=size).reshape(-1, width).astype(np.float64)
+
+
 def _counts(cell: I8, template: I8, day: I8) -> F8:
     """Sends by stratum (template and day) and cell."""
     stratum = (day - day.min()) * (int(template.max()) + 1) + template
-    found, index = np.unique(stratum, return_inverse=True)
-    width = int(cell.max()) + 1
-    return np.bincount(index.ravel() * width + cell, minlength=len(found) * width).reshape(-1, width).astype(np.float64)
+    return _by_stratum(np.unique(stratum, return_inverse=True)[1], cell)
 
 
 def _changed(counts: F8) -> bool:
