@@ -130,8 +130,8 @@ class Attributed:
         c = c.take(np.lexsort((c.send_row, c.event_row)))
         return pd.DataFrame(
             {
-                "event_id": pd.array(self.log.text("event", self.log.events.event[c.event_row]), dtype="str"),
-                "send_id": pd.array(self.log.text("send", self.log.sends.send[c.send_row]), dtype="str"),
+                "event_id": np.array(self.log.text("event", self.log.events.event[c.event_row]), dtype=object),
+                "send_id": np.array(self.log.text("send", self.log.sends.send[c.send_row]), dtype=object),
                 "weight": c.weight / PARTS,
             }
         )

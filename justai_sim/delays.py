@@ -36,8 +36,9 @@ class Delays:
     warnings: list[str]
 
 
-def delays(log: Log, got: Attribution, keep: B1, group: I8) -> Delays:
-    """The delay curves of the sends in `keep`, seen through the rule's window; both by row."""
+def delays(log: Log, got: Attribution, keep: B1, group: I8, same_mix: bool = True) -> Delays:
+    """The delay curves of the sends in `keep`, seen through the rule's window; both by row. Without `same_mix`, where
+    shares of variants changed between templates or days, nothing is said of one variant against another."""
     rule: Rule = got.rule
     found = delay.fit_log(log, got, keep, group % GROUPS, GROUPS)
     if found is None:
@@ -56,7 +57,7 @@ def delays(log: Log, got: Attribution, keep: B1, group: I8) -> Delays:
         columns = {"variant_id": name, "age_day": np.arange(len(effect)), "effect": effect, "low": low, "high": high}
         curves.append(pd.DataFrame(columns | {"background": fitted.background, "source": fitted.kind}))
     captured = [_row(look.captured(i), name) for i, name in [*enumerate(names), (-1, TOGETHER)]]
-    said = delay.warnings(look, names, *window)
+    said = delay.warnings(look, names, *window, same_mix=same_mix)
     table = pd.DataFrame(captured, columns=CAPTURED)
     return Delays(pd.concat(curves, ignore_index=True), table, delay.background_words(fitted), said)
 

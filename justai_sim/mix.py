@@ -78,6 +78,9 @@ def comparable(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
     # So that weights are 1 on average, over the sends that are left of each variant.
     mean = np.bincount(cell, kept) / np.maximum(np.bincount(cell, kept > 0), 1)
     out[use] = kept / np.where(mean > 0, mean, 1.0)[cell]
+    if lacks.all():
+        return out, ["no variants are compared: no template had all of them at the same time (choose with --template, "
+                     "--since and --until)"]  # fmt: skip
     left_out = (
         f"{lacks.mean():.0%} of the sends are in no comparison: their template had not every variant then (choose with "
         "--template, --since and --until)"

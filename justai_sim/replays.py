@@ -20,13 +20,14 @@ from justai_sim.delays import Delays, age_frame, delays
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.generic import plain_files
 from justai_sim.estimate.maturity import remarks
-from justai_sim.estimate.metrics import metrics_table
+from justai_sim.estimate.metrics import capped_revenue, metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
 from justai_sim.log import conversion_names, is_log
 from justai_sim.loop.program import Feedback, KeyMetric, Program, program_of
 from justai_sim.loop.replay import attribute_log, last_received, replay_log
 from justai_sim.loop.step import Tick
 from justai_sim.mix import comparable
+from justai_sim.stats import z_value
 from justai_sim.streams import uniform
 from justai_sim.surfaces import WindowSurface, window_surface
 from justai_sim.tables import CONVERSION, F8, HELD_OUT, I8, KINDS, PARTS, REASONS, Log
@@ -50,7 +51,8 @@ class ReplayData:
     metrics: the frame of metrics.csv. reasons: `kind, reason, events`. shares: `day, template_id,
     variant_id, share` (what the policy would have set on that day), `sends, rate` (key metric as the page
     would have shown it then). age, windows: as in SweepData, groups being random groups of users; weighting: how the
-    sends of `age` are weighted. delay, captured, background, warnings: as in `Delays`.
+    sends of `age` are weighted. same_mix: (template, variant) -> the key metric of mature sends over the same mix of
+    days and its standard error, of templates whose shares changed. delay, captured, background, warnings: as in `Delays`.
     """
 
     title: str
@@ -74,15 +76,20 @@ class ReplayData:
     weighting: str = "none"
     same_mix: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
-    def doubted(self, a: dict[str, Any], b: dict[str, Any]) -> bool:
-        """Whether a's lead over b (rows of `metrics` of one template) is not clear once both are weighted to the same
-        mix of days: shares that change with the days make differences of their own (Simpson)."""
-        none = (float("nan"), float("nan"))
-        x, dx = self.same_mix.get((a["template_id"], a["variant_id"]), none)
-        y, dy = self.same_mix.get((b["template_id"], b["variant_id"]), none)
-        if np.isnan(x) or np.isnan(y) or self.key_metric != "conversion_rate":
+    def doubted(self, a: dict[str, Any], b: dict[str, Any], less: bool = False) -> bool:
+        """Whether a's lead over b (rows of `metrics` of one template; `less`: by being below) is not clear once both
+        are weighted to the same mix of days: shares that change with the days make differences of their own (Simpson).
+        """
+        both = self.mixed(a, b)
+        if both is None:
             return False
-        return not x - y > 1.96 * (dx**2 + dy**2) ** 0.5
+        (x, dx), (y, dy) = both
+        return not (y - x if less else x - y) > z_value(0.95) * (dx**2 + dy**2) ** 0.5
+
+    def mixed(self, a: dict[str, Any], b: dict[str, Any]) -> tuple[tuple[float, float], tuple[float, float]] | None:
+        """The two entries of `same_mix`; None where the shares of the template did not change."""
+        x, y = (self.same_mix.get((r["template_id"], r["variant_id"])) for r in (a, b))
+        return None if x is None and y is None else (x or (np.nan, np.nan), y or (np.nan, np.nan))
 
 
 @dataclass(frozen=True)
@@ -258,7 +265,8 @@ class Replay:
     @cached_property
     def delays(self) -> Delays:
         """What messages add by days since the send and what of it the window sees; all shown templates together."""
-        return delays(self.log, self.attribution, self.selection.keeps(self.log), self.groups())
+        keep = self.selection.keeps(self.log)
+        return delays(self.log, self.attribution, keep, self.groups(), same_mix=self.mix[0] is None)
 
     @property
     def delay(self) -> pd.DataFrame:
@@ -292,22 +300,33 @@ class Replay:
         return comparable(self.log, np.where(self.selection.keeps(self.log) & (s.status != HELD_OUT), s.variant, -1))
 
     def same_mix(self) -> dict[tuple[str, str], tuple[float, float]]:
-        """Per template and variant the mature conversion rate over the same mix of days, and its standard error
-        clustered by user; of the templates whose shares changed over time only."""
-        log, o = self.log, self.attribution.outcomes
+        """Per template and variant the key metric of mature sends over the same mix of days, and its standard error
+        clustered by user; NaN where nothing is comparable. Of the templates whose shares changed over time only."""
+        log, got, o = self.log, self.attribution, self.attribution.outcomes
         s, row = log.sends, o.send_row
-        use = o.reached & ~o.ghost & self.attribution.mature() & self.selection.keeps(log)[row]
-        row, value = row[use], o.numerator[use] / PARTS
+        value = {
+            "conversion_rate": o.numerator / PARTS, "revenue_per_send": capped_revenue(got) / 1e6, "open_rate": o.opens,
+            "click_rate": o.clicks, "unsubscribe_rate": o.unsubscribes,
+        }.get(self.program.key_metric)  # fmt: skip
+        if value is None:
+            return {}
+        ripe = got.mature() if self.program.key_metric in ("conversion_rate", "revenue_per_send") else (
+            got.mature_engagement()
+        )  # fmt: skip
+        use = o.reached & ~o.ghost & ripe & self.selection.keeps(log)[row]
+        row, value = row[use], value[use].astype(np.float64)
         out = {}
         for t in np.unique(s.template[row]).tolist():
-            weight, _ = comparable(log, np.where((s.template == t) & (s.status != HELD_OUT), s.variant, -1))
+            shown = self.selection.keeps(log) & (s.template == t) & (s.status != HELD_OUT)
+            weight, _ = comparable(log, np.where(shown, s.variant, -1))
             if weight is None:
                 continue
             for v in np.unique(s.variant[row[s.template[row] == t]]).tolist():
                 here = (s.template[row] == t) & (s.variant[row] == v)
                 w, y, user = weight[row[here]], value[here], np.unique(s.user[row[here]], return_inverse=True)[1]
-                rate = float(w @ y / w.sum())
-                error = float(np.sqrt((np.bincount(user, w * (y - rate)) ** 2).sum()) / w.sum())
+                whole = float(w.sum()) or np.nan
+                rate = float(w @ y) / whole
+                error = float(np.sqrt((np.bincount(user, w * (y - rate)) ** 2).sum())) / whole
                 out[log.names("template")[t], log.names("variant")[v]] = (rate, error)
         return out
 

@@ -138,3 +138,9 @@ def test_sparse_codes_need_no_table() -> None:
         (0, 2), (1, 2)
     ]  # fmt: skip
     assert peak < 50e6
+
+
+def test_a_name_that_is_no_goal_is_wrong_even_where_no_template_is_known() -> None:
+    other = bind(Rule(), templates=[], names=["other", "purchase"], goals=["purchase"])
+    got = attribute(other, Sends.empty(), events(2, name=np.array([0, 1])))
+    assert got.reasons() == {"wrong_event": 1, "no_send": 1}

@@ -135,9 +135,26 @@ class Window:
         )
 
 
+UNLIKE = (
+    "Shares of variants changed between days or templates, so what variants add, and how soon, is not compared: they "
+    "stand for other days."
+)
+NONE = 1e-6
+"""Conversions per user-day below which a background is practically none."""
+
+
+def level_words(background: float) -> str:
+    """Conversions per user-day as people read them.
+
+    >>> level_words(0.00213), level_words(2e-18)
+    ('2.13 conversions per 1,000 users and day', 'practically none')
+    """
+    return f"{1000 * background:.3g} conversions per 1,000 users and day" if background >= NONE else "practically none"
+
+
 def background_words(fitted: Fit) -> str:
     """Where the background comes from, in a sentence."""
-    level = f"{1000 * max(fitted.background, 0.0):.3g} conversions per 1,000 users and day"
+    level = level_words(fitted.background)
     if fitted.kind == "holdout":
         return f"The background, {level}, is that of held-out users, who got no message."
     if fitted.kind == "before":
@@ -152,8 +169,10 @@ def background_words(fitted: Fit) -> str:
     )
 
 
-def warnings(look: Window, names: list[str], offset: float, lookback: float) -> list[str]:
-    """What the window does to the comparison, as sentences; only what is beyond chance at 5 %."""
+def warnings(look: Window, names: list[str], offset: float, lookback: float, same_mix: bool = True) -> list[str]:
+    """What the window does to the comparison, as sentences; only what is beyond chance at 5 %. `same_mix`: whether the
+    variants had the same days and templates; else they differ by those too (Simpson), and none is held against another.
+    """
     window, days = f"the window (day {offset:g} to day {lookback:g})", f"{look.fit.ages} days"
     if not look.fit.known:
         return ["The log cannot tell what messages add from what would have come anyway."]
@@ -171,7 +190,9 @@ def warnings(look: Window, names: list[str], offset: float, lookback: float) -> 
     elif few:
         said = ", ".join(f"{names[c.variant]} {_of(c.share)}" for c in few if c.share is not None)
         out.append(f"Loses more than half: of what it adds within {days}, {window} sees of {said}.")
-    return out + rankings(look, names, window, days)
+    if same_mix or look.shown < 2:
+        return out + rankings(look, names, window, days)
+    return [*out, UNLIKE]
 
 
 def rankings(look: Window, names: list[str], window: str, days: str) -> list[str]:
@@ -204,5 +225,5 @@ def _of(share: Value | None) -> str:
     """'13 % (8 to 18)'."""
     if share is None:
         return "a share that cannot be told"
-    low, high = max(share.low, 0.0), share.high
-    return f"{100 * share.value:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+    value, low, high = (max(v, 0.0) for v in (share.value, share.low, share.high))
+    return f"{100 * value:.0f} % ({100 * low:.0f} to {100 * high:.0f})"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from justai_sim.estimate.delay import NONE
 from justai_sim.pages.style import (
     CONTROL,
     GREY,
@@ -149,9 +150,10 @@ def sentence(got: list[Line], named: list[Line], frame: pd.DataFrame, offset: fl
         low, high = (number(x, "one") for x in (v.low[-1], v.high[-1]))
         inside = number(v.at(lookback) - v.at(offset), "one")
         said.append(f"{shown(v.variant)} {number(v.effect[-1], 'one')} ({low} to {high}), in the window {inside}")
-    background = number(1000 * max(float(frame["background"].iloc[0]), 0.0), "one")
+    level = float(frame["background"].iloc[0])
+    background = f"{number(1000 * level, 'one')} per 1,000 users and day" if level >= NONE else "practically none"
     source = SOURCES.get(str(frame["source"].iloc[0]), "")
     return (
-        f"Within {last:g} days 1,000 sends add conversions: {'; '.join(said)}. Background: {background} per 1,000 "
-        f"users and day{', ' + source if source else ''}."
+        f"Within {last:g} days 1,000 sends add conversions: {'; '.join(said)}. Background: "
+        f"{background}{', ' + source if source else ''}."
     )
