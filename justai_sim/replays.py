@@ -30,7 +30,7 @@ from justai_sim.mix import comparable
 from justai_sim.stats import z_value
 from justai_sim.streams import uniform
 from justai_sim.surfaces import WindowSurface, window_surface
-from justai_sim.tables import CONVERSION, F8, HELD_OUT, I8, KINDS, PARTS, REASONS, Log
+from justai_sim.tables import B1, CONVERSION, F8, HELD_OUT, I8, KINDS, PARTS, REASONS, Log
 from justai_sim.version import __version__
 
 GROUPS = 100
@@ -51,8 +51,7 @@ class ReplayData:
     metrics: the frame of metrics.csv. reasons: `kind, reason, events`. shares: `day, template_id,
     variant_id, share` (what the policy would have set on that day), `sends, rate` (key metric as the page
     would have shown it then). age, windows: as in SweepData, groups being random groups of users; weighting: how the
-    sends of `age` are weighted. same_mix: (template, variant) -> the key metric of mature sends over the same mix of
-    days and its standard error, of templates whose shares changed. delay, captured, background, warnings: as in `Delays`.
+    sends of `age` are weighted. same_mix: as `Replay.same_mix`. delay, captured, background, warnings: as in `Delays`.
     """
 
     title: str
@@ -296,8 +295,14 @@ class Replay:
     def mix(self) -> tuple[F8 | None, list[str]]:
         """Weights of the sends that give every variant shown the same mix of days and templates, None where they are
         all 1; and what to say of it."""
+        return comparable(self.log, np.where(self.shown, self.log.sends.variant, -1))
+
+    @cached_property
+    def shown(self) -> B1:
+        """The sends that the tables show: selected, known by then, and no ghosts."""
         s = self.log.sends
-        return comparable(self.log, np.where(self.selection.keeps(self.log) & (s.status != HELD_OUT), s.variant, -1))
+        keep = self.selection.keeps(self.log) & (s.received_at <= self.attribution.as_of)
+        return np.asarray(keep & (s.status != HELD_OUT))
 
     def same_mix(self) -> dict[tuple[str, str], tuple[float, float]]:
         """Per template and variant the key metric of mature sends over the same mix of days, and its standard error
@@ -317,8 +322,7 @@ class Replay:
         row, value = row[use], value[use].astype(np.float64)
         out = {}
         for t in np.unique(s.template[row]).tolist():
-            shown = self.selection.keeps(log) & (s.template == t) & (s.status != HELD_OUT)
-            weight, _ = comparable(log, np.where(shown, s.variant, -1))
+            weight, _ = comparable(log, np.where(self.shown & (s.template == t), s.variant, -1))
             if weight is None:
                 continue
             for v in np.unique(s.variant[row[s.template[row] == t]]).tolist():

@@ -23,6 +23,9 @@ COMPARED = ("conversions", "converted", "revenue")
 MAX_WINDOWS = 2000
 WEIGHTED = "weighted_"
 TOO_CLOSE, CANNOT_TELL = "too close", "cannot tell"
+CHOOSE = "Choose a template or days in which they compete."
+SAME_MIX = "Shares changed, so variants are compared over the same mix of templates and days."
+"""Said where sends are weighted."""
 ADVICE = (
     "No window is recommended: a longer one credits more purchases that would have happened anyway, and the one "
     "with the largest lift on a log is chosen by noise."
@@ -38,6 +41,7 @@ class WindowSurface:
     of the rule, days. metric: what is compared, per send. weighted: the same sums with every send weighted so that all
     variants have the same mix of days and templates, and `effective`, the conversions that these are worth; None
     where weights change nothing. What is shown are `sums`; differences and their errors are of `weighted`.
+    from_offset: lookbacks are lengths that begin where the offset ends.
     """
 
     variants: list[str]
@@ -47,6 +51,7 @@ class WindowSurface:
     in_use: tuple[float, float]
     metric: str = "conversions"
     weighted: dict[str, F8] | None = None
+    from_offset: bool = False
 
     @cached_property
     def _y(self) -> tuple[F8, F8, F8]:
@@ -173,6 +178,8 @@ class WindowSurface:
         count = self.counts()
         close, blind = count.pop(TOO_CLOSE), count.pop(CANNOT_TELL)
         able = close + sum(count.values())
+        if not able and self.weighted is not None and not np.nansum(self.weighted["sends"]):
+            return f"None of {blind} windows can tell: no template had all variants at the same time. {CHOOSE}"
         if not able:
             return f"None of {blind} windows can tell: too few conversions of some variant, or too few users."
         rest = (f"; {close} too close" if close else "") + (f"; {blind} cannot tell" if blind else "")
@@ -205,7 +212,8 @@ def window_surface(
     """Count and judge every window of a grid of days on a log under the rule in `bound`; `keep` (sends,) says what is
     shown (every send competes), `weight` (sends,) how much each counts in a comparison (`mix.same_mix`). UsageError
     for a grid without windows or an unknown metric."""
-    offsets, lookbacks = checked_grid(offsets, lookbacks, bound.rule.lookback_from == "offset_end")
+    from_offset = bound.rule.lookback_from == "offset_end"
+    offsets, lookbacks = checked_grid(offsets, lookbacks, from_offset)
     checked_metric(metric)
     s, names = log.sends, log.names("variant")
     shown = s.status != HELD_OUT
@@ -229,7 +237,7 @@ def window_surface(
     in_use = (float(bound.rule.offset_days), float(bound.rule.lookback_days))
     return WindowSurface(
         [names[v] for v in present], np.array(offsets, float), np.array(lookbacks, float), sums, in_use, metric,
-        weighted,
+        weighted, from_offset,
     )  # fmt: skip
 
 

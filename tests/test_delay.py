@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from functools import cache
@@ -18,7 +19,8 @@ from justai_sim.cli import run
 from justai_sim.clock import DAY, parse
 from justai_sim.estimate.additive import Fit, fit
 from justai_sim.estimate.age import send_weights
-from justai_sim.estimate.delay import Window, background_words, warnings
+from justai_sim.estimate.delay import UNLIKE, Captured, Value, Window, background_words, warnings
+from justai_sim.pages.delay import lines, sentence
 from justai_sim.streams import generator
 
 T0 = parse("2026-01-05T00:00:00Z")
@@ -293,3 +295,50 @@ def test_users_with_thousands_of_sends_are_an_answer_too(tmp_path: Path) -> None
     events.to_csv(tmp_path / "events.csv", index=False)
     got = js.replay(js.read_log(tmp_path))
     assert any("cannot be told" in w for w in got.warnings)
+
+
+def test_five_users_with_hundreds_of_sends_each_are_an_answer_too() -> None:
+    rng = generator(1, "heavy")
+    n = 4000
+    sends = pd.DataFrame({
+        "send_id": [f"s{i}" for i in range(n)], "user_id": [f"u{i % 5}" for i in range(n)], "template_id": "t",
+        "variant_id": rng.choice(["A", "B"], n), "sent_at": T0 + np.sort(rng.integers(0, 40 * DAY, n)),
+    })  # fmt: skip
+    events = pd.DataFrame({
+        "event_id": [f"e{i}" for i in range(50)], "user_id": [f"u{i % 5}" for i in range(50)], "kind": "conversion",
+        "name": "purchase", "occurred_at": T0 + rng.integers(0, 60 * DAY, 50),
+    })  # fmt: skip
+    got = js.replay(frames.from_frames(sends, events))
+    assert any("cannot be told" in w for w in got.warnings)
+    assert got.delay.empty
+
+
+def test_variants_of_other_days_are_not_held_against_each_other() -> None:
+    """The share that the window sees of each stays; who is ahead, and whose delay is longer, is not said."""
+    look = Window(fast_and_slow(held=0.2), 3, 14, 2)
+    alike, unlike = (warnings(look, NAMES, 3, 14, same_mix=m) for m in (True, False))
+    assert alike[0] == unlike[0]
+    assert "turns the ranking round" in alike[1]
+    assert unlike[1:] == [UNLIKE]
+
+
+def test_shares_are_said_within_what_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    def captured(_: Window, variant: int) -> Captured:
+        some = Value(0.02, 0.01, 0.03)
+        return Captured(variant, 100, some, Value(-0.001, -0.002, 0.001), Value(-0.03, -0.1, 0.09))
+
+    look = Window(fast_and_slow(held=0.2), 3, 14, 2)
+    monkeypatch.setattr(Window, "captured", captured)
+    assert "sees 0 % (0 to 9) of what" in warnings(look, NAMES, 3, 14)[0]
+
+
+@pytest.mark.parametrize("background", [2.17e-18, -1e-9, 0.0])
+def test_a_background_of_rounding_errors_is_practically_none(background: float) -> None:
+    got = dataclasses.replace(fast_and_slow(), background=background)
+    assert ", practically none, " in background_words(got)
+    frame = pd.DataFrame({
+        "variant_id": "a", "age_day": [0, 1, 2], "effect": [0.0, 0.1, 0.2], "low": [0.0, 0.0, 0.1],
+        "high": [0.0, 0.2, 0.3], "background": background, "source": "holdout",
+    })  # fmt: skip
+    got_lines = lines(frame)
+    assert "Background: practically none, that of held-out users." in sentence(got_lines, got_lines, frame, 0, 2)

@@ -13,7 +13,7 @@ from justai_sim import clock, replays
 from justai_sim.attribution import Rule
 from justai_sim.cli.output import emit_json, number, say, table
 from justai_sim.cli.whatif import Asked, checked_out
-from justai_sim.errors import UsageError
+from justai_sim.errors import DataError, UsageError
 from justai_sim.surfaces import ADVICE, WindowSurface, checked_grid, checked_metric
 from justai_sim.version import __version__
 
@@ -31,8 +31,11 @@ def surface(
     apart = options["rule"].lookback_from == "offset_end"
     grid = checked_grid(days_of("--offsets", offsets), days_of("--lookbacks", lookbacks), apart)
     result = replays.replay(asked.log(), control=control, shares=False, **options)
+    if not result.shown.any():
+        raise DataError("no send is left to show; widen --template, --since, --until or --as-of")
     say(f"as of {clock.iso(result.attribution.as_of)}" + ("" if asked.as_of else " (the last receipt)"))
-    for note in result.notes:
+    notes = [*result.notes, *result.mix[1], *not_applied(result.program.rule)]
+    for note in notes:
         say(f"note: {note}")
     count = sum(apart or b > a for a in grid[0] for b in grid[1])
     say(f"counting {count:,} windows of {len(result.log.sends):,} sends and {len(result.log.events):,} events ...")
@@ -40,11 +43,9 @@ def surface(
     if got.left_out:
         names = ", ".join(v or "(none)" for v in got.left_out)
         say(f"note: not compared, too few conversions in every window: {names}")
-    for note in [*result.mix[1], *not_applied(result.program.rule)]:
-        say(f"note: {note}")
-    files = _write(result, got, out) if out is not None else []
+    files = _write(result, got, notes, out) if out is not None else []
     if json:
-        _emit(result, got, files)
+        _emit(result, got, notes, files)
         return
     print(got.answer())
     print(in_use(got))
@@ -117,7 +118,7 @@ def judgement(got: WindowSurface) -> str:
     one, other = both
     held = "is confirmed" if other["low_per_1000"] > 0 else "is not confirmed"
     return (
-        f"Chosen on half of the users: {_window(one)}, {one['first']} before {one['second']} by "
+        f"Chosen on half of the users: {_window(got, one)}, {one['first']} before {one['second']} by "
         f"{number(one['difference_per_1000'])} per 1,000 (z {number(one['z'])}); the other half says {_ranged(other)} "
         f"(z {number(other['z'])}): it {held}."
     )
@@ -137,7 +138,8 @@ def rows_of(got: WindowSurface) -> list[dict[str, Any]]:
         used = " (in use)" if (offset, lookback) == got.in_use else ""
         out.append(
             {
-                "window": _window(row) + used, "leader": row["leader"], "ahead": row["ahead"], "second": row["second"],
+                "window": _window(got, row) + used, "leader": row["leader"], "ahead": row["ahead"],
+                "second": row["second"],
                 "difference per 1,000 (95 %)": _ranged(row), "z": row["z"], "conversions": row["conversions"],
                 "mature sends": row["mature_sends"],
             }
@@ -150,8 +152,9 @@ def _row(got: WindowSurface, offset: float, lookback: float) -> dict[str, Any]:
     return dict(c[(c["offset_day"] == offset) & (c["lookback_day"] == lookback)].iloc[0])
 
 
-def _window(row: dict[str, Any]) -> str:
-    return f"day {row['offset_day']:g} to {row['lookback_day']:g}"
+def _window(got: WindowSurface, row: dict[str, Any]) -> str:
+    first, last = row["offset_day"], row["lookback_day"]
+    return f"day {first:g} to {last + first if got.from_offset else last:g}"
 
 
 def _ranged(row: dict[str, Any]) -> str:
@@ -159,7 +162,7 @@ def _ranged(row: dict[str, Any]) -> str:
     return "-" if value != value else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _write(result: replays.Replay, got: WindowSurface, out: Path) -> list[str]:
+def _write(result: replays.Replay, got: WindowSurface, notes: list[str], out: Path) -> list[str]:
     from justai_sim.pages.figures import plot_window_map, save
 
     out.mkdir(parents=True, exist_ok=True)
@@ -172,17 +175,17 @@ def _write(result: replays.Replay, got: WindowSurface, out: Path) -> list[str]:
         "schema_version": 1, "kind": "surface", "version": __version__, "source": Path(result.log.source).name,
         "as_of": clock.iso(result.attribution.as_of), "rule": msgspec.to_builtins(result.program.rule),
         "goals": result.program.goals, "metric": got.metric, "bound": got.judged.bound, "answer": got.answer(),
-        "advice": ADVICE, "left_out": got.left_out, "notes": result.notes,
+        "advice": ADVICE, "left_out": got.left_out, "notes": notes,
     }  # fmt: skip
     (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     names = ("windows.csv", "cells.csv", "chosen.csv", "window_map.png", "window_map.svg", "manifest.json")
     return [str(out / n) for n in names]
 
 
-def _emit(result: replays.Replay, got: WindowSurface, files: list[str]) -> None:
+def _emit(result: replays.Replay, got: WindowSurface, notes: list[str], files: list[str]) -> None:
     emit_json(
         as_of=clock.iso(result.attribution.as_of), rule=msgspec.to_builtins(result.program.rule),
-        goals=result.program.goals, metric=got.metric, notes=result.notes, left_out=got.left_out, answer=got.answer(),
+        goals=result.program.goals, metric=got.metric, notes=notes, left_out=got.left_out, answer=got.answer(),
         counts=got.counts(), bound=got.judged.bound,
         in_use={"offset_day": got.in_use[0], "lookback_day": got.in_use[1], "said": in_use(got)},
         chosen=_plain(got.chosen()), advice=ADVICE, cells=_plain(got.cells), files=files,

@@ -37,6 +37,10 @@ SOURCES = {
     "before": "mostly the level before users' first message",
     "upper": "an upper bound, so the effects are lower bounds",
 }
+NOTHING_TOLD = (
+    "What messages add cannot be told: they have not been followed long enough, or each user has so many that their "
+    "effects overlap."
+)
 BANDS = 3
 """Variants that are drawn with a band; more would hide one another."""
 
@@ -82,7 +86,7 @@ def plot_delay(
     """
     got = lines(frame) if len(frame) else []
     if not got:
-        return panels(ax, QUESTION, "Messages have not been followed long enough to tell what they add.", [])[0]
+        return panels(ax, QUESTION, NOTHING_TOLD, [])[0]
     named = _named(got, control, offset_days, lookback_days)
     texts = [shown(v.variant) for v in named]
     seen = sentence(got, named, frame, offset_days, lookback_days)

@@ -55,13 +55,18 @@ def write_replay_report(data: ReplayData, out: Path) -> Path:
     """
     out.mkdir(parents=True, exist_ok=True)
     facts = [("source", data.source), ("as of", clock.iso(data.as_of)), ("key metric", _name(data.key_metric)),
-             ("control", data.control), *data.settings.items()]  # fmt: skip
+             ("control", _control(data)), *data.settings.items()]  # fmt: skip
     return write_page(
         "replay.html.j2", out, title=data.title, simulated=data.simulated, headline=headline(data),
         rule=rule_words(data.rule), facts=facts, notes=data.notes, pictures=_pictures(data, out),
         results=results(data.metrics, ""), mature=results(data.metrics, "mature_"), reasons=reasons(data.reasons),
         maturity=maturity(data.metrics), warnings=data.warnings, captured=captured(data), shares=last_shares(data),
     )  # fmt: skip
+
+
+def _control(data: ReplayData) -> str:
+    """The control that rows are compared with, if any row is its."""
+    return data.control if (data.metrics["variant_id"] == data.control).any() else "none"
 
 
 def rule_words(rule: Rule) -> str:
@@ -287,7 +292,8 @@ def _pictures(data: ReplayData, out: Path) -> list[Picture]:
             plot_delay(data.delay, **window), out, "delay", *DELAY,
         ),
         picture(
-            plot_window_map(data.windows, **(window | {"lookback_days": data.rule.lookback_days})), out, "window_map",
+            plot_window_map(data.windows, **(window | {"lookback_days": data.rule.lookback_days}),
+                            from_offset=data.rule.lookback_from == "offset_end"), out, "window_map",
             WINDOWS,
             "Every rectangle is a window. A coloured one has a leader: its difference per 1,000 sends is beyond the "
             "bound that the largest of all windows passes in 5 % of logs of equal variants. " + ADVICE,

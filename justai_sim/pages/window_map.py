@@ -30,7 +30,7 @@ from justai_sim.pages.style import (
     width_of,
     write,
 )
-from justai_sim.surfaces import WindowSurface, of_frame
+from justai_sim.surfaces import SAME_MIX, WindowSurface, of_frame
 from justai_sim.tables import B1, F8, I8
 
 QUESTION = "Would another window have picked another winner?"
@@ -140,7 +140,8 @@ class Drawing:
 
 def plot_window_map(
     windows: pd.DataFrame | WindowSurface, *, control: str = "control", offset_days: float = 3,
-    lookback_days: float = 14, best: str | None = None, groups_are_worlds: bool = False, ax: Axes | None = None,
+    lookback_days: float = 14, best: str | None = None, groups_are_worlds: bool = False, from_offset: bool = False,
+    ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Who leads under each window, where that can be told.
 
@@ -150,9 +151,10 @@ def plot_window_map(
     leader's colour, the paler the less surely a single world would show it, and is blank where some variant has fewer
     than 10 credited conversions a world; with `best`, the truth, a line goes round the windows that are expected to
     pick another variant: the leader is ahead of it by more than 2 standard errors over worlds (no line below 10
-    worlds). The returned axes are a container.
+    worlds). `from_offset`: lookbacks are lengths after the offset. The returned axes are a container.
     """
     use = (float(offset_days), float(lookback_days))
+    apart = windows.from_offset if isinstance(windows, WindowSurface) else from_offset
     frame = windows.by_group if isinstance(windows, WindowSurface) else windows
     if not len(frame):
         return panels(ax, LOG_QUESTION, "There is nothing to compare: no send was found.", [])[0]
@@ -167,7 +169,8 @@ def plot_window_map(
     _fill(panel.ax, got, edges)
     panel.ax.set_yticks(_few(got.offsets))
     panel.ax.set_xticks(_few(got.lookbacks))
-    units(panel, "ignored first days (days after the send)", "counts until day (days after the send)")
+    counted = "counts for (days after the ignored ones)" if apart else "counts until day (days after the send)"
+    units(panel, "ignored first days (days after the send)", counted)
     _borders(panel.ax, got.leader, edges, ((got.line, INK),))
     if got.wrong.any():
         _borders(panel.ax, got.wrong.astype(np.int64) - 1, edges, ((4.2, "white"), (2.2, "black")))
@@ -203,7 +206,8 @@ def _of_log(got: WindowSurface, use: tuple[float, float], control: str) -> Drawi
     blank = got.windows & ~got.judged.told
     if blank.any():
         items.append(Item("white", "cannot tell: too few conversions", 1))
-    said = f"{got.answer()} The window in use ({use[1]:g}/{use[0]:g}): {got.said_at(*use)}."
+    mixed = f" {SAME_MIX}" if got.weighted is not None else ""
+    said = f"{got.answer()}{mixed} The window in use ({use[1]:g}/{use[0]:g}): {got.said_at(*use)}."
     return Drawing(LOG_QUESTION, said, got.variants, got.offsets, got.lookbacks, leader, colours, hatched, blank,
                    np.zeros(leader.shape, bool), items, 1.6)  # fmt: skip
 
