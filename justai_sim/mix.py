@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
+from justai_sim.attribution import Attribution
 from justai_sim.clock import DAY, MISSING
 from justai_sim.estimate.age import send_weights
+from justai_sim.estimate.metrics import capped_revenue
 from justai_sim.loop.replay import with_decisions
-from justai_sim.tables import F8, I8, Log
+from justai_sim.tables import B1, F8, I8, PARTS, Log, Sends
 
 DOUBT = 0.05
 """Without propensities: shares of variants have changed where equal ones would differ as much this rarely. Smaller
@@ -28,8 +30,16 @@ def same_mix(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
     `cells`: the variant of every send row, -1 for those not shown. The weights are those of
     `estimate.age.send_weights`; the same ones serve every reading.
     """
+    return _same_mix(*_decided(log), cells)
+
+
+def _decided(log: Log) -> tuple[Sends, I8]:
+    """The sends with what their decisions tell, and when each was decided, microseconds."""
     sends = with_decisions(log.sends, log.decisions)
-    decided = np.where(sends.decided_at == MISSING, sends.sent_at, sends.decided_at)
+    return sends, np.where(sends.decided_at == MISSING, sends.sent_at, sends.decided_at)
+
+
+def _same_mix(sends: Sends, decided: I8, cells: I8) -> tuple[F8 | None, list[str]]:
     weight, method = send_weights(cells, sends.template, decided, sends.propensity)
     use = cells >= 0
     if not use.any():
@@ -56,12 +66,12 @@ def same_mix(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
 def comparable(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
     """`same_mix`, with 0 for the sends whose template lacked a variant at the time: one that joined later, or is of
     another template, stands for other days and users, and no weight can mend that."""
-    weight, notes = same_mix(log, cells)
     use = cells >= 0
     if not use.any():
         return None, []
-    sends = with_decisions(log.sends, log.decisions)
-    day = np.where(sends.decided_at == MISSING, sends.sent_at, sends.decided_at)[use] // DAY
+    sends, decided = _decided(log)
+    weight, notes = _same_mix(sends, decided, cells)
+    day = decided[use] // DAY
     _, cell = np.unique(cells[use], return_inverse=True)
     share = np.bincount(cell) / len(cell)
     lacks = np.zeros(len(cell), bool)
@@ -86,6 +96,36 @@ def comparable(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
         "--template, --since and --until)"
     )
     return out, [*(n for n in notes if "on days on which" not in n), left_out]
+
+
+def rates_over_same_mix(
+    log: Log, got: Attribution, shown: B1, metric: str
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Per (template, variant) the rate per mature send over the same mix of days, and its standard error clustered by
+    user; NaN where nothing is comparable. Of the templates whose shares changed over time only; `shown` (sends,)."""
+    s, o = log.sends, got.outcomes
+    value = {
+        "conversion_rate": o.numerator / PARTS, "revenue_per_send": capped_revenue(got) / 1e6, "open_rate": o.opens,
+        "click_rate": o.clicks, "unsubscribe_rate": o.unsubscribes,
+    }.get(metric)  # fmt: skip
+    if value is None:
+        return {}
+    ripe = got.mature() if metric in ("conversion_rate", "revenue_per_send") else got.mature_engagement()
+    use = o.reached & ~o.ghost & ripe & shown[o.send_row]
+    row, value = o.send_row[use], value[use].astype(np.float64)
+    out = {}
+    for t in np.unique(s.template[row]).tolist():
+        weight, _ = comparable(log, np.where(shown & (s.template == t), s.variant, -1))
+        if weight is None:
+            continue
+        for v in np.unique(s.variant[row[s.template[row] == t]]).tolist():
+            here = (s.template[row] == t) & (s.variant[row] == v)
+            w, y, user = weight[row[here]], value[here], np.unique(s.user[row[here]], return_inverse=True)[1]
+            whole = float(w.sum()) or np.nan
+            rate = float(w @ y) / whole
+            error = float(np.sqrt((np.bincount(user, w * (y - rate)) ** 2).sum())) / whole
+            out[log.names("template")[t], log.names("variant")[v]] = (rate, error)
+    return out
 
 
 def _by_stratum(index: I8, cell: I8) -> F8:

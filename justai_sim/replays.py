@@ -20,17 +20,18 @@ from justai_sim.delays import Delays, age_frame, delays
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.generic import plain_files
 from justai_sim.estimate.maturity import remarks
-from justai_sim.estimate.metrics import capped_revenue, metrics_table
+from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
-from justai_sim.log import conversion_names, is_log
+from justai_sim.log import is_log
 from justai_sim.loop.program import Feedback, KeyMetric, Program, program_of
 from justai_sim.loop.replay import attribute_log, last_received, replay_log
 from justai_sim.loop.step import Tick
-from justai_sim.mix import comparable
+from justai_sim.meant import goals_of, suspicious, with_currency
+from justai_sim.mix import comparable, rates_over_same_mix
 from justai_sim.stats import z_value
 from justai_sim.streams import uniform
 from justai_sim.surfaces import WindowSurface, window_surface
-from justai_sim.tables import B1, CONVERSION, F8, HELD_OUT, I8, KINDS, PARTS, REASONS, Log
+from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, PARTS, REASONS, Log
 from justai_sim.version import __version__
 
 GROUPS = 100
@@ -305,34 +306,8 @@ class Replay:
         return np.asarray(keep & (s.status != HELD_OUT))
 
     def same_mix(self) -> dict[tuple[str, str], tuple[float, float]]:
-        """Per template and variant the key metric of mature sends over the same mix of days, and its standard error
-        clustered by user; NaN where nothing is comparable. Of the templates whose shares changed over time only."""
-        log, got, o = self.log, self.attribution, self.attribution.outcomes
-        s, row = log.sends, o.send_row
-        value = {
-            "conversion_rate": o.numerator / PARTS, "revenue_per_send": capped_revenue(got) / 1e6, "open_rate": o.opens,
-            "click_rate": o.clicks, "unsubscribe_rate": o.unsubscribes,
-        }.get(self.program.key_metric)  # fmt: skip
-        if value is None:
-            return {}
-        ripe = got.mature() if self.program.key_metric in ("conversion_rate", "revenue_per_send") else (
-            got.mature_engagement()
-        )  # fmt: skip
-        use = o.reached & ~o.ghost & ripe & self.selection.keeps(log)[row]
-        row, value = row[use], value[use].astype(np.float64)
-        out = {}
-        for t in np.unique(s.template[row]).tolist():
-            weight, _ = comparable(log, np.where(self.shown & (s.template == t), s.variant, -1))
-            if weight is None:
-                continue
-            for v in np.unique(s.variant[row[s.template[row] == t]]).tolist():
-                here = (s.template[row] == t) & (s.variant[row] == v)
-                w, y, user = weight[row[here]], value[here], np.unique(s.user[row[here]], return_inverse=True)[1]
-                whole = float(w.sum()) or np.nan
-                rate = float(w @ y) / whole
-                error = float(np.sqrt((np.bincount(user, w * (y - rate)) ** 2).sum())) / whole
-                out[log.names("template")[t], log.names("variant")[v]] = (rate, error)
-        return out
+        """`mix.rates_over_same_mix` of the key metric."""
+        return rates_over_same_mix(self.log, self.attribution, self.shown, self.program.key_metric)
 
     def windows(self) -> pd.DataFrame:
         """Its counts by random group of users; all shown templates together."""
@@ -422,71 +397,6 @@ def replay(
     if name not in log.names("variant"):
         notes.append(f"no variant named {name!r}: nothing is compared with a control (name one with --control)")
     return Replay(log, program, bound, got, ticks, selection, notes, name)
-
-
-def goals_of(log: Log, goals: Sequence[str], notes: list[str]) -> list[str]:
-    """The goals to count. UsageError that lists the names when the log has several and none is given."""
-    names = conversion_names(log)
-    present = [n.name for n in names]
-    for g in goals:
-        if g not in present and not present:
-            notes.append(f"the log holds no conversion, so --goal {g!r} is found nowhere")
-        elif g not in present:
-            raise UsageError(f"--goal {g!r} is not a conversion of the log; {nearest(g, present)}")
-    if goals:
-        return list(goals)
-    if len(names) > 1:
-        lines = "\n".join(
-            f"  {n.name or '(no name)':32} {n.events:>10,} events  {n.per_user:.4g} per user" for n in names
-        )
-        raise UsageError(
-            f"the log has {len(names)} conversion names; choose with --goal NAME (may be repeated):\n{lines}"
-        )
-    if not names:
-        notes.append("the log holds no conversion")
-    return [n for n in present if n]
-
-
-def suspicious(log: Log, rule: Rule) -> list[str]:
-    """Notes on what ordinary mistakes look like: shared send ids, imports as receipts, wrong units of time."""
-    s, notes = log.sends, []
-    owners = np.unique(np.stack([s.send, s.user]), axis=1)[0]
-    shared = int((np.unique(owners, return_counts=True)[1] > 1).sum())
-    if shared:
-        notes.append(
-            f"{shared:,} send ids belong to several users, and only the first row of each counts: "
-            "make send_id one message to one user, e.g. campaign:user"
-        )
-    late = int((s.received_at - s.sent_at > clock.days(rule.lateness_days)).sum())
-    if late:
-        notes.append(
-            f"{late:,} of {len(s):,} sends were received more than {rule.lateness_days:g} days after they left and are "
-            "ignored; if received_at is the time of an import, leave the column out"
-        )
-    early = int((s.sent_at < 365 * DAY).sum())
-    if early:
-        notes.append(f"{early:,} sends lie in 1970: integer times are microseconds; were seconds meant?")
-    return notes
-
-
-def with_currency(log: Log, rule: Rule, goals: Sequence[str], given: bool, notes: list[str]) -> Rule:
-    """The rule with the currency of the goal events declared, when they have only one and none was given."""
-    e = log.events
-    wanted = np.array([not goals or n in goals for n in [*log.names("name"), ""]])
-    paid = (e.kind == CONVERSION) & wanted[e.name]
-    used = sorted({c for c in log.text("currency", np.unique(e.currency[paid])) if c})
-    if given or not used or used == [rule.currency]:
-        return rule
-    if len(used) == 1:
-        notes.append(f"amounts are in {used[0]}, the only currency of the log")
-        return msgspec.structs.replace(rule, currency=used[0])
-    refused = [c for c in used if c != rule.currency and c not in rule.rates]
-    if refused:
-        notes.append(
-            f"amounts are in {rule.currency}; conversions in {', '.join(refused)} are refused "
-            "(declare with --set currency=..., or give --set 'rates={...}')"
-        )
-    return rule
 
 
 def write_tables(result: Replay, out: Path) -> None:

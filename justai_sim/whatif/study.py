@@ -16,7 +16,8 @@ from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.estimate.metrics import capped_revenue
 from justai_sim.loop.program import CONTROL
 from justai_sim.loop.replay import last_received
-from justai_sim.replays import Selection, goals_of, suspicious, with_currency
+from justai_sim.meant import goals_of, suspicious, with_currency
+from justai_sim.replays import Selection
 from justai_sim.tables import B1, F8, HELD_OUT, I8, PARTS, Log
 
 COUNTS = ("conversions", "revenue", "opens", "clicks", "unsubscribes")
