@@ -24,9 +24,10 @@ ONE = PARTS
 
 @njit(cache=True, nogil=True)
 def _grow(a, n):
+    """The array with a place n."""
     if n < len(a):
         return a
-    b = np.empty(max(1024, 2 * len(a)), a.dtype)
+    b = np.empty(max(1024, 2 * n), a.dtype)
     b[: len(a)] = a
     return b
 
@@ -107,6 +108,7 @@ def gather(acc, ids, s, ev, roots, settled, extra, goal_class, always):
     # All lists are walked side by side: following one to its end waits for memory at every step.
     while ms > 0:
         m, ms = ms, 0
+        sends = _grow(sends, ns + m)
         for k in range(m):
             seen += _touch(s.until, front, k, m)
             j, r = front[k], at[k]
@@ -118,7 +120,6 @@ def gather(acc, ids, s, ev, roots, settled, extra, goal_class, always):
                 s.next[j], acc.cold_send[r] = acc.cold_send[r], j
             else:
                 s.next[j], acc.hot_send[r] = acc.hot_send[r], j
-                sends = _grow(sends, ns)
                 sends[ns] = j
                 ns += 1
             if after >= 0:
@@ -126,6 +127,7 @@ def gather(acc, ids, s, ev, roots, settled, extra, goal_class, always):
                 ms += 1
     while me > 0:
         m, me = me, 0
+        events = _grow(events, ne + m)
         for k in range(m):
             seen += _touch(ev.until, front_e, k, m)
             j, r = front_e[k], at_e[k]
@@ -134,7 +136,6 @@ def gather(acc, ids, s, ev, roots, settled, extra, goal_class, always):
                 ev.next[j], acc.cold_event[r] = acc.cold_event[r], j
             else:
                 ev.next[j], acc.hot_event[r] = acc.hot_event[r], j
-                events = _grow(events, ne)
                 events[ne] = j
                 ne += 1
             if after >= 0:
