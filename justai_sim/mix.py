@@ -24,15 +24,6 @@ ALONE = 0.1
 """Said if more than this part of the sends left on days of their template on which a variant was missing."""
 
 
-def same_mix(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
-    """Weight of every send row that gives each cell the same mix, None if all are 1; and what to say of it.
-
-    `cells`: the variant of every send row, -1 for those not shown. The weights are those of
-    `estimate.age.send_weights`; the same ones serve every reading.
-    """
-    return _same_mix(*_decided(log), cells)
-
-
 def _decided(log: Log) -> tuple[Sends, I8]:
     """The sends with what their decisions tell, and when each was decided, microseconds."""
     sends = with_decisions(log.sends, log.decisions)
@@ -40,6 +31,8 @@ def _decided(log: Log) -> tuple[Sends, I8]:
 
 
 def _same_mix(sends: Sends, decided: I8, cells: I8) -> tuple[F8 | None, list[str]]:
+    """Weight of every send row that gives each cell the same mix (those of `estimate.age.send_weights`), None if all
+    are 1; and what to say of it."""
     weight, method = send_weights(cells, sends.template, decided, sends.propensity)
     use = cells >= 0
     if not use.any():
@@ -64,8 +57,13 @@ def _same_mix(sends: Sends, decided: I8, cells: I8) -> tuple[F8 | None, list[str
 
 
 def comparable(log: Log, cells: I8) -> tuple[F8 | None, list[str]]:
-    """`same_mix`, with 0 for the sends whose template lacked a variant at the time: one that joined later, or is of
-    another template, stands for other days and users, and no weight can mend that."""
+    """Weight of every send row that gives each cell the same mix of templates and days, None if all are 1; and what
+    to say of it. `cells`: the variant of every send row, -1 for those not shown. One set of weights serves every
+    reading.
+
+    It is 0 for the sends whose template lacked a variant at the time: one that joined later, or is of another
+    template, stands for other days and users, and no weight can mend that.
+    """
     use = cells >= 0
     if not use.any():
         return None, []

@@ -210,7 +210,7 @@ def window_surface(
     keep: B1 | None = None, metric: str = "conversions", weight: F8 | None = None,
 ) -> WindowSurface:  # fmt: skip
     """Count and judge every window of a grid of days on a log under the rule in `bound`; `keep` (sends,) says what is
-    shown (every send competes), `weight` (sends,) how much each counts in a comparison (`mix.same_mix`). UsageError
+    shown (every send competes), `weight` (sends,) how much each counts in a comparison (`mix.comparable`). UsageError
     for a grid without windows or an unknown metric."""
     from_offset = bound.rule.lookback_from == "offset_end"
     offsets, lookbacks = checked_grid(offsets, lookbacks, from_offset)

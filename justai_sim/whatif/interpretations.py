@@ -11,7 +11,7 @@ import pandas as pd
 
 from justai_sim.attribution import Rule
 from justai_sim.bandit.policy import LOWER_IS_BETTER
-from justai_sim.mix import same_mix
+from justai_sim.mix import comparable
 from justai_sim.tables import F8, I8, Log
 from justai_sim.whatif.readings import Reading, preset_readings, readings
 from justai_sim.whatif.study import Numbers, Study, control_of, interval, metric_of, numbers, study
@@ -92,7 +92,7 @@ def interpretations(
               currency_given=currency_given)  # fmt: skip
     control = control_of(log, control)
     cells, names = _arms(s)
-    weight, said = same_mix(log, cells)
+    weight, said = comparable(log, cells)
     s.notes.extend(said)
     todo = [*readings(log, s.rule, s.goals, metric), *(preset_readings(s.rule) if presets else [])]
     if len(np.unique(log.sends.template[cells >= 0])) > 1:
@@ -206,7 +206,7 @@ class _Comparison:
 
     @staticmethod
     def _difference(n: Numbers, a: int, b: int) -> tuple[F8, float]:
-        if not (n.count[a] and n.count[b]):
+        if np.isnan(n.rate[[a, b]]).any():  # no sends, or none that can be compared
             return np.zeros(n.users), float("nan")
         return n.influence(a) - n.influence(b), float(n.rate[a] - n.rate[b])
 
