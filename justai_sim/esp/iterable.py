@@ -140,7 +140,10 @@ class IterableEsp:
             for number, found, text in _records(lines, delimiter, len(names)):
                 where = f"{place}:{number}"
                 if isinstance(found, str):
-                    batches.rows.reject(where, "field_count", found, text.rstrip("\r\n"))
+                    batches.rows.reject(where, "field_count", found, _readable(text))
+                elif text.rstrip("\r\n") != _readable(text):
+                    message = f"found {shown(text.encode('utf-8', 'surrogateescape'))}, expected UTF-8"
+                    batches.rows.reject(where, "bad_encoding", message, _readable(text))
                 else:
                     element = {k: v for k, v in zip(names, found, strict=True) if v}
                     self._append(element, kind, batches.rows, where, MISSING)
@@ -226,6 +229,12 @@ ADAPTER = IterableEsp()
 def _typed(names: Collection[str]) -> bool:
     """Whether rows with these fields name their own type."""
     return "_type" in names or "eventName" in names or "dataFields" in names
+
+
+def _readable(text: str) -> str:
+    """A line without its end, and bytes that are not UTF-8 replaced."""
+    text = text.rstrip("\r\n")
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _shape(e: Element, kind: str) -> tuple[str, Element]:
