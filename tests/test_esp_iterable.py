@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from justai_sim.cli import run
 from justai_sim.clock import MISSING, parse
 from justai_sim.errors import DataError
 from justai_sim.esp import jsonbytes
 from justai_sim.esp.base import adapter
 from justai_sim.esp.coding import rows_of
-from justai_sim.esp.iterable import ADAPTER, ATTRIBUTED, CONNECTOR, UNTYPED, IterableEsp
+from justai_sim.esp.iterable import ADAPTER, ATTRIBUTED, CONNECTOR, CONNECTOR_ROW, UNTYPED, UNTYPED_ROW, IterableEsp
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.log import load, read_log
 from tests.esp_rows import JSON, carried, in_order, parsed, read_all
@@ -343,7 +346,8 @@ def test_exports_by_data_type(tmp_path: Path) -> None:
     }  # fmt: skip
     assert {e.received_at for e in rows.events if e.kind == "click"} == {parse("2026-03-01T00:05:00Z")}
     assert rows.skipped == {"user": 1, "file: *.txt": 1}
-    assert len(read_all(ADAPTER, tmp_path / "emailSend" / "file-1.json.gz").sends) == 2
+    for path in (tmp_path / "emailSend", tmp_path / "emailSend" / "file-1.json.gz"):
+        assert len(read_all(ADAPTER, path).sends) == 2
 
 
 def test_csv(tmp_path: Path) -> None:
@@ -366,11 +370,13 @@ def test_csv(tmp_path: Path) -> None:
 
 def test_files_that_are_no_exports(tmp_path: Path) -> None:
     (tmp_path / "file-1.csv").write_text("createdAt,email\n" + CREATED + ",ann@x.org\n")
-    (tmp_path / "file-2.json").write_text(json.dumps({"createdAt": CREATED, "email": "ann@x.org"}) + "\n{}\n")
+    own = [{"createdAt": CREATED, "email": "ann@x.org"}, {"_fivetran_id": 1}, hook("emailOpen", SENT)]
+    (tmp_path / "file-2.json").write_text("\n".join(json.dumps(o) for o in own))
     (tmp_path / "event.csv").write_text("_fivetran_id,email,event_name\n1,ann@x.org,emailOpen\n")
     (tmp_path / "emailSend.csv.gz").write_bytes(gzip.compress(b"createdAt,userId\n" * 9)[:14])
     rows = read_all(ADAPTER, tmp_path)
-    assert rows.skipped == {UNTYPED: 2, CONNECTOR: 1}
+    assert rows.skipped == {UNTYPED: 1, CONNECTOR: 1, UNTYPED_ROW: 1, CONNECTOR_ROW: 1}
+    assert len(rows.events) == 1
     assert [r.reason for r in rows.rejects] == ["truncated_gzip"]
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "a.txt").write_text("x")
@@ -392,6 +398,22 @@ def test_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "emailOpen.csv").write_text("createdAt,userId,messageId\n" + f"{CREATED},u,m\n" * 250)
     (tmp_path / "purchase.json").write_text((json.dumps({"createdAt": CREATED, "userId": "u"}) + "\n") * 250)
     assert [len(b) for b in ADAPTER.read(tmp_path, None)] == [100, 100, 100, 100, 100, 0]
+
+
+def test_the_guides_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "export").mkdir()
+    guide = (Path(__file__).parents[1] / "docs" / "esp" / "iterable.md").read_text()
+    for name, text in re.findall(r"cat > (\S+) <<'END'\n(.*?)END\n", guide, re.S):
+        (tmp_path / name).write_text(text)
+    for command in re.findall(r"^justai-sim (.*)", guide, re.M):
+        assert run(shlex.split(command)) == 0
+    log = rows_of(read_log(tmp_path / "log"))
+    assert {(s.user_id, s.template_id, s.variant_id) for s in log.sends} == {
+        ("u-1", "501", "warm"), ("u-2", "501", "plain"),
+    }  # fmt: skip
+    assert [e.value for e in log.events] == [24_500_000]
+    assert not log.rejects
 
 
 # ----------------------------------------------------------------------------------------- round trip

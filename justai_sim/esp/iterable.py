@@ -31,7 +31,9 @@ from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.tables import Log
 
 CONNECTOR = "file of a warehouse connector (export from Iterable itself)"
-UNTYPED = "file without a data type in its name or rows"
+CONNECTOR_ROW = CONNECTOR.replace("file", "row")
+UNTYPED = "file without a data type in its name"
+UNTYPED_ROW = "row without a data type, its own or its file's"
 ATTRIBUTED = "conversions with a campaign of Iterable's own attribution, which is not used"
 _ENVELOPE = ""  # one event a body: no key holds an array of events
 _RENDERED = {
@@ -105,8 +107,9 @@ class IterableEsp:
     def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:  # noqa: ARG002 - Iterable writes offsets
         """Exports (JSON lines or CSV, the data type in the name of file or folder) and dumps of webhooks."""
         batches, found, passed = Batches(), False, list[str]()
+        root = path if path.is_dir() else path.absolute().parent
         for file, place in files(path):
-            kind = f.data_type(place if path.is_dir() else f"{path.absolute().parent.name}/{place}")
+            kind = f.data_type(f"{root.absolute().name}/{place}")
             table = file.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
             if table or json_like(file):
                 found = True
@@ -122,9 +125,9 @@ class IterableEsp:
         for at, document in documents(file, place, batches.current):
             for which, element in elements(document, at, _ENVELOPE, batches.current):
                 if not kind and not _typed(element):
-                    batches.rows.skipped[CONNECTOR if f.connector(element) else UNTYPED] += 1
-                    return
-                self._append(element, kind, batches.rows, which, MISSING)
+                    batches.rows.skipped[CONNECTOR_ROW if f.connector(element) else UNTYPED_ROW] += 1
+                else:
+                    self._append(element, kind, batches.rows, which, MISSING)
                 yield from batches.full()
 
     def _csv(self, file: Path, place: str, kind: str, batches: Batches) -> Iterator[Rows]:
