@@ -49,6 +49,7 @@ PROVIDERS = {
     "braze": "justai_sim.esp.braze",
     "segment": "justai_sim.esp.segment",
     "segment-deliveries": "justai_sim.esp.segment:DELIVERIES",
+    "iterable": "justai_sim.esp.iterable",
     "generic": "justai_sim.esp.generic",
 }
 

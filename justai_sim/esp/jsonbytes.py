@@ -220,8 +220,10 @@ def documents(file: Path, place: str, rows: Into) -> Iterator[tuple[str, bytes]]
 def _whole_or_lines(lines: list[bytes], first: int, place: str) -> Iterator[tuple[str, bytes]]:
     """A file whose first line is not JSON: a document over many lines, or lines of which the first is bad."""
     whole = b"".join(lines)
-    # Lines of a printed document are not objects of their own at the left margin.
-    if not _is_json(whole) and any(line[:2] == b'{"' and _is_json(line) for line in lines):
+    # Lines of a printed document are not objects of their own at the left margin, at most the first opens one.
+    objects = [line for line in lines if line[:2] == b'{"']
+    many = len(objects) > 1 and whole.lstrip()[:1] == b"{"
+    if not _is_json(whole) and (many or any(_is_json(line) for line in objects)):
         for i, line in enumerate(lines):
             if line.strip():
                 yield f"{place}:{first + i}", line

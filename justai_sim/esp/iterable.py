@@ -1,0 +1,311 @@
+"""Iterable: system webhooks, webhooks of journeys, and exports (data.json, data.csv, userEvents)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from justai_sim.clock import MISSING
+from justai_sim.esp import iterable_fields as f
+from justai_sim.esp.coding import public_columns
+from justai_sim.esp.generic import _Lines, _records
+from justai_sim.esp.jsonbytes import (
+    Batches,
+    Element,
+    ElementError,
+    documents,
+    elements,
+    encode,
+    files,
+    first_ident,
+    json_like,
+    nothing_readable,
+    raw,
+    send_order,
+    shown,
+)
+from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.tables import Log
+
+CONNECTOR = "file of a warehouse connector (export from Iterable itself)"
+CONNECTOR_ROW = CONNECTOR.replace("file", "row")
+UNTYPED = "file without a data type in its name"
+UNTYPED_ROW = "row without a data type, its own or its file's"
+ATTRIBUTED = "conversions with a campaign of Iterable's own attribution, which is not used"
+_ENVELOPE = ""  # one event a body: no key holds an array of events
+_RENDERED = {
+    "open": "emailOpen",
+    "click": "emailClick",
+    "unsubscribe": f.UNSUBSCRIBE,
+    "bounce": "emailBounce",
+    "spam": "emailComplaint",
+    "delivery": "inAppDelivery",
+    "drop": "emailSendSkip",
+}
+_EPOCH = datetime(1970, 1, 1)
+
+
+class IterableEsp:
+    """The adapter of Iterable.
+
+    A template is a campaign, and its variants are told apart by the first of `variant_from` that a send
+    has: `transactionalData` (object or JSON string) and `dataFields` at one of `copy_keys`, a query
+    parameter of that name in `url`, else `templateId`, by which treatment and control differ.
+    `template_from` is (`campaignId`, `templateId`): the first that is there.
+
+    Left out by default, and counted: with `all_unsubscribes` those that nobody clicked (`unsubSource`
+    HardBounce, SoftBounce, Complaint, Import or of the API) are unsubscribes too; with `soft_bounces` a
+    soft bounce is a bounce. `campaignId` of a conversion is Iterable's own attribution: only with
+    `attributed` does it restrict the sends that can earn it.
+    """
+
+    name = "iterable"
+    time_grid = 1_000_000
+    money_grid = 10_000
+    cannot_carry: tuple[str, ...] = (
+        "sends.delivered_at", "sends.status", "sends.status_known_at", "sends.received_at", "sends.decided_at",
+        "sends.propensity", "sends.segment", "events.received_at", "events.variant_id", "decisions",
+        "events.send_id of conversions", "events.template_id of conversions",
+        "events.template_id of events with a send_id", "events.machine of other kinds than open and click",
+        "events of kind drop",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        variant_from: tuple[str, ...] = ("transactionalData", "dataFields", "url", "templateId"),
+        copy_keys: tuple[str, ...] = ("copy_id", "copyId"),
+        template_from: tuple[str, ...] = ("campaignId", "templateId"),
+        all_unsubscribes: bool = False,
+        soft_bounces: bool = False,
+        attributed: bool = False,
+    ) -> None:
+        self.reading = f.Reading(variant_from, copy_keys, template_from, all_unsubscribes, soft_bounces, attributed)
+
+    def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
+        return serial
+
+    def event_id(self, serial: str, kind: str, name: str) -> str:  # noqa: ARG002
+        return serial
+
+    def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
+        """One webhook body a row: system webhooks, and conversions as a journey's webhook would send them."""
+        sends, events = public_columns(log, "sends"), public_columns(log, "events")
+        for at, table, row in send_order(log):
+            yield at, encode(_send_event(sends, row) if table == "sends" else _event(events, row))
+
+    def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
+        """A webhook body; an array of them is read too."""
+        if not body.strip():
+            return
+        for where, element in elements(body, place, _ENVELOPE, lambda: rows):
+            self._append(element, "", rows, where, received_at)
+
+    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:  # noqa: ARG002 - Iterable writes offsets
+        """Exports (JSON lines or CSV, the data type in the name of file or folder) and dumps of webhooks."""
+        batches, found, passed = Batches(), False, list[str]()
+        root = path if path.is_dir() else path.absolute().parent
+        for file, place in files(path):
+            kind = f.data_type(f"{root.absolute().name}/{place}")
+            table = file.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+            if table or json_like(file):
+                found = True
+                yield from (self._csv if table else self._json)(file, place, kind, batches)
+            else:
+                passed.append(place)
+                batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
+        if not found:
+            raise nothing_readable(path, passed, "exports such as emailSend_20260101000000.csv, or JSON lines")
+        yield batches.take()
+
+    def _json(self, file: Path, place: str, kind: str, batches: Batches) -> Iterator[Rows]:
+        for at, document in documents(file, place, batches.current):
+            for which, element in elements(document, at, _ENVELOPE, batches.current):
+                if not kind and not _typed(element):
+                    batches.rows.skipped[CONNECTOR_ROW if f.connector(element) else UNTYPED_ROW] += 1
+                else:
+                    self._append(element, kind, batches.rows, which, MISSING)
+                yield from batches.full()
+
+    def _csv(self, file: Path, place: str, kind: str, batches: Batches) -> Iterator[Rows]:
+        with _Lines(file, place) as lines:
+            header = next(lines, "")
+            delimiter = max(",;\t", key=header.count)
+            names = [h.strip() for h in next(csv.reader([header], delimiter=delimiter), [])]
+            if f.connector(names) or not (kind or _typed(names)):
+                if not lines.broken:
+                    batches.rows.skipped[CONNECTOR if f.connector(names) else UNTYPED] += 1
+                lines.report(batches.rows)
+                return
+            for number, found, text in _records(lines, delimiter, len(names)):
+                where = f"{place}:{number}"
+                if isinstance(found, str):
+                    batches.rows.reject(where, "field_count", found, _readable(text))
+                elif text.rstrip("\r\n") != _readable(text):
+                    message = f"found {shown(text.encode('utf-8', 'surrogateescape'))}, expected UTF-8"
+                    batches.rows.reject(where, "bad_encoding", message, _readable(text))
+                else:
+                    element = {k: v for k, v in zip(names, found, strict=True) if v}
+                    self._append(element, kind, batches.rows, where, MISSING)
+                yield from batches.full()
+            lines.report(batches.rows)
+
+    def _append(self, e: Element, kind: str, rows: Rows, place: str, received_at: int) -> None:
+        """One event. `kind` is the data type of the file, for rows that do not name their own."""
+        try:
+            name, d = _shape(e, kind)
+            meaning = f.meaning(name)
+            if meaning == f.CONVERSION:
+                rows.events.append(self._conversion(name, e, d, rows, received_at))
+            elif meaning in ("", f.SKIP):
+                rows.skipped[name[:60]] += 1
+            else:
+                self._message(name, meaning, e, d, rows, received_at)
+        except ElementError as bad:
+            rows.reject(place, bad.reason, bad.message, raw(e))
+
+    def _message(self, name: str, meaning: str, e: Element, d: Element, rows: Rows, received_at: int) -> None:
+        source = f.administrative(d) if meaning == "unsubscribe" else ""
+        if source and not self.reading.all_unsubscribes:
+            rows.skipped[f"{name}: {source}"] += 1
+            return
+        soft = meaning == "bounce" and d.get("recipientState") == "SoftBounce"
+        if soft and not self.reading.soft_bounces:
+            rows.skipped[f"transient: {name} SoftBounce"] += 1
+            return
+        t, received = f.happened(e, d, rows, received_at)
+        user = f.user(e, d, rows)
+        if meaning == f.SEND:
+            rows.sends.append(self._send_row(name, d, user, t, received, rows))
+            return
+        send = first_ident(d, ("messageId",))
+        if not user and not send:
+            raise ElementError("missing_field", "userId, email, messageId: found none, expected one of them")
+        event = first_ident(d, ("esDocumentId",)) or f.event_key(name, user, t, d)
+        # Without the message's id its campaign restricts the sends that the event can belong to.
+        template = "" if send else f.template(d, self.reading)
+        machine = f.machine(meaning, d) if meaning in ("open", "click") else -1
+        rows.events.append(
+            EventRow(event, user, meaning, t, "", received, send_id=send, template_id=template, machine=machine)
+        )
+
+    def _send_row(self, name: str, d: Element, user: str, t: int, received: int, rows: Rows) -> SendRow:
+        template, variant = f.template(d, self.reading), f.variant(d, self.reading)
+        if not user:
+            raise ElementError("missing_field", "userId, email: found neither, expected one of them")
+        if not template:
+            raise ElementError("missing_field", "campaignId, templateId: found neither, expected one of them")
+        if not variant:
+            names = ", ".join(self.reading.variant_from)
+            raise ElementError("missing_field", f"{names}: none of them names a variant, expected one that does")
+        if not first_ident(d, ("messageId",)):
+            rows.notes["sends_without_messageId"] += 1
+        return SendRow(f.send_key(name, user, t, d), user, template, variant, t, received_at=received)
+
+    def _conversion(self, name: str, e: Element, d: Element, rows: Rows, received_at: int) -> EventRow:
+        bought = name == f.PURCHASE
+        if name == f.CUSTOM:
+            name = f.event_name(d.get("eventName"), "eventName")
+        t, received = f.happened(e, d, rows, received_at)
+        user = f.user(e, d, rows)
+        if not user:
+            raise ElementError("missing_field", "userId, email: found neither, expected one of them")
+        order = first_ident(d, ("id",) if bought else ("orderId", "order_id"))
+        value = f.purchase_value(d, rows) if bought else f.custom_value(d)
+        event = first_ident(d, ("esDocumentId",)) or (f"{name}/{order}" if bought and order else "")
+        event = event or f.event_key(f"{name}:{value}", user, t, d)
+        campaign = f.template(d, self.reading)
+        if campaign and not self.reading.attributed:
+            rows.notes[ATTRIBUTED] += 1
+            campaign = ""
+        return EventRow(
+            event, user, f.CONVERSION, t, name, received, value, f.currency(d), order_id=order, template_id=campaign
+        )
+
+
+ADAPTER = IterableEsp()
+
+
+def _typed(names: Collection[str]) -> bool:
+    """Whether rows with these fields name their own type."""
+    return "_type" in names or "eventName" in names or "dataFields" in names
+
+
+def _readable(text: str) -> str:
+    """A line without its end, and bytes that are not UTF-8 replaced."""
+    text = text.rstrip("\r\n")
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _shape(e: Element, kind: str) -> tuple[str, Element]:
+    """(event name, its fields): a row of userEvents, a webhook's body, or a flat row of a known data type.
+
+    A body that a marketer wrote may be flat; a system webhook never is.
+    """
+    key, inner = ("_type", "data") if "_type" in e else ("eventName", "dataFields")
+    if key == "eventName" and kind and "dataFields" not in e:
+        return kind, e
+    name, d = f.event_name(e.get(key), key), e.get(inner)
+    if d is None and (key == "_type" or f.meaning(name) == f.CONVERSION):
+        return name, e
+    if d is None:
+        raise ElementError("missing_field", f"{inner}: found nothing, expected a JSON object")
+    d = f.nested(d) if isinstance(d, str) else d
+    if not isinstance(d, dict):
+        raise ElementError("bad_value", f"{inner}: found {shown(d)}, expected a JSON object")
+    return name, d
+
+
+# -------------------------------------------------------------------------------------------- render
+
+
+def _body(name: str, user: str, t: int, fields: Element) -> Element:
+    by_address = "@" in user and user == f.address(user)
+    who = {"email": user if by_address else None, "userId": None if by_address else user or None}
+    created = (_EPOCH + timedelta(microseconds=t)).strftime("%Y-%m-%d %H:%M:%S +00:00")
+    return {**who, "eventName": name, "dataFields": {**who, "createdAt": created, **fields}}
+
+
+def _message_fields(template: str, message: str) -> Element:
+    return {"campaignId": template or None, "campaignName": template or None, "messageId": message or None}
+
+
+def _send_event(columns: dict[str, list[Any]], row: int) -> Element:
+    user, template, variant = (columns[c][row] for c in ("user_id", "template_id", "variant_id"))
+    fields, t = _message_fields(template, columns["send_id"][row]), columns["sent_at"][row]
+    if columns["status"][row] == "held_out":
+        return _body("emailSendSkip", user, t, fields | {"reason": "HeldOut"})
+    more = {"templateId": variant, "templateName": variant, "transactionalData": {"copy_id": variant}}
+    return _body("emailSend", user, t, fields | more)
+
+
+def _event(columns: dict[str, list[Any]], row: int) -> Element:
+    r = {c: columns[c][row] for c in EventRow._fields}
+    kind, own = r["kind"], {"esDocumentId": r["event_id"]}
+    if kind == f.CONVERSION:
+        return _conversion(r, own)
+    fields = own | _message_fields("" if r["send_id"] else r["template_id"], r["send_id"])
+    if kind in ("open", "click"):
+        fields |= {"isBot": None if r["machine"] < 0 else r["machine"] == 1}
+    if kind == "click":
+        fields |= {"url": "https://www.example.com/", "hrefIndex": 0}
+    elif kind == "unsubscribe":
+        fields |= {"unsubSource": "EmailLink"}
+    elif kind == "bounce":
+        fields |= {"recipientState": "HardBounce", "status": "5.1.1"}
+    elif kind == "drop":
+        fields |= {"reason": "Dropped"}
+    return _body(_RENDERED[kind], r["user_id"], r["occurred_at"], fields)
+
+
+def _conversion(r: Element, own: Element) -> Element:
+    amount = None if r["value"] == MISSING else r["value"] / 1e6
+    fields = own | {"currency": r["currency"] or None}
+    order = r["order_id"] or None
+    if r["name"] == f.PURCHASE:
+        return _body(f.PURCHASE, r["user_id"], r["occurred_at"], fields | {"id": order, "total": amount})
+    fields |= {"eventName": r["name"], "orderId": order, "value": amount}
+    return _body(f.CUSTOM, r["user_id"], r["occurred_at"], fields)
