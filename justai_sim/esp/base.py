@@ -49,6 +49,8 @@ PROVIDERS = {
     "braze": "justai_sim.esp.braze",
     "segment": "justai_sim.esp.segment",
     "segment-deliveries": "justai_sim.esp.segment:DELIVERIES",
+    "sfmc": "justai_sim.esp.sfmc",
+    "sfmc-dmy": "justai_sim.esp.sfmc:DAY_FIRST",
     "generic": "justai_sim.esp.generic",
 }
 
