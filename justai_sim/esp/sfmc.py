@@ -37,7 +37,7 @@ from justai_sim.tables import Log
 MACHINE = ("Mozilla/5.0",)
 """User agents that are a machine's: the bare one is what a mail client's prefetch shows."""
 VARIANT_FROM = ("message_key", "send_log", "key", "job")
-COPY_COLUMNS = ("copy_id", "jw_copy_id", "variant_id", "tracking_id")
+COPY_COLUMNS = ("copy_id", "variant_id", "tracking_id")
 _RENDERED = {kind: name for name, kind in f.MEANING.items()}
 _JOB = "1"
 
@@ -146,6 +146,9 @@ class Sfmc:
             if table is None:
                 found = True
                 yield from self._bodies(source, log, batches)
+            elif not table.kind and table.at and f.file_kind(source.name):
+                message = f"found {shown(', '.join(table.names))}, expected a column EventDate"
+                batches.rows.reject(source.place, "missing_column", message)
             elif table.kind in ("", "other"):
                 found = found or table.kind == "other"
                 batches.rows.skipped[f"file: {Path(source.name).name}"] += 1

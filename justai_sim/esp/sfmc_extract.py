@@ -18,7 +18,7 @@ from justai_sim.esp import sfmc_fields as f
 from justai_sim.esp.generic import records
 from justai_sim.esp.jsonbytes import Batches, ElementError, decimal, micro, shown
 from justai_sim.esp.rows import EventRow, Rows, SendRow
-from justai_sim.esp.sfmc_files import Source, TextLines, texts
+from justai_sim.esp.sfmc_files import Source, TextLines
 
 _COLUMNS = {
     "job": ("sendid", "jobid"),
@@ -82,7 +82,7 @@ class Table(NamedTuple):
     """What a file holds by its name and its first line."""
 
     kind: str
-    """A kind of row, 'by type', 'send log', 'other', or '' for a file that is none of ours."""
+    """A kind of row, 'by type', 'send log', 'damaged', 'other', or '' for a file that is none of ours."""
     names: list[str]
     delimiter: str
     at: dict[str, int]
@@ -119,10 +119,12 @@ def table_of(source: Source, header: str, s: Setting) -> Table:
 
 def header_of(source: Source, s: Setting) -> Table:
     """The table of a source by its first line that is not blank."""
-    for line in texts(source):
-        if line.strip():
-            return table_of(source, line, s)
-    return Table("other" if f.file_kind(source.name) else "", [], ",", {})
+    with TextLines(source) as lines:
+        header = next((line for line in lines if line.strip()), "")
+        if header:
+            return table_of(source, header, s)
+        # A damaged file is read again, to be told of; an empty one holds nothing.
+        return Table("damaged" if lines.broken else "other" if f.file_kind(source.name) else "", [], ",", {})
 
 
 def read_send_log(source: Source, s: Setting, log: SendLog, rows: Rows) -> None:

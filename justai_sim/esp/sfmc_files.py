@@ -8,7 +8,6 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
@@ -171,6 +170,9 @@ class TextLines(Lines):
         except _BROKEN as e:
             self._break(e)
 
+    def __enter__(self) -> TextLines:
+        return self
+
     def __exit__(self, *_: object) -> None:
         if self._text is not None:
             self._text.close()
@@ -211,12 +213,7 @@ class TextLines(Lines):
 def _encoding(head: bytes) -> tuple[str, str]:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16", "replace"
-    if b"\0" in head[:200]:
-        return ("utf-16-le" if head[1:200:2].count(0) >= head[0:200:2].count(0) else "utf-16-be"), "replace"
+    even, odd = head[0:200:2].count(0), head[1:200:2].count(0)
+    if 4 * (even + odd) > len(head[:200]):
+        return ("utf-16-le" if odd >= even else "utf-16-be"), "replace"
     return "utf-8-sig", "cp1252"
-
-
-def texts(source: Source) -> Iterator[str]:
-    """The lines of a source, for a look at its first ones."""
-    with TextLines(source) as lines:
-        yield from lines
