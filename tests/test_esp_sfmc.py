@@ -332,6 +332,9 @@ def test_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(jsonbytes, "BATCH", 100)
     (tmp_path / "Opens.csv").write_text(table(*[line()] * 250))
     assert [len(b) for b in ADAPTER.read(tmp_path, None)] == [100, 100, 50]
+    (tmp_path / "Opens.csv").write_text(table(*["a,b"] * 250))
+    (tmp_path / "log.csv").write_text("JobID,SubID,copy_id\n" + ",,\n" * 250)
+    assert max(len(b.rejects) for b in ADAPTER.read(tmp_path, None)) == 100
 
 
 def test_a_table_without_dates_is_told_of(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ class Sfmc:
         for source in all_sources:
             table = None if source.archive is None and json_like(source.path) else header_of(source, s)
             if table is not None and table.kind == "send log":
-                read_send_log(source, s, log, batches.rows)
+                yield from read_send_log(source, s, log, batches)
                 found = True
             else:
                 tables.append((source, table))

@@ -127,24 +127,28 @@ def header_of(source: Source, s: Setting) -> Table:
         return Table("damaged" if lines.broken else "other" if f.file_kind(source.name) else "", [], ",", {})
 
 
-def read_send_log(source: Source, s: Setting, log: SendLog, rows: Rows) -> None:
+def read_send_log(source: Source, s: Setting, log: SendLog, batches: Batches) -> Iterator[Rows]:
+    """Fill the log; batches are handed out only for their rejects."""
     with TextLines(source) as lines:
-        for at, table, fields, text in _fields(lines, source, s, rows):
+        for at, table, fields, text in _fields(lines, source, s, batches):
+            yield from batches.full()
+            if not fields:
+                continue
             job, sub, copy = (_at(fields, table, n) for n in ("job", "subscriber", "copy"))
             if not f.send_key(job, "", sub) or not copy:
                 missing = "copy id" if f.send_key(job, "", sub) else "job and subscriber"
-                rows.reject(at, "missing_field", f"send log: found no {missing}, expected both", text)
+                batches.rows.reject(at, "missing_field", f"send log: found no {missing}, expected both", text)
                 continue
             batch = (_at(fields, table, "batch") or "0") if "batch" in table.at else ""
             log.add(job, batch, sub, copy)
-            rows.notes["send log: rows with a copy id"] += 1
+            batches.rows.notes["send log: rows with a copy id"] += 1
 
 
 def read_table(source: Source, s: Setting, log: SendLog, batches: Batches) -> Iterator[Rows]:
     """The rows of a file of events, in batches."""
     with TextLines(source) as lines:
-        for at, table, fields, text in _fields(lines, source, s, batches.rows, batches):
-            kind, rows = table.kind, batches.rows
+        for at, table, fields, text in _fields(lines, source, s, batches):
+            kind, rows = table.kind if fields else "", batches.rows
             if kind == "by type":
                 word = _at(fields, table, "type")
                 kind = f.WORDS.get(plain_name(word), "")
@@ -159,20 +163,19 @@ def read_table(source: Source, s: Setting, log: SendLog, batches: Batches) -> It
 
 
 def _fields(
-    lines: TextLines, source: Source, s: Setting, rows: Rows, batches: Batches | None = None
+    lines: TextLines, source: Source, s: Setting, batches: Batches
 ) -> Iterator[tuple[str, Table, list[str], str]]:
-    """(place, table, fields, raw text) of each row; what is no row is a reject."""
+    """(place, table, fields, raw text) of each row; what is no row is a reject, and has no fields."""
     header = next((line for line in lines if line.strip()), "")
     table = table_of(source, header, s)
     for number, found, text in records(lines, table.delimiter, len(table.names)):
-        into = batches.rows if batches else rows
-        lines.report(into)
+        lines.report(batches.rows)
         place, raw = f"{source.place}:{number}", text.rstrip("\r\n")
         if isinstance(found, str):
-            into.reject(place, "field_count", found, raw)
-            continue
+            batches.rows.reject(place, "field_count", found, raw)
+            found = []
         yield place, table, found, raw
-    lines.report(batches.rows if batches else rows)
+    lines.report(batches.rows)
 
 
 def _at(fields: list[str], table: Table, name: str) -> str:

@@ -111,6 +111,8 @@ def when(text: str, zone: tzinfo, day_first: bool) -> int:
     >>> when("7/15/2024 12:05:00 AM", DEFAULT_ZONE, False) == clock.parse("2024-07-15T06:05:00Z")
     True
     """
+    if len(text) > 60:
+        raise ValueError
     m = _SLASHED.fullmatch(text)
     if m is None:
         t = datetime.fromisoformat(text)
