@@ -9,6 +9,7 @@ PRODUCTION = (
     "justai_sim.bandit.registry",
     "justai_sim.esp.braze",
     "justai_sim.esp.segment",
+    "justai_sim.esp.sfmc",
     "justai_sim.esp.generic",
     "justai_sim.estimate.metrics",
     "justai_sim.log",

@@ -50,6 +50,8 @@ PROVIDERS = {
     "segment": "justai_sim.esp.segment",
     "segment-deliveries": "justai_sim.esp.segment:DELIVERIES",
     "iterable": "justai_sim.esp.iterable",
+    "sfmc": "justai_sim.esp.sfmc",
+    "sfmc-dmy": "justai_sim.esp.sfmc:DAY_FIRST",
     "generic": "justai_sim.esp.generic",
 }
 

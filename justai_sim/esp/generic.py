@@ -60,7 +60,7 @@ class Generic:
         t, k, r = np.concatenate(time), np.concatenate(rank), np.concatenate(row)
         names = list(TABLES)
         for j in np.lexsort((r, k, t)).tolist():
-            yield int(t[j]), _body(names[k[j]], columns[names[k[j]]], int(r[j]))
+            yield int(t[j]), body_of(names[k[j]], columns[names[k[j]]], int(r[j]))
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A JSON object, an array of objects, or objects a line, each with `table` (default events)."""
@@ -126,11 +126,11 @@ def _read_file(table: str, file: Path, place: str, timezone: str | None) -> Iter
 
 
 def _csv(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
-    with _Lines(file, place) as lines:
+    with Lines(file, place) as lines:
         yield from _csv_batches(table, lines, place, timezone)
 
 
-def _csv_batches(table: str, lines: _Lines, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
+def _csv_batches(table: str, lines: Lines, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
     header = next(lines, "")
     if lines.broken:
         raise DataError(f"{place}: a damaged gzip file ({lines.broken}); nothing could be read")
@@ -152,7 +152,7 @@ def _csv_batches(table: str, lines: _Lines, place: str, timezone: str | None) ->
             kept.clear()
         return n
 
-    for number, found, text in _records(lines, delimiter, len(names)):
+    for number, found, text in records(lines, delimiter, len(names)):
         if isinstance(found, str):
             rows.reject(f"{place}:{number}", "field_count", found, _text(text.rstrip("\r\n")))
             continue
@@ -174,7 +174,7 @@ def _sorted(rows: Rows) -> Rows:
     return rows
 
 
-def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str] | str, str]]:
+def records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str] | str, str]]:
     """(first line, fields or what is wrong, raw text) of each CSV record; blank lines are passed over.
 
     A stray quote swallows the lines after it: such a record loses its first line only, the rest is
@@ -205,11 +205,11 @@ def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[tuple[int, l
 
 
 def _ndjson(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
-    with _Lines(file, place) as lines:
+    with Lines(file, place) as lines:
         yield from _ndjson_batches(table, lines, place, timezone)
 
 
-def _ndjson_batches(table: str, lines: _Lines, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
+def _ndjson_batches(table: str, lines: Lines, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
     rows, batch, checked = Rows(), list[tuple[int, str, dict[str, Any]]](), False
 
     def flush() -> int:
@@ -287,7 +287,7 @@ def append_arrow(
     return append(rows, table, columns, found.num_rows, where)
 
 
-class _Lines:
+class Lines:
     """The lines of a UTF-8 file, numbered from 1, until its end or until its gzip stream breaks."""
 
     def __init__(self, file: Path, place: str) -> None:
@@ -300,13 +300,13 @@ class _Lines:
         opened: Any = gzip.open if file.suffix == ".gz" else Path.open
         self._stream: IO[bytes] = opened(file, "rb")
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> Lines:
         return self
 
     def __next__(self) -> str:
@@ -357,7 +357,7 @@ def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
         yield place, found
 
 
-def _body(table: str, columns: dict[str, list[Any]], row: int) -> bytes:
+def body_of(table: str, columns: dict[str, list[Any]], row: int) -> bytes:
     """One row as JSON; what is missing is left out."""
     out: dict[str, Any] = {"table": table}
     for name, c in COLUMNS[table].items():

@@ -11,7 +11,7 @@ from typing import Any
 from justai_sim.clock import MISSING
 from justai_sim.esp import iterable_fields as f
 from justai_sim.esp.coding import public_columns
-from justai_sim.esp.generic import _Lines, _records
+from justai_sim.esp.generic import Lines, records
 from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
@@ -131,7 +131,7 @@ class IterableEsp:
                 yield from batches.full()
 
     def _csv(self, file: Path, place: str, kind: str, batches: Batches) -> Iterator[Rows]:
-        with _Lines(file, place) as lines:
+        with Lines(file, place) as lines:
             header = next(lines, "")
             delimiter = max(",;\t", key=header.count)
             names = [h.strip() for h in next(csv.reader([header], delimiter=delimiter), [])]
@@ -140,7 +140,7 @@ class IterableEsp:
                     batches.rows.skipped[CONNECTOR if f.connector(names) else UNTYPED] += 1
                 lines.report(batches.rows)
                 return
-            for number, found, text in _records(lines, delimiter, len(names)):
+            for number, found, text in records(lines, delimiter, len(names)):
                 where = f"{place}:{number}"
                 if isinstance(found, str):
                     batches.rows.reject(where, "field_count", found, _readable(text))

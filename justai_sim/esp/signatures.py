@@ -1,8 +1,8 @@
 """Who sent a webhook: each provider's signature or token, checked on the raw bytes and in constant time.
 
 `verify(esp, headers, body, secrets, now)` takes one or two live secrets, so that one can be changed without a gap.
-What a scheme proves differs, and `COVERS` says it: a static token proves nothing about the body, and a Segment signature
-over a batch covers its first element only.
+What a scheme proves differs, and `COVERS` says it: a static token proves nothing about the body, and a Segment
+signature over a batch covers its first element only.
 """
 
 from __future__ import annotations

@@ -1,0 +1,285 @@
+"""Salesforce Marketing Cloud (Engagement): Event Notification Service bodies, tracking extracts, data views."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from justai_sim.clock import MISSING
+from justai_sim.errors import UsageError
+from justai_sim.esp import sfmc_fields as f
+from justai_sim.esp.coding import public_columns
+from justai_sim.esp.generic import ADAPTER as PLAIN
+from justai_sim.esp.generic import body_of
+from justai_sim.esp.jsonbytes import (
+    Batches,
+    Element,
+    ElementError,
+    documents,
+    elements,
+    encode,
+    first_ident,
+    json_like,
+    nothing_readable,
+    raw,
+    send_order,
+    shown,
+)
+from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.sfmc_extract import SendLog, Setting, Table, header_of, pick_variant, read_send_log, read_table
+from justai_sim.esp.sfmc_files import Source, sources
+from justai_sim.tables import Log
+
+MACHINE = ("Mozilla/5.0",)
+"""User agents that are a machine's: the bare one is what a mail client's prefetch shows."""
+VARIANT_FROM = ("message_key", "send_log", "key", "job")
+COPY_COLUMNS = ("copy_id", "variant_id", "tracking_id")
+_RENDERED = {kind: name for name, kind in f.MEANING.items()}
+_JOB = "1"
+
+
+class Sfmc:
+    """The adapter of Marketing Cloud.
+
+    A send is `job.batch.subscriber`. Opens, clicks and unsubscribes of the Event Notification Service name
+    their send but not their user, who is then the send's. The service tells of sends and bounces of the
+    Transactional Messaging API alone: those of journeys come from an extract or from `_Sent`.
+
+    The template is the definition key (extract: the triggered send's key), else the job. The variant is the
+    first that there is of `variant_from`:
+
+    - "message_key": what `copy_pattern` finds in the message key of the caller, such as `...|copy_id=A`
+    - "send_log": a table of `read` with JobID, BatchID, SubscriberID and one of `copy_columns`
+    - "key": the definition or triggered-send key
+    - "job": the number of the job
+
+    A `copy_id` in a link is kept with its click only: a send that nobody clicked has none, so it would
+    choose sends by their outcome. `date_format` is "MDY" or "DMY". `amount_column` is a column of
+    Conversions with their values. `administrative` keeps unsubscribes that belong to no message.
+    """
+
+    name = "sfmc"
+    time_grid = 1_000_000
+    money_grid = 10_000
+    cannot_carry: tuple[str, ...] = (
+        "sends.delivered_at", "sends.status", "sends.status_known_at", "sends.received_at", "sends.decided_at",
+        "sends.propensity", "sends.segment", "decisions",
+        "of events that the service has (open, click, unsubscribe, bounce of a known send): events.received_at, "
+        "events.template_id, events.variant_id of other kinds than click, events.machine 0, "
+        "events.user_id of other kinds than bounce",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        variant_from: tuple[str, ...] = VARIANT_FROM,
+        copy_pattern: str = f.COPY_PATTERN,
+        copy_columns: tuple[str, ...] = COPY_COLUMNS,
+        date_format: str = "MDY",
+        amount_column: str = "Amount",
+        administrative: bool = False,
+    ) -> None:
+        if date_format not in ("MDY", "DMY"):
+            raise UsageError(f"date_format is {date_format!r}; expected 'MDY' or 'DMY'")
+        unknown = [v for v in variant_from if v not in VARIANT_FROM]
+        if unknown or not variant_from:
+            raise UsageError(f"variant_from is {variant_from!r}; expected some of {', '.join(VARIANT_FROM)}")
+        self.copy_pattern = re.compile(copy_pattern)
+        self.setting = Setting(
+            f.DEFAULT_ZONE, date_format == "DMY", copy_columns, amount_column, administrative, variant_from
+        )
+
+    def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
+        """`serial` is the batch; the order is kept among serials of equal length."""
+        return f"{_JOB}.{serial}.{_number(user)}"
+
+    def event_id(self, serial: str, kind: str, name: str) -> str:  # noqa: ARG002
+        return serial
+
+    def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
+        """Bodies of one event each; an event that the service has no category for is a row of the plain log.
+
+        Those are conversions (of a webhook of the shop, say), and whatever names no send or is a delivery,
+        drop or complaint. The event id of ours goes along as `info.eventId`, since the vendor has none. A
+        held-out user's ghost send is an EmailNotSent.
+        """
+        sends, events = public_columns(log, "sends"), public_columns(log, "events")
+        for at, table, row in send_order(log):
+            if table == "sends":
+                yield at, encode([_send_event(sends, row)])
+            elif events["kind"][row] in _RENDERED and events["send_id"][row].count(".") >= 2:
+                yield at, encode([_event(events, row)])
+            else:
+                yield at, body_of("events", events, row)
+
+    def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
+        """A body of the service: an array of events or one event; rows of the plain log may be among them.
+
+        The unsigned POST that verifies a callback gives no rows and is counted.
+        """
+        if not body.strip():
+            return
+        for where, element in elements(body, place, "events", lambda: rows):
+            self._append(element, rows, where, received_at, None)
+
+    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:
+        """Tracking extracts (zips, folders of their tables), exported data views, files of bodies.
+
+        `timezone`: the zone of the dates, a name or an offset such as 'UTC-7'; without it UTC-6 in winter
+        and summer. A send log is read before everything else and is held in memory (12 bytes a row).
+        """
+        s = self.setting._replace(zone=f.offset_or_zone(timezone)) if timezone else self.setting
+        batches, log, found, tables = Batches(), SendLog(), False, list[tuple[Source, Table | None]]()
+        all_sources = sources(path, batches.rows)
+        for source in all_sources:
+            table = None if source.archive is None and json_like(source.path) else header_of(source, s)
+            if table is not None and table.kind == "send log":
+                yield from read_send_log(source, s, log, batches)
+                found = True
+            else:
+                tables.append((source, table))
+        for source, table in tables:
+            if table is None:
+                found = True
+                yield from self._bodies(source, log, batches)
+            elif not table.kind and table.at and f.file_kind(source.name):
+                message = f"found {shown(', '.join(table.names))}, expected a column EventDate"
+                batches.rows.reject(source.place, "missing_column", message)
+            elif table.kind in ("", "other"):
+                found = found or table.kind == "other"
+                batches.rows.skipped[f"file: {Path(source.name).name}"] += 1
+            else:
+                found = True
+                yield from read_table(source, s, log, batches)
+        if not found and not batches.rows.rejects:
+            expected = "an extract (*.zip, Sent.csv, Opens.csv, ...), data views (_Sent.csv, ...) or bodies (*.json)"
+            raise nothing_readable(path, [source.place for source in all_sources], expected)
+        yield batches.take()
+
+    def _bodies(self, source: Source, log: SendLog, batches: Batches) -> Iterator[Rows]:
+        for at, document in documents(source.path, source.place, batches.current):
+            for which, element in elements(document, at, "events", batches.current):
+                self._append(element, batches.rows, which, MISSING, log)
+                yield from batches.full()
+
+    def _append(self, e: Element, rows: Rows, place: str, received_at: int, log: SendLog | None) -> None:
+        category = e.get("eventCategoryType")
+        if category is None and "callbackId" in e and "verificationKey" in e:
+            rows.skipped["verification"] += 1
+        elif category is None and ("table" in e or ("kind" in e and "occurred_at" in e)):
+            PLAIN.parse(encode(e), rows, place, received_at)
+        elif not isinstance(category, str) or not category:
+            reason = "bad_value" if category else "missing_field"
+            message = f"eventCategoryType: found {shown(category)}, expected a name such as EngagementEvents.EmailOpen"
+            rows.reject(place, reason, message, raw(e))
+        elif category not in f.MEANING:
+            rows.skipped[category[:80]] += 1
+        else:
+            try:
+                self._event(f.MEANING[category], e, rows, received_at, log)
+            except ElementError as bad:
+                rows.reject(place, bad.reason, bad.message, raw(e))
+
+    def _event(self, kind: str, e: Element, rows: Rows, received_at: int, log: SendLog | None) -> None:
+        info = e.get("info")
+        if info is None:
+            info = {}
+        elif not isinstance(info, dict):
+            raise ElementError("bad_value", f"info: found {shown(info)}, expected a JSON object")
+        ids = f.composite(e)
+        send, user, t = f.send_key(*ids), first_ident(info, ("subscriberKey",)), f.milliseconds(e)
+        if kind == f.SEND:
+            rows.sends.append(self._send_row(e, info, send, ids, user, t, rows, received_at, log))
+            return
+        if not f.no_zero(ids[0]) and kind == "unsubscribe" and not self.setting.administrative:
+            rows.skipped["administrative unsubscribe"] += 1
+            return
+        if not send and not user:
+            user = f"sub:{ids[2]}" if f.no_zero(ids[2]) else ""
+            if not user:
+                message = f"composite: found {shown(e.get('composite'))}, expected jobId and subscriberId"
+                raise ElementError("missing_field", message)
+        link, copy = "", ""
+        if kind == "click":
+            url = info.get("contentLink")
+            link = f.link_key(first_ident(info, ("jobUrlId",)), url if isinstance(url, str) else "")
+            copy = f.copy_in_url(url)
+        agent = info.get("userAgent")
+        machine = kind in ("open", "click") and isinstance(agent, str) and agent.strip() in MACHINE
+        event = first_ident(info, ("eventId",)) or f.event_key(send or user, kind, t, link)
+        rows.events.append(
+            EventRow(event, user, kind, t, "", received_at, send_id=send, variant_id=copy, machine=1 if machine else -1)
+        )
+
+    def _send_row(
+        self, e: Element, info: Element, send: str, ids: tuple[str, str, str], user: str, t: int, rows: Rows,
+        received_at: int, log: SendLog | None,
+    ) -> SendRow:  # fmt: skip
+        if not send:
+            message = f"composite: found {shown(e.get('composite'))}, expected jobId and subscriberId"
+            raise ElementError("missing_field", message)
+        key = first_ident(e, ("definitionKey",))
+        key = "" if key in f.NO_KEY else key
+        found = {
+            "message_key": f.copy_in_text(first_ident(info, ("messageKey",)), self.copy_pattern),
+            "send_log": log.find(*ids) if log else "", "key": key, "job": ids[0],
+        }  # fmt: skip
+        variant = pick_variant(found, self.setting.variant_from, rows)
+        return SendRow(send, user or f"sub:{ids[2]}", key or ids[0], variant, t, received_at=received_at)
+
+
+ADAPTER = Sfmc()
+DAY_FIRST = Sfmc(date_format="DMY")
+"""For accounts whose extracts write the day before the month."""
+
+
+# -------------------------------------------------------------------------------------------- render
+
+
+def _number(user: str) -> str:
+    """A subscriber id for a user: a number, as the vendor's."""
+    return str(int.from_bytes(hashlib.blake2b(user.encode(), digest_size=6).digest(), "big") + 1)
+
+
+def _envelope(category: str, send: str, t: int, info: Element, key: str = "NA") -> Element:
+    job, batch, subscriber = (send.split(".", 1)[0], *send.split(".", 1)[1].rsplit(".", 1))
+    engagement = category.startswith("Engagement")
+    ids = {"jobId": job, "batchId": batch, "listId": "1", "subscriberId": subscriber}
+    return {
+        "eventCategoryType": category, "timestampUTC": t // 1000, "composite": ids | ({} if engagement else
+        {"emailId": "1"}), "definitionKey": key, "definitionId": "NA", "mid": 1, "eid": 1, "info": info,
+    } | ({"channel": "email"} if engagement else {"sendClassificationType": "Marketing"})  # fmt: skip
+
+
+def _send_event(columns: dict[str, list[Any]], row: int) -> Element:
+    user, template, variant = (columns[c][row] for c in ("user_id", "template_id", "variant_id"))
+    send, t = columns["send_id"][row], columns["sent_at"][row]
+    key = f"{send}|copy_id={quote(variant, safe='')}"
+    info = {"to": "user@example.com", "subscriberKey": user, "messageKey": key}
+    if columns["status"][row] == "held_out":
+        told = {"reason": "held out", "statusCode": "1", "statusMessage": "Held out"}
+        return _envelope("TransactionalSendEvents.EmailNotSent", send, t, info | told, template)
+    told = {"status": "Sent", "renderedSubject": template}
+    return _envelope(_RENDERED[f.SEND], send, t, info | told, template)
+
+
+def _event(columns: dict[str, list[Any]], row: int) -> Element:
+    kind, user, send = (columns[c][row] for c in ("kind", "user_id", "send_id"))
+    info: Element = {"eventId": columns["event_id"][row]}
+    if kind == "bounce":
+        bounced = {"bounceCode": "HARD", "bounceMessage": "550 no such mailbox", "smtpReason": "550"}
+        info |= {"to": "user@example.com", "subscriberKey": user or None} | bounced
+    elif kind == "unsubscribe":
+        info |= {"to": "user@example.com", "domain": "example.com", "unsubscribeMethod": "Click"}
+    else:
+        agent = MACHINE[0] if columns["machine"][row] == 1 else "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X)"
+        info |= {"ipAddress": "192.0.2.1", "userAgent": agent, "location": {}}
+        if kind == "click":
+            copy = columns["variant_id"][row]
+            query = f"?copy_id={quote(copy, safe='')}" if copy else ""
+            info |= {"jobUrlId": "1", "contentLink": f"https://www.example.com/{query}"}
+    return _envelope(_RENDERED[kind], send, columns["occurred_at"][row], info)
