@@ -82,7 +82,7 @@ def parsed(engine: Engine, journal: list[tuple[int, bytes]], receipts: bool) -> 
     return build([rows])
 
 
-@pytest.mark.parametrize("esp", ["braze", "segment", "iterable", "sfmc"])
+@pytest.mark.parametrize("esp", ["braze", "segment", "customerio", "iterable", "sfmc"])
 @pytest.mark.parametrize("feedback", ["all", "mature"])
 def test_replay_of_the_journal_equals_the_simulation_at_every_tick(esp: str, feedback: str) -> None:
     s = scenario(esp, **{"program.feedback": feedback, "program.rule.offset_days": 0, "program.rule.lookback_days": 4})
@@ -118,7 +118,7 @@ def test_replay_of_the_journal_equals_the_simulation_at_every_tick(esp: str, fee
     assert replayed == views
 
 
-@pytest.mark.parametrize("esp", ["braze", "segment", "iterable", "sfmc"])
+@pytest.mark.parametrize("esp", ["braze", "segment", "customerio", "iterable", "sfmc"])
 def test_without_the_journal_and_in_any_order_the_end_is_the_same(esp: str) -> None:
     s = scenario(esp)
     engine, ticks, views = simulated(s)
@@ -133,7 +133,7 @@ def test_without_the_journal_and_in_any_order_the_end_is_the_same(esp: str) -> N
     assert {(e, snd) for e, snd, _ in end["credits"]} == {(e, snd) for e, snd, _ in views[-1]["credits"]}
 
 
-@pytest.mark.parametrize("esp", ["braze", "segment", "iterable", "sfmc", "generic"])
+@pytest.mark.parametrize("esp", ["braze", "segment", "customerio", "iterable", "sfmc", "generic"])
 def test_wire_and_columnar_are_equal(esp: str) -> None:
     s = scenario(esp)
     wire, plain = Engine(s, range(1), True, False), Engine(s, range(1), False, False)

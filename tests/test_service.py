@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import importlib.util
 import json
 import math
@@ -62,11 +63,13 @@ class Clock:
 class Site:
     """A service in this process with a set clock."""
 
-    def __init__(self, folder: Path, program: Program = PROGRAM, api_key: str = "") -> None:
+    def __init__(
+        self, folder: Path, program: Program = PROGRAM, api_key: str = "", secrets: dict[str, list[str]] | None = None
+    ) -> None:
         self.clock = Clock()
         self.store = Store(folder / "store.sqlite")
         self.engine = Engine(program, self.store, self.clock)
-        self.http = TestClient(create_app(self.engine, api_key))
+        self.http = TestClient(create_app(self.engine, api_key, secrets))
 
     def generate(self, **query: Any) -> Any:
         answer = self.http.get("/api/generate/acme", params={"template_id": "hello", "user_id": "u1"} | query)
@@ -394,7 +397,7 @@ DEEP = b"[" * 200_000
         ("/api/webhook/events/a%2Fb", b"{}", 404, "expected /api/webhook/"),
         ("/api/webhook/events/-", b"{}", 400, "organisation '-'"),
         ("/api/webhook/brze/acme", b"{}", 404, "did you mean 'braze'?"),
-        ("/api/webhook/itb/acme", b"{}", 404, "valid: braze, events, generic, segment (not yet: cio, itbl, sfmc)"),
+        ("/api/webhook/itb/acme", b"{}", 404, "did you mean 'itbl'?"),
         (
             "/api/webhook/events/acme",
             b'{"kind": "open", "user_id": "u", "occurred_at": "2026-01-05"}',
@@ -402,9 +405,6 @@ DEEP = b"[" * 200_000
             "expected an offset (Z, +02:00); write one",
         ),
         ("/api/generate/acme", b'{"template_id": "hallo", "user_id": "u"}', 404, "are declared in program.toml"),
-        ("/api/webhook/cio/acme", b"{}", 501, "Customer.io are not read yet"),
-        ("/api/webhook/itbl/acme?campaignId=3", b"{}", 501, "Iterable"),
-        ("/api/webhook/sfmc/acme", b"{}", 501, "Salesforce"),
         ("/api/webhook/events", b"{}", 404, "expected /api/webhook/"),
         ("/api/replay", b'{"rule": {"lookback_day": 3}}', 400, "did you mean 'lookback_days'?"),
         ("/api/replay", b'{"rule": {"lookback_days": "x"}}', 400, "lookback_days='x'"),
@@ -493,6 +493,32 @@ def test_a_surprise_is_a_500_without_a_traceback(site: Site, monkeypatch: pytest
     for answer in (site.http.get("/api/results"), site.events(send(1, "a"))):
         assert answer.status_code == 500
         assert "secret" not in answer.text
+
+
+def test_a_signed_webhook_needs_no_key_and_an_unsigned_one_is_stored_nowhere(tmp_path: Path) -> None:
+    site = Site(tmp_path, api_key="k3y", secrets={"segment": ["new", "old"], "braze": ["token"]})
+    body = (
+        b'{"type": "track", "event": "Email Opened", "messageId": "m", "userId": "u", "timestamp": "2026-01-05T09:00Z"}'
+    )
+    for secret, status in ((b"new", 200), (b"old", 200), (b"older", 401)):
+        signature = hmac.new(secret, body, "sha1").hexdigest()
+        got = site.http.post("/api/webhook/segment/acme", content=body, headers={"X-Signature": signature})
+        assert got.status_code == status, got.text
+    got = site.http.post("/api/webhook/segment/acme", content=body, headers={"X-Api-Key": "k3y"})
+    assert got.status_code == 401
+    assert "X-Signature: found nothing" in got.json()["error"]
+    probe = site.http.post("/api/webhook/braze/acme", content=b"", headers={"Authorization": "Bearer token"})
+    assert (probe.status_code, probe.json()["accepted"]) == (200, 0)
+    assert site.http.post("/api/webhook/braze/acme", content=b"").status_code == 401
+    assert site.http.post("/api/webhook/events/acme", content=b"{}").status_code == 401  # by the key, as before
+
+
+def test_marketing_cloud_verifies_a_callback(tmp_path: Path) -> None:
+    site = Site(tmp_path, secrets={"sfmc": ["key"]})
+    asked = {"callbackId": "c", "verificationKey": "v"}
+    got = site.http.post("/api/webhook/sfmc/acme", json=asked)
+    assert (got.status_code, got.json()) == (200, {"verify": asked})
+    assert site.http.post("/api/webhook/sfmc/acme", json=[]).status_code == 401
 
 
 def test_an_api_key_is_asked_for_everywhere(tmp_path: Path) -> None:

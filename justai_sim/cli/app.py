@@ -101,8 +101,8 @@ def load(
     src
         File or folder of the export.
     esp
-        braze, segment, segment-deliveries (a source that tells of deliveries only: each is a send), or generic
-        (a folder with sends.* and events.*).
+        braze, customerio, iterable, segment, segment-deliveries (a source that tells of deliveries only: each is a
+        send), sfmc, sfmc-dmy (dates with the day first), or generic (a folder with sends.* and events.*).
     out
         Folder of the log.
     keep_emails

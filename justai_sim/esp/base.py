@@ -49,6 +49,7 @@ PROVIDERS = {
     "braze": "justai_sim.esp.braze",
     "segment": "justai_sim.esp.segment",
     "segment-deliveries": "justai_sim.esp.segment:DELIVERIES",
+    "customerio": "justai_sim.esp.customerio",
     "iterable": "justai_sim.esp.iterable",
     "sfmc": "justai_sim.esp.sfmc",
     "sfmc-dmy": "justai_sim.esp.sfmc:DAY_FIRST",

@@ -6,13 +6,15 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import uvicorn
 
 from justai_sim import clock
-from justai_sim.errors import UsageError
+from justai_sim.errors import UsageError, nearest
+from justai_sim.esp import signatures
 from justai_sim.loop.program import Program
 from justai_sim.service.app import create_app
 from justai_sim.service.engine import Engine, now_us
@@ -22,6 +24,7 @@ from justai_sim.service.store import Store
 STORE, PROGRAM, LOCK = "store.sqlite", "program.toml", "lock"
 API_KEY = "JUSTAI_SIM_API_KEY"
 """Environment variable; the service is open to everybody who reaches it where it is not set."""
+SECRET = "JUSTAI_SIM_SECRET_"
 DEFAULT = "welcome"
 
 
@@ -46,7 +49,7 @@ def serve(host: str, port: int, data_dir: Path | str, program_source: Path | str
                 _say(f"warning: the newest row is of {clock.iso(store.last)}, later than the clock; time stands still")
             for org in store.orgs() or [""]:
                 engine.shares(org)  # compiles and reads the journal before the first request waits for it
-            run(engine, listener, os.environ.get(API_KEY, ""))
+            run(engine, listener, os.environ.get(API_KEY, ""), secrets_of(os.environ))
         finally:
             store.close()
 
@@ -107,12 +110,31 @@ class _Server(uvicorn.Server):
             _say(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}/ (stop with Ctrl-C)")
 
 
-def run(engine: Engine, listener: socket.socket, api_key: str = "") -> None:
+def secrets_of(environment: Mapping[str, str]) -> dict[str, list[str]]:
+    """The live secrets of each provider, such as JUSTAI_SIM_SECRET_SEGMENT=new,old. UsageError for unknown providers.
+
+    >>> secrets_of({"JUSTAI_SIM_SECRET_SEGMENT": "new, old", "HOME": "/"})
+    {'segment': ['new', 'old']}
+    """
+    out = {}
+    for name in environment:
+        if name.startswith(SECRET):
+            esp = name.removeprefix(SECRET).lower()
+            if esp not in signatures.COVERS:
+                raise UsageError(f"{name}: no signature is known of {esp!r}; {nearest(esp, signatures.COVERS)}")
+            out[esp] = [s.strip() for s in environment[name].split(",")]
+            signatures.checked(esp, out[esp])
+    return out
+
+
+def run(
+    engine: Engine, listener: socket.socket, api_key: str = "", secrets: Mapping[str, Sequence[str]] | None = None
+) -> None:
     host = str(listener.getsockname()[0])
     if not api_key and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         _say(f"warning: everybody who reaches {host} can read and write; set {API_KEY} to ask for a key")
     config: Any = uvicorn.Config(
-        create_app(engine, api_key), loop="asyncio", http="h11", ws="none", log_level="warning",
+        create_app(engine, api_key, secrets), loop="asyncio", http="h11", ws="none", log_level="warning",
         timeout_graceful_shutdown=5, server_header=False,
     )  # fmt: skip
     _Server(config).run(sockets=[listener])

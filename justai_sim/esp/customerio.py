@@ -1,0 +1,180 @@
+"""Customer.io: reporting webhooks, files of them, and the Parquet export of a workspace.
+
+A purchase is in no message event. It comes from the customer's own events, which are joined on the user:
+rows of the plain log, as the backend would post them. `parse` takes such a row (an object with `kind` and
+no `metric`) next to the webhooks, and `render` writes conversions so. Customer.io's own `converted` has
+no amount and tells again what those events say: it is counted, not loaded (see `Reading`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from justai_sim.clock import MISSING, zone
+from justai_sim.esp import customerio_fields as f
+from justai_sim.esp.coding import public_columns
+from justai_sim.esp.customerio_export import Export, table_of
+from justai_sim.esp.customerio_fields import Reading
+from justai_sim.esp.generic import ADAPTER as PLAIN
+from justai_sim.esp.jsonbytes import (
+    Batches,
+    Element,
+    ElementError,
+    decode,
+    documents,
+    elements,
+    encode,
+    files,
+    json_like,
+    nothing_readable,
+    raw,
+    send_order,
+)
+from justai_sim.esp.rows import EventRow, Rows
+from justai_sim.tables import Log
+
+_RENDERED = {kind: metric for metric, kind in f.MEANING.items()}
+_KEY = "events"
+
+
+class CustomerIo:
+    """The adapter of Customer.io. A send is one delivery; its id is what opens and clicks name it by."""
+
+    name = "customerio"
+    time_grid = 1_000_000
+    money_grid = 1
+    cannot_carry: tuple[str, ...] = (
+        "sends.delivered_at", "sends.status", "sends.status_known_at", "sends.received_at", "sends.decided_at",
+        "sends.propensity", "sends.segment", "events.received_at", "decisions",
+        "conversions and unsubscribes without send_id in Customer.io's own events (they are plain rows)",
+        "events.variant_id of other kinds than conversion",
+        "events.template_id of events with a send_id other than conversions",
+        "events.machine of other kinds than open and click",
+    )  # fmt: skip
+
+    def __init__(self, reading: Reading | None = None) -> None:
+        self.reading = reading or Reading()
+
+    def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
+        return serial
+
+    def event_id(self, serial: str, kind: str, name: str) -> str:  # noqa: ARG002
+        return serial
+
+    def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
+        """Reporting webhooks, and plain rows for the customer's own events.
+
+        The variant is a header of `sent`, the template the campaign. A held-out user's ghost send is a
+        message that was drafted and never sent.
+        """
+        sends, events = public_columns(log, "sends"), public_columns(log, "events")
+        for at, table, row in send_order(log):
+            yield at, encode(_send_event(self.reading, sends, row) if table == "sends" else _event(events, row))
+
+    def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
+        """A webhook body: one object; an array of objects or an object a line are taken too."""
+        for where, document in _lines(body, place):
+            for which, element in elements(document, where, _KEY, lambda: rows):
+                self._append(element, rows, which, received_at)
+
+    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:
+        """The Parquet export (any folder layout and version), and files of webhook bodies (JSON, NDJSON, gzip)."""
+        batches, passed, found = Batches(), list[str](), False
+        export = Export(self.reading, batches, zone(timezone) if timezone else None)
+        for file, place in files(path):
+            table = table_of(place if path.is_dir() else file.name)
+            if table:
+                found = True
+                export.add(table, file, place)
+            elif json_like(file):
+                found = True
+                for at, document in documents(file, place, batches.current):
+                    for which, element in elements(document, at, _KEY, batches.current):
+                        self._append(element, batches.rows, which, MISSING)
+                        yield from batches.full()
+            else:
+                passed.append(place)
+                batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
+        if not found:
+            expected = "Parquet files of the export (deliveries_v4_*.parquet) or webhook bodies (*.json, *.ndjson.gz)"
+            raise nothing_readable(path, passed, expected)
+        yield from export.read()
+        yield batches.take()
+
+    def _append(self, e: Element, rows: Rows, place: str, received_at: int) -> None:
+        if "metric" not in e and "kind" in e:
+            PLAIN.parse(encode(e), rows, place, received_at)
+            return
+        try:
+            f.append(f.message(e, self.reading, rows), self.reading, rows, received_at)
+        except ElementError as bad:
+            rows.reject(place, bad.reason, bad.message, raw(e))
+
+
+ADAPTER = CustomerIo()
+
+
+def _lines(body: bytes, place: str) -> Iterator[tuple[str, bytes]]:
+    """A body as it is, or each of its lines if the first one is JSON by itself."""
+    lines = [(i, line) for i, line in enumerate(body.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1) if line.strip()]
+    if len(lines) > 1:
+        try:
+            decode(lines[0][1])
+        except ValueError:
+            pass
+        else:
+            yield from ((f"{place}:{i}", line) for i, line in lines)
+            return
+    if lines:
+        yield place, body
+
+
+# -------------------------------------------------------------------------------------------- render
+
+
+def _webhook(metric: str, serial: str, user: str, t: int, send: str, template: str, more: Element) -> Element:
+    internal = user.startswith("cio:")
+    who = {"id": None if internal else user or None, "email": None}
+    who["cio_id"] = user.removeprefix("cio:") if internal else None
+    data: Element = {"customer_id": who["id"] or "", "identifiers": who}
+    data |= {"delivery_id": send} if send else {}
+    data |= {"campaign_id": template, "action_id": template} if template else {}
+    envelope = {"event_id": serial, "object_type": "email", "metric": metric, "timestamp": t // 1_000_000}
+    return envelope | {"data": data | {"recipient": "user@example.com"} | more}
+
+
+def _send_event(reading: Reading, columns: dict[str, list[Any]], row: int) -> Element:
+    user, template, variant, send, t, status = (
+        columns[c][row] for c in ("user_id", "template_id", "variant_id", "send_id", "sent_at", "status")
+    )
+    if status == "held_out":
+        return _webhook("drafted", f"drafted-{send}", user, t, send, template, {})
+    more = {"subject": "Hello", "content": "<p>Hello</p>", "headers": {reading.header: [variant]}}
+    return _webhook("sent", f"sent-{send}", user, t, send, template, more)
+
+
+def _event(columns: dict[str, list[Any]], row: int) -> Element:
+    r = EventRow(*(columns[c][row] for c in EventRow._fields))
+    if r.kind == "conversion" or (r.kind == "unsubscribe" and not r.send_id):
+        return _plain(r)
+    more: Element = {}
+    if r.kind == "open" and r.machine >= 0:
+        more = {"proxied": r.machine == 1, "prefetched": r.machine == 1}
+    elif r.kind == "click":
+        more = {"href": "https://www.example.com/", "link_id": 1}
+        more |= {"machine": r.machine == 1} if r.machine >= 0 else {}
+    elif r.kind in ("bounce", "drop"):
+        more = {"failure_message": "550 no such mailbox" if r.kind == "bounce" else "suppressed"}
+    template = "" if r.send_id else r.template_id
+    return _webhook(_RENDERED[r.kind], r.event_id, r.user_id, r.occurred_at, r.send_id, template, more)
+
+
+def _plain(r: EventRow) -> Element:
+    """A row of the plain log as the customer's backend posts it; what is missing is left out."""
+    found = {k: v for k, v in r._asdict().items() if v not in ("", MISSING) and k not in ("machine", "received_at")}
+    if r.value != MISSING:
+        found["value"] = format(Decimal(r.value).scaleb(-6), "f")
+    return {"table": "events"} | found
