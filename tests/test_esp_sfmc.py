@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -463,18 +461,3 @@ def test_a_ghost_send_is_no_send() -> None:
     rows = Rows([SendRow(send, "u", "T", "held", START, status="held_out")])
     ((_, body),) = ADAPTER.render(text_log(rows))
     assert parsed(ADAPTER, body).skipped == {"TransactionalSendEvents.EmailNotSent": 1}
-
-
-# ----------------------------------------------------------------------------------------------- page
-
-
-def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from justai_sim.cli import run
-
-    page = (Path(__file__).parents[1] / "docs" / "esp" / "sfmc.md").read_text()
-    monkeypatch.chdir(tmp_path)
-    zipped(tmp_path / "tracking.zip", {"Sent.csv": table(line()), "Opens.csv": table(line())})
-    commands = [shlex.split(c)[1:] for c in re.findall(r"^(justai-sim load [^\n]+)$", page, re.M)]
-    assert commands
-    for argv in commands:
-        assert run(argv) == 0
