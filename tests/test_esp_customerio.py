@@ -1,9 +1,12 @@
-"""Customer.io: webhooks and the Parquet export, documented quirks, and the way through render and parse."""
+"""Customer.io: documented quirks of webhooks and of the Parquet export, and the way through render and parse."""
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections import Counter
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,163 +16,406 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justai_sim.clock import MISSING, SECOND
+from justai_sim.clock import MISSING, parse
 from justai_sim.errors import DataError, UsageError
+from justai_sim.esp import customerio_export as export
+from justai_sim.esp import jsonbytes
+from justai_sim.esp.base import adapter
 from justai_sim.esp.customerio import ADAPTER, CustomerIo
-from justai_sim.esp.customerio_fields import Reading
+from justai_sim.esp.customerio_fields import MEANING, Reading, comment, header
 from justai_sim.esp.rows import EventRow, Rows, SendRow
-from tests.esp_rows import JSON, carried, in_order, parsed, read_all
+from tests.esp_rows import JSON, carried, in_order, parsed, read_all, text_log
 from tests.samples import samples
 
-AT = 1_772_323_200
-START = AT * SECOND
+START = parse("2026-03-01T00:00:00Z")
+SECONDS = START // 1_000_000
 HEARD = START + 90_000_001
 
 
-def hook(metric: str, data: dict[str, Any] | None = None, kind: str = "email", **fields: Any) -> dict[str, Any]:
-    base = {"delivery_id": "d1", "campaign_id": 7, "action_id": 70, "identifiers": {"id": "u1", "email": "a@b.test"}}
-    e = {"event_id": "e1", "object_type": kind, "metric": metric, "timestamp": AT}
-    return e | {"data": base | (data or {})} | fields
+def hook(metric: str, data: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    d: dict[str, Any] = {"identifiers": {"id": "u1"}, "delivery_id": "d1", "campaign_id": 5, "action_id": 8}
+    e: dict[str, Any] = {"event_id": "e1", "object_type": "email", "metric": metric, "timestamp": SECONDS}
+    return e | {"data": {k: v for k, v in (d | (data or {})).items() if v != "absent"}} | fields
 
 
-def one(
-    metric: str, data: dict[str, Any] | None = None, adapter: CustomerIo = ADAPTER, kind: str = "email", **fields: Any
-) -> Rows:
-    return parsed(adapter, json.dumps(hook(metric, data, kind, **fields)).encode(), HEARD)
+def one(metric: str, data: dict[str, Any] | None = None, adapter: CustomerIo = ADAPTER, **fields: Any) -> Rows:
+    rows = parsed(adapter, json.dumps(hook(metric, data, **fields)).encode(), HEARD)
+    assert len(rows) + len(rows.rejects) + sum(rows.skipped.values()) == 1
+    return rows
 
 
-# ------------------------------------------------------------------------------------------- webhooks
+def test_the_registry_knows_it() -> None:
+    assert adapter("customerio") is ADAPTER
+    assert ADAPTER.send_id("d1", "u", "t", "v") == ADAPTER.event_id("d1", "open", "") == "d1"
 
 
-def test_a_send_carries_its_variant_in_a_header() -> None:
-    rows = one("sent", {"headers": {"x-jw-copy-id": ["warm"]}, "content": "<!-- JW_COPY_ID: other -->"})
-    assert rows.sends == [SendRow("d1", "u1", "7", "warm", START, received_at=HEARD)]
+# ------------------------------------------------------------------------------------------- samples
 
 
 @pytest.mark.parametrize(
-    ("data", "variant", "template"),
+    ("name", "sends", "kinds", "reasons"),
     [
-        ({"content": "<p>x</p><!--JW_COPY_ID:warm-->"}, "warm", "7"),
-        ({"campaign_id": None, "newsletter_id": 5, "content_id": 51}, "51", "5"),
-        ({}, "70", "7"),
-        ({"campaign_id": None, "broadcast_id": 3}, "70", "3"),
-        ({"campaign_id": None, "action_id": None, "transactional_message_id": "welcome"}, "welcome", "welcome"),
+        ("handwritten", 2, {"open": 5, "click": 3, "delivery": 1, "unsubscribe": 1, "spam": 1, "drop": 1}, []),
+        ("openapi_examples", 1, {}, []), ("rudder", 2, {"click": 1}, []), ("malformed", 0, {}, ["bad_time"]),
     ],
-)
-def test_other_places_of_the_variant(data: dict[str, Any], variant: str, template: str) -> None:
-    (send,) = one("sent", data).sends
-    assert (send.variant_id, send.template_id) == (variant, template)
-
-
-def test_the_place_is_a_setting() -> None:
-    reading = Reading(header="X-Mine", variant_from=("header",), template_from=("action_id",))
-    (send,) = one("sent", {"headers": [["X-MINE", "warm"]]}, CustomerIo(reading)).sends
-    assert (send.variant_id, send.template_id) == ("warm", "70")
-    assert one("sent", {}, CustomerIo(reading)).rejects[0].reason == "missing_field"
-    with pytest.raises(UsageError, match="did you mean 'header'"):
-        Reading(variant_from=("heder",))
-
-
-@pytest.mark.parametrize(
-    ("metric", "kind"),
-    [("delivered", "delivery"), ("opened", "open"), ("clicked", "click"), ("bounced", "bounce"), ("dropped", "drop"),
-     ("spammed", "spam"), ("unsubscribed", "unsubscribe")],
 )  # fmt: skip
-def test_what_comes_back_names_the_delivery(metric: str, kind: str) -> None:
+def test_samples_of_webhooks(name: str, sends: int, kinds: dict[str, int], reasons: list[str]) -> None:
+    path = samples("customerio") / f"webhooks_{name}.jsonl"
+    body = path.read_bytes()
+    for rows in (parsed(ADAPTER, body, HEARD), read_all(ADAPTER, path)):
+        assert [r.reason for r in rows.rejects] == reasons
+        assert (len(rows.sends), Counter(e.kind for e in rows.events)) == (sends, kinds)
+        assert len(rows) + len(rows.rejects) + sum(rows.skipped.values()) == len(body.splitlines())
+
+
+def test_samples_of_the_export() -> None:
+    rows = read_all(ADAPTER, samples("customerio") / "parquet_handwritten")
+    assert not rows.rejects
+    (send,) = rows.sends
+    assert send.variant_id.startswith("split:")
+    assert Counter(e.kind for e in rows.events) == {"open": 2, "click": 1, "delivery": 1, "bounce": 1}
+    assert sorted(e.machine for e in rows.events if e.kind in ("open", "click")) == [-1, 0, 1]
+    assert rows.skipped == {"file: attributes": 1, "file: subjects": 1, "restated: email converted": 1}
+
+
+# ------------------------------------------------------------------------------------------- metrics
+
+
+@pytest.mark.parametrize(("metric", "kind"), [(m, k) for m, k in MEANING.items() if k not in ("send", "conversion")])
+def test_metrics(metric: str, kind: str) -> None:
     assert one(metric).events == [EventRow("e1", "u1", kind, START, "", HEARD, send_id="d1")]
+
+
+def test_what_is_counted() -> None:
+    for metric in ("drafted", "failed", "undeliverable", "replied", "subscribed", "quite_new"):
+        assert one(metric).skipped == {f"email {metric}": 1}
+    for metric in ("attempted", "deferred"):
+        assert one(metric).skipped == {f"transient: email {metric}": 1}
+    for kind in ("webhook", "slack"):
+        assert one("sent", object_type=kind).skipped == {f"{kind} sent": 1}
+    assert one("sent", adapter=CustomerIo(Reading(not_messages=("webhook",))), object_type="slack").sends
+    odd = hook("cio_subscription_preferences_changed", {"content": '{"topics":{"topic_9":false}}'})
+    odd["object_type_type"] = odd.pop("object_type")
+    rows = parsed(ADAPTER, json.dumps(odd).encode())
+    assert rows.skipped == {"email cio_subscription_preferences_changed": 1}
+
+
+def test_what_is_told_again() -> None:
+    assert one("converted").skipped == {"restated: email converted": 1}
+    (e,) = one("converted", adapter=CustomerIo(Reading(restated=True))).events
+    assert (e.kind, e.name, e.send_id, e.value) == ("conversion", "converted", "d1", MISSING)
+    alone = {"delivery_id": "absent", "campaign_id": "absent", "email_address": "u@example.com"}
+    for kind in ("customer", "email"):
+        assert one("unsubscribed", alone, object_type=kind).skipped == {f"restated: {kind} unsubscribed (person)": 1}
+    (e,) = one("unsubscribed", alone, CustomerIo(Reading(person_unsubscribes=True)), object_type="customer").events
+    assert (e.kind, e.user_id, e.send_id) == ("unsubscribe", "u1", "")
 
 
 @pytest.mark.parametrize(
     ("metric", "flags", "machine"),
     [
-        ("opened", {}, -1),
-        ("opened", {"prefetched": True}, 1),
-        ("opened", {"synthetic": True, "prefetched": False}, 1),
-        ("opened", {"proxied": True}, -1),
-        ("opened", {"proxied": True, "prefetched": False}, 0),
-        ("clicked", {"machine": True}, 1),
-        ("clicked", {"machine": False}, 0),
+        ("opened", {}, -1), ("opened", {"prefetched": True, "proxied": True}, 1), ("opened", {"proxied": True}, -1),
+        ("opened", {"prefetched": False, "proxied": True}, 0), ("opened", {"synthetic": True, "prefetched": False}, 1),
+        ("clicked", {"machine": True}, 1), ("clicked", {"machine": False}, 0), ("clicked", {"machine": None}, -1),
+        ("opened", {"prefetched": "true"}, 1), ("delivered", {"machine": True}, -1),
     ],
-)
-def test_machines(metric: str, flags: dict[str, bool], machine: int) -> None:
+)  # fmt: skip
+def test_machine_flags(metric: str, flags: dict[str, Any], machine: int) -> None:
     assert one(metric, flags).events[0].machine == machine
 
 
-def test_own_goals_and_unsubscribes_of_the_person_are_counted_unless_asked_for() -> None:
-    person = {"delivery_id": None, "campaign_id": None}
-    assert one("converted").skipped == {"restated: email converted": 1}
-    assert one("unsubscribed", person, kind="customer").skipped == {"restated: customer unsubscribed (person)": 1}
-    kept = CustomerIo(Reading(person_unsubscribes=True, restated=True))
-    assert one("converted", adapter=kept).events[0].name == "converted"
-    assert one("unsubscribed", person, kept).events == [EventRow("e1", "u1", "unsubscribe", START, "", HEARD)]
+def test_other_machine_flags() -> None:
+    every = CustomerIo(Reading(machine_flags=("proxied", "prefetched")))
+    assert one("opened", {"proxied": True}, every).events[0].machine == 1
+    assert one("opened", {"synthetic": True}, every).events[0].machine == -1
 
 
-@pytest.mark.parametrize("metric", ["drafted", "attempted", "failed", "undeliverable", "replied", "subscribed", "new"])
-def test_other_metrics_are_counted(metric: str) -> None:
-    rows = one(metric)
-    assert (len(rows), rows.skipped.total(), rows.rejects) == (0, 1, [])
-
-
-def test_calls_of_a_workflow_are_no_sends() -> None:
-    assert one("sent", kind="webhook").skipped == {"webhook sent": 1}
+# ------------------------------------------------------------------------------------ sends and people
 
 
 @pytest.mark.parametrize(
-    ("who", "user"),
+    ("data", "variant", "carrier"),
     [
-        ({"identifiers": {"id": None, "email": "a@b.test", "cio_id": "c9"}}, "a@b.test"),
-        ({"identifiers": {"cio_id": "c9"}}, "cio:c9"),
-        ({"identifiers": {}, "customer_id": "old"}, "old"),
+        ({"headers": {"x-jw-COPY-id": ["cp_a"]}, "content": "<!-- JW_COPY_ID: cp_b -->"}, "cp_a", "header"),
+        ({"headers": {"Other": ["x"]}, "content": "Hi<!--JW_COPY_ID:cp_b-->", "content_id": 3}, "cp_b", "comment"),
+        ({"headers": {"X-JW-Copy-Id": []}, "content": "JW_COPY_ID: no", "content_id": 3}, "3", "content_id"),
+        ({}, "8", "message"), ({"action_id": "absent", "transactional_message_id": 2}, "2", "message"),
+        ({"headers": 5, "content": {}}, "8", "message"),
     ],
-)
-def test_who(who: dict[str, Any], user: str) -> None:
-    assert one("opened", who).events[0].user_id == user
+)  # fmt: skip
+def test_where_the_variant_is(data: dict[str, Any], variant: str, carrier: str) -> None:
+    rows = one("sent", data)
+    assert rows.sends == [SendRow("d1", "u1", "5", variant, START, received_at=HEARD)]
+    assert rows.notes == {f"variant_from_{carrier}": 1}
 
 
-def test_bad_elements_are_rejects_and_lose_no_neighbour() -> None:
-    bad = [hook("opened", timestamp="abc"), hook(""), {"metric": 3}, hook("sent", {"delivery_id": ""}), 7,
-           hook("opened", {"identifiers": 4})]  # fmt: skip
-    rows = parsed(ADAPTER, json.dumps([*bad, hook("opened", timestamp=str(AT))]).encode(), HEARD)
-    assert len(rows.events) == 1
-    assert len(rows.rejects) == len(bad)
-    assert {r.reason for r in rows.rejects} <= {"bad_time", "missing_field", "bad_value", "not_an_object"}
-    assert all(r.place.startswith("body 1") for r in rows.rejects)
+def test_other_places_of_variant_and_template() -> None:
+    mine = CustomerIo(Reading(header="X-Arm", comment="ARM", variant_from=("comment", "header")))
+    sent = {"headers": {"X-Arm": "h"}, "content": "<!-- ARM: c -->"}
+    assert one("sent", sent, mine).sends[0].variant_id == "c"
+    assert one("sent", {}, mine).rejects[0].reason == "missing_field"
+    steps = CustomerIo(Reading(template_from=("action_id", "newsletter_id")))
+    assert one("sent", {}, steps).sends[0].template_id == "8"
+    with pytest.raises(UsageError, match="'headers' is not known; did you mean 'header'"):
+        Reading(variant_from=("headers",))
 
 
-@given(JSON, st.sampled_from(["metric", "timestamp", "data", "object_type", "event_id"]))
-def test_any_json_is_a_row_a_count_or_a_reject(value: Any, field: str) -> None:
-    for body in (value, hook("opened") | {field: value}, hook("sent", {"headers": value, "content": value})):
-        parsed(ADAPTER, json.dumps(body).encode(), HEARD)
+@pytest.mark.parametrize(
+    ("ids", "template"),
+    [
+        ({"broadcast_id": 9}, "9"), ({"campaign_id": None, "newsletter_id": 7}, "7"),
+        ({"transactional_message_id": "receipt"}, "receipt"), ({"campaign_id": 1, "newsletter_id": 7}, "1"),
+    ],
+)  # fmt: skip
+def test_templates(ids: dict[str, Any], template: str) -> None:
+    assert one("sent", {"campaign_id": "absent"} | ids).sends[0].template_id == template
+    (e,) = one("opened", {"campaign_id": "absent", "delivery_id": "absent"} | ids).events
+    assert (e.send_id, e.template_id) == ("", template), "joined by user and template"
 
 
-# ------------------------------------------------------------------------------------------ round trip
+@pytest.mark.parametrize(
+    ("data", "user"),
+    [
+        ({"identifiers": {"id": 42, "email": "a@example.com"}}, "42"),
+        ({"identifiers": {"id": None, "email": "a@example.com", "cio_id": "c9"}, "customer_id": ""}, "a@example.com"),
+        ({"identifiers": {"id": "", "cio_id": "c9"}}, "cio:c9"), ({"identifiers": None, "customer_id": "old"}, "old"),
+        ({"identifiers": {}}, ""),
+    ],
+)  # fmt: skip
+def test_people(data: dict[str, Any], user: str) -> None:
+    rows = one("opened", data)
+    assert rows.events[0].user_id == user
+    assert rows.notes["events_without_user"] == (not user)
+    assert [r.reason for r in one("sent", data).rejects] == ["missing_field"] * (not user)
+
+
+def test_events_without_an_id_are_told_apart_by_message_time_and_link() -> None:
+    def made(**data: Any) -> str:
+        return one("clicked", data, event_id=None).events[0].event_id
+
+    assert made(href="https://a.example.com") == made(href="https://a.example.com")
+    assert len({made(href="https://a.example.com"), made(href="https://b.example.com"), made(link_id=3), made()}) == 4
+    assert one("opened", {"delivery_id": "absent"}, event_id=None).events[0].event_id == ""
+
+
+@pytest.mark.parametrize("when", [str(SECONDS), SECONDS, float(SECONDS), f" {SECONDS} "])
+def test_times(when: Any) -> None:
+    assert one("opened", timestamp=when).events[0].occurred_at == START
+
+
+@pytest.mark.parametrize("bad", ["soon", "", None, True, [], {}, -5, 12, "2026-03-01T00:00:00Z", "9" * 30, 1e300])
+def test_an_unreadable_time_is_a_reject(bad: Any) -> None:
+    (reject,) = one("opened", timestamp=bad).rejects
+    assert (reject.place, reject.reason) == ("body 1", "bad_time")
+    assert json.loads(reject.raw)["metric"] == "opened"
+
+
+def test_headers_in_other_shapes() -> None:
+    for found in ('{"X-JW-Copy-Id": ["a"]}', [["x-jw-copy-id", "a"]], '[{"name": "X-JW-COPY-ID", "value": "a"}]'):
+        assert header(found, "X-JW-Copy-Id") == "a"
+    odd: list[Any] = [None, "", "no json", "[1, [2]]", 5, {"X-JW-Copy-Id": {}}]
+    for none in odd:
+        assert header(none, "X-JW-Copy-Id") == ""
+    assert comment("<!-- JW_COPY_ID: " + " " * 100_000, "JW_COPY_ID") == ""
+
+
+# ------------------------------------------------------------------------------------- bad elements
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (7, "bad_value"), ({}, "missing_field"), (hook(""), "missing_field"), ({"metric": ["sent"]}, "bad_value"),
+        (hook("opened", object_type=5), "bad_value"), (hook("opened") | {"data": [1]}, "bad_value"),
+        (hook("opened", {"identifiers": "u"}), "bad_value"), (hook("sent", {"delivery_id": None}), "missing_field"),
+        (hook("sent", {"campaign_id": None}), "missing_field"), ({"kind": "conversion"}, "missing_value"),
+    ],
+)  # fmt: skip
+def test_a_bad_element_loses_no_other(bad: Any, why: str) -> None:
+    good = hook("opened")
+    rows = parsed(ADAPTER, json.dumps([good, bad, good]).encode(), HEARD)
+    assert (len(rows.events), [(r.place, r.reason) for r in rows.rejects]) == (2, [("body 1: [1]", why)])
+    lines = b"\n".join(json.dumps(x).encode() for x in (good, bad, good))
+    rows = parsed(ADAPTER, lines + b"\n{broken\n", HEARD)
+    assert len(rows.events) == 2
+    assert [(r.place, r.reason) for r in rows.rejects] == [("body 1:2", why), ("body 1:4", "bad_json")]
+
+
+@given(st.data())
+def test_nothing_in_a_body_is_fatal(data: st.DataObject) -> None:
+    keys = ["identifiers", "customer_id", "delivery_id", "campaign_id", "action_id", "headers", "content", "href",
+            "prefetched", "machine"]  # fmt: skip
+    inner = JSON | st.dictionaries(st.sampled_from(keys), JSON)
+    odd = st.fixed_dictionaries(
+        {"metric": st.sampled_from([*MEANING, "failed"]) | JSON},
+        optional={"data": inner, "timestamp": JSON | st.just(SECONDS), "object_type": JSON | st.just("email")}
+        | {"event_id": JSON},
+    )
+    items = data.draw(st.lists(odd | st.integers(), max_size=4))
+    rows = parsed(ADAPTER, json.dumps(items).encode(), data.draw(st.sampled_from([HEARD, MISSING])))
+    assert len(rows) + len(rows.rejects) + sum(rows.skipped.values()) == len(items)
+
+
+@given(st.binary(max_size=40) | st.text('[]{},:"\\1e\n', max_size=30).map(str.encode))
+def test_no_bytes_are_fatal(body: bytes) -> None:
+    assert not len(parsed(ADAPTER, body, HEARD))
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def test_files_of_webhooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [json.dumps(hook("opened", event_id=f"e{i}")).encode() for i in range(9)]
+    (tmp_path / "a.ndjson.gz").write_bytes(gzip.compress(b"\n".join([*lines[:3], b"{broken"])))
+    (tmp_path / "b.json").write_text(json.dumps([hook("sent"), hook("drafted")], indent=1))
+    (tmp_path / "c.txt").write_text("-")
+    monkeypatch.setattr(jsonbytes, "BATCH", 2)
+    assert [len(b) for b in ADAPTER.read(tmp_path, None)] == [2, 2, 0]
+    rows = read_all(ADAPTER, tmp_path)
+    assert (len(rows.events), len(rows.sends)) == (3, 1)
+    assert [(r.place, r.reason) for r in rows.rejects] == [("a.ndjson.gz:4", "bad_json")]
+    assert rows.skipped == {"file: *.txt": 1, "email drafted": 1}
+    with pytest.raises(DataError, match=r"found c\.txt; expected Parquet files of the export"):
+        read_all(ADAPTER, tmp_path / "c.txt")
+
+
+# --------------------------------------------------------------------------------------------- export
+
+
+def at(seconds: int) -> datetime:
+    return datetime.fromtimestamp(SECONDS + seconds, UTC)
+
+
+def write(folder: Path, table: str, rows: list[dict[str, Any]], serial: int = 1) -> None:
+    names = list(dict.fromkeys(k for r in rows for k in r))
+    columns = {n: [r.get(n) for r in rows] for n in names}
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), folder / f"{table}_v9_77_{serial:04d}.parquet")
+
+
+def delivery(key: str, **fields: Any) -> dict[str, Any]:
+    d = {"workspace_id": 77, "delivery_id": key, "internal_customer_id": "c1", "delivery_type": "email"}
+    return d | {"campaign_id": 5, "action_id": 8, "created_at": at(-60), "seq_num": 1} | fields
+
+
+def metric(serial: str, key: str, name: str, seconds: int = 0, **fields: Any) -> dict[str, Any]:
+    m = {"event_id": serial, "delivery_id": key, "metric": name, "created_at": at(seconds)}
+    return m | {"seq_num": 1} | fields
+
+
+def small_export(folder: Path) -> None:
+    person = {"internal_customer_id": "c1", "customer_id": None, "email_addr": "a@example.com", "updated_at": at(0)}
+    named = person | {"customer_id": "u1", "updated_at": at(5)}
+    write(folder, "people", [named, person, {"internal_customer_id": "c2", "updated_at": at(0)}])
+    write(folder / "x", "deliveries", [
+        delivery("d1"), delivery("d2", internal_customer_id="c2"), delivery("d3", subject_id="s1"),
+        delivery("d4", action_id=9, content_id=31), delivery("d5", internal_customer_id=None),
+        delivery("d6", delivery_type="webhook"), delivery("d4", action_id=8, seq_num=2, content_id=32),
+    ])  # fmt: skip
+    write(folder, "metrics", [metric(f"s{i}", f"d{i}", "sent", i) for i in range(1, 8)])
+    write(folder, "metrics", [
+        metric("o1", "d1", "opened", 10, prefetched=True),
+        metric("o1", "d1", "opened", 11, seq_num=2, prefetched=False),
+        metric("o2", "gone", "opened", 12), metric("k1", "d1", "clicked", 13, link_url="https://a.example.com/"),
+    ], 2)  # fmt: skip
+    write(folder, "delivery_contents", [
+        {"delivery_id": "d1", "headers": '{"X-JW-Copy-Id": ["cp_h"]}', "body": "<p>", "seq_num": 1},
+        {"delivery_id": "d2", "headers": None, "body": "<!-- JW_COPY_ID: cp_c -->", "seq_num": 1},
+    ])  # fmt: skip
+    write(folder, "outputs", [
+        {"output_id": "p1", "subject_name": "s1", "split_test_index": 2, "created_at": at(-90), "seq_num": 1},
+        {"output_id": "p2", "subject_name": "s1", "split_test_index": 0, "created_at": at(90), "seq_num": 1},
+        {"output_id": "p3", "delivery_id": "d3", "created_at": at(-60), "seq_num": 1},
+    ])  # fmt: skip
+    write(folder, "campaigns", [{"campaign_id": 5}])
+
+
+@pytest.mark.parametrize(("part", "read"), [(1, 20_000), (3, 4), (1_000_000, 40), (1_000_000, 20_000)])
+def test_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int, read: int) -> None:
+    monkeypatch.setattr(export, "PART", part)
+    monkeypatch.setattr(export, "_READ", read)
+    small_export(tmp_path)
+    rows = read_all(ADAPTER, tmp_path)
+    assert sorted((s.send_id, s.user_id, s.template_id, s.variant_id, s.sent_at) for s in rows.sends) == [
+        ("d1", "u1", "5", "cp_h", START + 1_000_000), ("d2", "cio:c2", "5", "cp_c", START + 2_000_000),
+        ("d3", "u1", "5", "split:2", START + 3_000_000), ("d4", "u1", "5", "32", START + 4_000_000),
+    ]  # fmt: skip
+    assert sorted((e.event_id, e.user_id, e.kind, e.send_id, e.machine) for e in rows.events) == [
+        ("k1", "u1", "click", "d1", -1), ("o1", "u1", "open", "d1", 0), ("o2", "", "open", "gone", -1),
+    ]  # fmt: skip
+    assert rows.skipped == {"anonymised: email sent": 1, "webhook sent": 1, "file: campaigns": 1}
+    (reject,) = rows.rejects
+    assert (reject.place, reject.reason) == ("metrics_v9_77_0001.parquet:row 7", "missing_delivery")
+
+
+def test_bad_rows_and_damaged_files_of_the_export(tmp_path: Path) -> None:
+    write(tmp_path, "deliveries", [delivery("d1"), delivery("", action_id=1)])
+    write(tmp_path, "metrics", [
+        metric("s1", "d1", "sent"), metric("o1", "d1", "opened", created_at=None), metric("o2", "", "opened"),
+        metric("o3", "d1", ""), metric("o4", "d1", "quite_new"),
+    ])  # fmt: skip
+    (tmp_path / "metrics_v9_77_0002.parquet").write_bytes(b"PAR1 and nothing more")
+    whole = (tmp_path / "metrics_v9_77_0001.parquet").read_bytes()
+    (tmp_path / "metrics_v9_77_0003.parquet").write_bytes(whole[: len(whole) // 2])
+    rows = read_all(ADAPTER, tmp_path)
+    assert [s.user_id for s in rows.sends] == ["cio:c1"], "without people the person has Customer.io's id"
+    assert rows.skipped == {"email quite_new": 1}
+    assert Counter((r.place.partition(":")[0][:13], r.reason) for r in rows.rejects) == {
+        ("deliveries_v9", "missing_field"): 1, ("metrics_v9_77", "missing_field"): 2,
+        ("metrics_v9_77", "bad_time"): 1, ("metrics_v9_77", "bad_parquet"): 2,
+    }  # fmt: skip
+
+
+def test_a_recency_of_any_size(tmp_path: Path) -> None:
+    large = Decimal(2**64 - 1)
+    write(tmp_path, "deliveries", [delivery("d1", seq_num=large), delivery("d1", action_id=9, seq_num=Decimal(10**17))])
+    write(tmp_path, "metrics", [metric("s1", "d1", "sent", seq_num=None)])
+    assert [s.variant_id for s in read_all(ADAPTER, tmp_path).sends] == ["8"]
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_of_the_export_in_any_unit(tmp_path: Path, unit: str) -> None:
+    write(tmp_path, "deliveries", [delivery("d1")])
+    row = metric("s1", "d1", "sent")
+    naive = pa.array([row.pop("created_at").replace(tzinfo=None)], pa.timestamp(unit))
+    table = pa.table({k: [v] for k, v in row.items()} | {"created_at": naive})
+    pq.write_table(table, tmp_path / "metrics.parquet")
+    assert read_all(ADAPTER, tmp_path).sends[0].sent_at == START
+    assert read_all(ADAPTER, tmp_path, "Asia/Kolkata").sends[0].sent_at == START - 330 * 60_000_000
+
+
+# ----------------------------------------------------------------------------------------- round trip
+
+USERS = ("u1", "42", "ü:3", "cio:c7", "a@example.com")
+STEPS = ("T1", "T:2", "17")
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> Rows:
-    """Rows with everything that can be carried, on the grid of seconds."""
-    pick, late = st.sampled_from, st.integers(0, 3 * 10**9)
-    times = st.integers(0, 10**6).map(lambda s: START + s * SECOND)
-    users, steps = pick(("u1", "ü:3", "cio:77")), pick(("T1", "T:2"))
+    """Rows with everything that the webhooks and the plain rows beside them carry, on whole seconds."""
+    pick = st.sampled_from
+    times = st.integers(0, 10**6).map(lambda s: START + s * 1_000_000)
+    late = st.integers(0, 3 * 10**9)
     rows = Rows()
     for i in range(draw(st.integers(0, 4))):
+        user, step, variant, t = draw(pick(USERS)), draw(pick(STEPS)), draw(pick(("A", "B:1", "control"))), draw(times)
+        rows.sends.append(SendRow(f"d{i}==", user, step, variant, t, received_at=draw(pick([MISSING, t + draw(late)]))))
+    for i in range(draw(st.integers(0, 6))):
         t = draw(times)
-        variant = draw(pick(("A", "B:1", "control")))
-        rows.sends.append(SendRow(f"s{i}", draw(users), draw(steps), variant, t, received_at=t + draw(late)))
-    for i in range(draw(st.integers(0, 5))):
-        kind = draw(pick(("conversion", "open", "click", "unsubscribe", "bounce", "drop", "spam", "delivery")))
-        t, user = draw(times), draw(users)
-        r = EventRow(f"e{i}", user, kind, t, "", t + draw(late), send_id=draw(pick(("", "s0", "s9"))))
+        kind = draw(pick(["conversion", "open", "click", "unsubscribe", "bounce", "spam", "delivery", "drop"]))
+        e = EventRow(f"e{i}", draw(pick(USERS)), kind, t, received_at=t + draw(late))
+        named: dict[str, Any] = {"send_id": f"d{draw(st.integers(0, 9))}=="}
         if kind == "conversion":
-            value = draw(pick((MISSING, 0, 19_990_000, -5_000_001)))
-            currency = draw(pick(("", "EUR"))) if value != MISSING else ""
-            r = r._replace(name=draw(pick(("purchase", "ü 1"))), value=value, currency=currency,
-                           order_id=draw(pick(("", "o1"))))  # fmt: skip
-        elif kind in ("open", "click"):
-            r = r._replace(machine=draw(pick((-1, 0, 1))))
-        if not r.send_id and kind != "conversion":
-            r = r._replace(template_id=draw(pick(("", "T1"))))
-        rows.events.append(r)
+            value = draw(st.integers(-(10**16), 10**16) | st.just(MISSING))
+            e = e._replace(
+                name=draw(pick(["purchase", "Signed Up", ""])), value=value, currency=draw(pick(["USD", ""])),
+                order_id=draw(pick(["", "o1"])), template_id=draw(pick(["", "T1"])), **draw(pick([named, {}])),
+            )  # fmt: skip
+        else:
+            e = e._replace(**draw(pick([named, {"template_id": draw(pick(STEPS))}, {}])))
+        if kind in ("open", "click"):
+            e = e._replace(machine=draw(pick([1, 0, -1])))
+        rows.events.append(e)
     return rows
 
 
@@ -180,95 +426,16 @@ def test_render_then_parse(rows: Rows) -> None:
     assert found.events == expected.events
 
 
-# ---------------------------------------------------------------------------------------------- export
+def test_a_ghost_send_is_no_send() -> None:
+    rows = Rows([SendRow("s", "u", "T", "held", START, status="held_out")])
+    ((_, body),) = ADAPTER.render(text_log(rows))
+    assert parsed(ADAPTER, body).skipped == {"email drafted": 1}
 
 
-def write(folder: Path, table: str, rows: list[dict[str, Any]], part: int = 1) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / f"{table}_v4_9_{part}.parquet")
-
-
-def when(seconds: int = 0) -> datetime:
-    return datetime.fromtimestamp(AT + seconds, UTC)
-
-
-def delivery(n: int, **more: Any) -> dict[str, Any]:
-    base = {"delivery_id": f"d{n}", "internal_customer_id": f"i{n}", "delivery_type": "email", "campaign_id": 7,
-            "action_id": 70, "content_id": None, "seq_num": 1}  # fmt: skip
-    return base | more
-
-
-def metric(n: int, word: str, event: str, **more: Any) -> dict[str, Any]:
-    return {"delivery_id": f"d{n}", "event_id": event, "metric": word, "created_at": when(), "seq_num": 1} | more
-
-
-def export(folder: Path) -> None:
-    """Three deliveries of one campaign: by header, by the arm of a split, by action; one engagement each."""
-    who = ("i1", "u1", "a@b.test"), ("i2", None, "c@d.test")
-    write(
-        folder,
-        "people",
-        [dict(zip(("internal_customer_id", "customer_id", "email_addr"), w, strict=True)) for w in who],
-    )
-    write(folder, "deliveries", [delivery(1), delivery(2), delivery(3, campaign_id=1)])
-    write(folder / "later", "deliveries", [delivery(3, seq_num=5)], 2)
-    headers = json.dumps([{"name": "X-JW-Copy-Id", "value": "warm"}])
-    write(folder, "delivery_contents", [{"delivery_id": "d1", "headers": headers, "body": ""}])
-    write(folder, "outputs", [{"output_id": "o1", "delivery_id": "d2", "split_test_index": 1}])
-    sent = [metric(n, "sent", f"m{n}") for n in (1, 2, 3)]
-    write(folder, "metrics", [*sent, metric(1, "opened", "m4"), metric(2, "converted", "m5")])
-    wide = metric(1, "clicked", "m6", link_url="https://e.test/", machine=True, prefetched=None)
-    write(folder, "metrics", [wide, metric(1, "sent", "m1", seq_num=0, machine=None)], 2)
-    write(folder, "subjects", [{"subject_name": "s"}])
-
-
-def test_the_export_joins_its_tables(tmp_path: Path) -> None:
-    export(tmp_path)
-    rows = read_all(ADAPTER, tmp_path)
-    sends = sorted(rows.sends)
-    assert [(s.send_id, s.user_id, s.template_id, s.variant_id) for s in sends] == [
-        ("d1", "u1", "7", "warm"), ("d2", "c@d.test", "7", "split:1"), ("d3", "cio:i3", "7", "70"),
-    ]  # fmt: skip
-    assert {s.sent_at for s in sends} == {START}
-    assert sorted((e.event_id, e.kind, e.user_id, e.machine) for e in rows.events) == [
-        ("m4", "open", "u1", -1), ("m6", "click", "u1", 1),
-    ]  # fmt: skip
-    assert rows.skipped == {"table: subjects": 1, "restated: email converted": 1}
-    assert not rows.rejects
-
-
-def test_times_of_an_export_in_other_types(tmp_path: Path) -> None:
-    write(tmp_path, "deliveries", [delivery(1)])
-    for i, t in enumerate((when().replace(tzinfo=None), AT, AT * 1000, when().isoformat())):
-        write(tmp_path, "metrics", [metric(1, "opened", f"m{i}", created_at=t)], i)
-    rows = read_all(ADAPTER, tmp_path)
-    assert [e.occurred_at for e in rows.events] == [START] * 4
-
-
-def test_bad_rows_and_files_of_an_export(tmp_path: Path) -> None:
-    export(tmp_path)
-    (tmp_path / "metrics_v4_9_8.parquet").write_bytes(b"PAR1 damaged")
-    write(tmp_path, "people", [{"name": "x"}], 9)
-    bad = metric(9, "sent", "m9"), metric(1, "", "m10"), metric(1, "opened", "m11", created_at=None)
-    write(tmp_path, "metrics", list(bad), 7)
-    rows = read_all(ADAPTER, tmp_path)
-    assert (len(rows.sends), len(rows.events)) == (3, 2)
-    assert sorted(r.reason for r in rows.rejects) == sorted(
-        ["unreadable", "missing_field", "missing_field", "missing_field", "bad_time"]
-    )
-    with pytest.raises(DataError, match="Parquet"):
-        list(ADAPTER.read(tmp_path / "later" / "nothing", None))
-
-
-# --------------------------------------------------------------------------------------------- samples
-
-
-def test_every_sample_is_read() -> None:
-    for file in samples("customerio").rglob("*.jsonl"):
-        rows = read_all(ADAPTER, file)
-        assert len(rows) + rows.skipped.total() > 0
-        assert not rows.rejects or "malformed" in file.name
-    rows = read_all(ADAPTER, samples("customerio") / "parquet_handwritten")
-    assert rows.sends
-    assert rows.events
-    assert not rows.rejects
+def test_rendered_webhooks_have_the_published_shape() -> None:
+    rows = Rows([SendRow("d1", "u", "T", "cp_1", START)], [EventRow("e1", "u", "open", START, send_id="d1", machine=1)])
+    sent, opened = (json.loads(body) for _, body in ADAPTER.render(text_log(rows)))
+    assert sent["data"]["headers"] == {"X-JW-Copy-Id": ["cp_1"]}
+    assert sent["timestamp"] == SECONDS
+    assert (opened["object_type"], opened["metric"], opened["data"]["prefetched"]) == ("email", "opened", True)
+    assert "campaign_id" not in opened["data"]

@@ -1,56 +1,56 @@
-"""Customer.io's Parquet export: its tables joined by delivery, in DuckDB, so that memory stays bounded.
+"""Customer.io's Parquet export: its tables joined by delivery, in parts that fit into memory.
 
-Each file holds what changed since the one before it, so a row may come many times: the one with the largest `seq_num`
-counts. A metric is joined with its delivery, that with the person, the contents and the arm of a split that led to it.
+Each file holds what changed since the one before it, so a row may come many times: the one with the largest
+`seq_num` counts (of equals the last). Deliveries, their contents and their metrics are first spread by a
+hash of the delivery over temporary files; then each part is joined by itself. People and the arms of splits
+are held whole.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
+import zlib
 from collections.abc import Iterator
-from datetime import tzinfo
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING
-from justai_sim.errors import DataError
 from justai_sim.esp import customerio_fields as f
 from justai_sim.esp.jsonbytes import Batches, Element, ElementError, first_ident, raw, shown
 from justai_sim.esp.rows import Rows
-from justai_sim.esp.segment_fields import instant
+from justai_sim.esp.segment_fields import flag, instant
 
-MEMORY = "512MB"
-"""What DuckDB may take; beyond it goes to temporary files."""
+PART = 1_000_000
+"""Rows of deliveries, contents and metrics of one part."""
 _READ = 20_000
+_MOST_PARTS = 64
+_LARGEST = (1 << 63) - 1
 _TABLE = re.compile(r"delivery_contents|deliveries|metrics|outputs|people|subjects|attributes|campaigns|broadcasts")
-_FLAGS = ("proxied", "prefetched", "machine", "synthetic")
-_IDS = ("campaign_id", "action_id", "newsletter_id", "content_id", "broadcast_id", "transactional_message_id")
 _COLUMNS = {
-    "people": ("internal_customer_id", "customer_id", "email_addr"),
-    "outputs": ("output_id", "delivery_id", "split_test_index"),
-    "deliveries": ("delivery_id", "internal_customer_id", "delivery_type", *_IDS),
-    "delivery_contents": ("delivery_id", "headers", "body"),
-    "metrics": ("delivery_id", "event_id", "metric", "link_id", "link_url", *_FLAGS, "created_at"),
-}
-_KEYS = {
-    "people": "internal_customer_id", "outputs": "output_id", "deliveries": "delivery_id",
-    "delivery_contents": "delivery_id", "metrics": "event_id",
+    "people": ("internal_customer_id", "customer_id", "email_addr", "updated_at", "seq_num"),
+    "outputs": ("output_id", "delivery_id", "subject_name", "split_test_index", "created_at", "seq_num"),
+    "deliveries": (
+        "delivery_id", "internal_customer_id", "subject_id", "delivery_type", "campaign_id", "action_id",
+        "newsletter_id", "content_id", "broadcast_id", "transactional_message_id", "created_at", "seq_num",
+    ),
+    "delivery_contents": ("delivery_id", "headers", "body", "seq_num"),
+    "metrics": (
+        "delivery_id", "event_id", "metric", "link_id", "link_url", "created_at", "seq_num",
+        "proxied", "prefetched", "machine", "synthetic",
+    ),
 }  # fmt: skip
-_JOINED = """
-    SELECT m.*, d.* EXCLUDE (delivery_id), d.delivery_id IS NOT NULL AS known, p.customer_id, p.email_addr,
-           c.headers, c.body, o.split_test_index
-    FROM metrics m
-    LEFT JOIN deliveries d USING (delivery_id)
-    LEFT JOIN people p USING (internal_customer_id)
-    LEFT JOIN delivery_contents c ON c.delivery_id = m.delivery_id AND lower(m.metric) = 'sent'
-    LEFT JOIN (SELECT delivery_id, min(split_test_index) AS split_test_index FROM outputs
-               WHERE delivery_id IS NOT NULL AND split_test_index IS NOT NULL GROUP BY delivery_id) o
-      ON o.delivery_id = m.delivery_id AND lower(m.metric) = 'sent'
-"""
+_TIMES = ("created_at", "updated_at")
+_SPREAD = {"deliveries": (8, 2), "delivery_contents": (4, 1), "metrics": (5, 6)}
+"""Texts (delivery first, place last) and integers (`seq_num` first) of a spread row."""
+_FLAGS = ("proxied", "prefetched", "machine", "synthetic")
 
 
 def table_of(place: str) -> str:
@@ -68,126 +68,261 @@ def table_of(place: str) -> str:
 
 
 class Export:
-    """The files of an export, taken in one by one and read together."""
+    """The files of one export; `read` gives their rows. `zone` is for times without one, else UTC."""
 
-    def __init__(self, reading: f.Reading, batches: Batches, where: tzinfo | None) -> None:
-        self.reading, self.batches, self.where = reading, batches, where
-        self.files: dict[str, dict[pa.Schema, list[str]]] = {}
-        """Files by table and schema: files of one schema are read together."""
+    def __init__(self, reading: f.Reading, batches: Batches, zone: ZoneInfo | None) -> None:
+        self.reading, self.batches, self.zone = reading, batches, zone
+        self.files: dict[str, list[tuple[Path, str]]] = {}
+        self.people: dict[str, tuple[tuple[int, int], str]] = {}
+        self.arms: dict[str, str] = {}
+        self.splits: dict[str, list[tuple[int, str]]] = {}
 
     def add(self, table: str, file: Path, place: str) -> None:
-        """Note a file; one that cannot be read is a reject, one of a table that is not needed is counted."""
-        if table not in _COLUMNS:
-            self.batches.rows.skipped[f"table: {table}"] += 1
-            return
-        try:
-            schema = pq.read_schema(file).remove_metadata()
-        except (pa.ArrowException, OSError) as e:
-            self.batches.rows.reject(place, "unreadable", f"not a Parquet file: {str(e).splitlines()[0][:200]}", "")
-            return
-        if _KEYS[table] not in schema.names and not (table == "metrics" and "delivery_id" in schema.names):
-            message = f"column {_KEYS[table]}: found {', '.join(schema.names)[:200]}"
-            self.batches.rows.reject(place, "missing_field", message, "")
-            return
-        key = pa.schema([pa.field(x.name, x.type) for x in schema])
-        self.files.setdefault(table, {}).setdefault(key, []).append(str(file))
+        if table in _COLUMNS:
+            self.files.setdefault(table, []).append((file, place))
+        else:
+            self.batches.rows.skipped[f"file: {table}"] += 1
 
     def read(self) -> Iterator[Rows]:
-        """The rows of all files, in batches."""
-        if not self.files:
-            return
-        for table in ("metrics", "deliveries"):
-            if table not in self.files:
-                self.batches.rows.notes[f"no_{table}"] += 1
-        try:
-            import duckdb
-        except ImportError:
-            raise DataError("Customer.io's export needs DuckDB: pip install 'justai-sim[data]'") from None
-        with tempfile.TemporaryDirectory() as folder, duckdb.connect() as db:
-            db.execute("SET memory_limit = ?", [MEMORY])
-            db.execute("SET temp_directory = ?", [folder])
-            db.execute("SET preserve_insertion_order = false")
+        """Sends and events in batches, part by part."""
+        yield from self._lookups()
+        total = sum(_length(file) for table in _SPREAD for file, _ in self.files.get(table, []))
+        parts = min(_MOST_PARTS, max(1, -(-total // PART)))
+        with tempfile.TemporaryDirectory(prefix="customerio-") as folder:
+            with _Spread(Path(folder), parts) as spread:
+                for table in _SPREAD:
+                    for place, row in self._rows(table):
+                        with _Guard(self.batches.rows, place, row):
+                            spread.add(table, self._spread(table, row, place))
+                        yield from self.batches.full()
+            for part in range(parts):
+                yield from self._part(Path(folder), part)
+
+    def _lookups(self) -> Iterator[Rows]:
+        """People, and the arms of splits by delivery and by subject (one pass of a person)."""
+        for place, row in self._rows("people"):
+            with _Guard(self.batches.rows, place, row):
+                key, rank = _needed(row, "internal_customer_id"), (_seq(row), row.get("updated_at") or 0)
+                if key not in self.people or rank >= self.people[key][0]:
+                    self.people[key] = rank, f.person(first_ident(row, ("customer_id",)), row.get("email_addr"), key)
+            yield from self.batches.full()
+        newest: dict[str, tuple[int, Element]] = {}
+        for place, row in self._rows("outputs"):
+            with _Guard(self.batches.rows, place, row):
+                key, seq = _needed(row, "output_id"), _seq(row)
+                # A row without an arm matters only where it replaces one that had an arm.
+                told = row.get("split_test_index") is not None
+                if seq >= newest[key][0] if key in newest else told:
+                    newest[key] = seq, row
+            yield from self.batches.full()
+        for _, row in newest.values():
+            if not (arm := first_ident(row, ("split_test_index",))):
+                continue
+            if delivery := first_ident(row, ("delivery_id",)):
+                self.arms[delivery] = arm
+            if subject := first_ident(row, ("subject_name",)):
+                self.splits.setdefault(subject, []).append((row.get("created_at") or EARLIEST, arm))
+        for passed in self.splits.values():
+            passed.sort()
+
+    def _rows(self, table: str) -> Iterator[tuple[str, Element]]:
+        """(place, row) of a table's files. A damaged file is one reject; the rows before are kept."""
+        for file, place in self.files.get(table, []):
+            number = 0
             try:
-                for table in _COLUMNS:
-                    self._newest(db, table)
-                reader = db.sql(_JOINED).to_arrow_reader(_READ)
-                for batch in reader:
-                    for row in batch.to_pylist():
-                        self._append(row)
-                    yield from self.batches.full()
-            except duckdb.Error as e:
-                raise DataError(f"the export cannot be read: {str(e).splitlines()[0][:300]}") from None
+                with pq.ParquetFile(file) as source:
+                    names = [c for c in _COLUMNS[table] if c in source.schema_arrow.names]
+                    # Bodies are large.
+                    for batch in source.iter_batches(max(1, _READ // 40) if "body" in names else _READ, columns=names):
+                        columns = [self._values(batch.column(c), c) for c in names]
+                        for values in zip(*columns, strict=True):
+                            number += 1
+                            yield f"{place}:row {number}", dict(zip(names, values, strict=True))
+            except (pa.ArrowException, OSError) as e:
+                message = f"found a file that is damaged or not Parquet ({e}); the {number:,} rows before are kept"
+                self.batches.rows.reject(place, "bad_parquet", message)
 
-    def _newest(self, db: Any, table: str) -> None:
-        """The table, of every key the row with the largest `seq_num`; rows without the key stay as they are."""
-        names = [*_COLUMNS[table], *(["t"] if table == "metrics" else []), "seq_num"]
-        parts, files = [], []
-        for schema, paths in self.files.get(table, {}).items():
-            parts.append(f"SELECT {', '.join(_column(schema, n) for n in names)} FROM read_parquet(?)")
-            files.append(paths)
-        source = (
-            " UNION ALL ".join(parts) or f"SELECT {', '.join(_column(pa.schema([]), n) for n in names)} WHERE false"
-        )
-        key = _KEYS[table]
-        db.execute(
-            f"CREATE TEMP TABLE {table} AS SELECT DISTINCT * EXCLUDE (seq_num) FROM ({source}) "
-            f"QUALIFY {key} IS NULL OR row_number() OVER (PARTITION BY {key} ORDER BY seq_num DESC NULLS LAST) = 1",
-            files,
-        )
+    def _values(self, column: Any, name: str) -> list[Any]:
+        """A column as Python values; timestamps as microseconds."""
+        if not pa.types.is_timestamp(column.type):
+            return list(column.to_pylist())
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        if column.type.tz is None:
+            key = self.zone.key if self.zone else "UTC"
+            column = pc.assume_timezone(column, key, ambiguous="earliest", nonexistent="earliest")
+            if name == "created_at":
+                note = "time_without_offset" if self.zone else "time_without_offset_read_as_utc"
+                self.batches.rows.notes[note] += len(column)
+        return list(column.cast(pa.int64()).to_pylist())
 
-    def _append(self, row: Element) -> None:
-        rows = self.batches.rows
-        place = f"metrics: event {row['event_id'] or '(no id)'}"
-        try:
-            f.append(self._message(row, rows), self.reading, rows, MISSING)
-        except ElementError as bad:
-            rows.reject(place, bad.reason, bad.message, raw(row))
+    def _spread(self, table: str, row: Element, place: str) -> tuple[Any, ...]:
+        delivery = _needed(row, "delivery_id")
+        if table == "delivery_contents":
+            found = f.header(row.get("headers"), self.reading.header), f.comment(row.get("body"), self.reading.comment)
+            return delivery, *found, place, _seq(row)
+        if table == "deliveries":
+            names = ("internal_customer_id",), ("subject_id",), ("delivery_type",), self.reading.template_from
+            texts = [first_ident(row, keys) for keys in (*names, ("content_id",), f.OWN_ID)]
+            return delivery, *texts, place, _seq(row), row.get("created_at") or MISSING
+        metric, t = _needed(row, "metric").strip().lower(), self._time(row.get("created_at"))
+        texts = [first_ident(row, ("event_id",)), metric, first_ident(row, ("link_url", "link_id"))]
+        return delivery, *texts, place, _seq(row), t, *(flag(row.get(name)) for name in _FLAGS)
 
-    def _message(self, row: Element, rows: Rows) -> f.Message:
-        metric = (row["metric"] or "").strip().lower()
-        if not metric:
-            raise ElementError("missing_field", "metric: found nothing, expected a word such as sent or opened")
-        carriers: dict[str, str] = {}
-        if metric == "sent":
-            if not row["known"]:
-                raise ElementError("missing_field", "deliveries: found no row of this delivery, expected who got it")
-            split = row["split_test_index"]
-            carriers = {
-                "header": f.header(row["headers"], self.reading.header),
-                "comment": f.comment(row["body"], self.reading.comment),
-                "split": f"split:{split}" if split else "",
-                "content_id": first_ident(row, ("content_id",)),
-                "message": first_ident(row, f.OWN_ID),
-            }
-        user = f.person(first_ident(row, ("customer_id",)), row["email_addr"], row["internal_customer_id"])
-        data = {name: row[name] for name in _FLAGS} | {"href": row["link_url"], "link_id": row["link_id"]}
-        return f.Message(
-            (row["delivery_type"] or "").lower(), metric, self._time(row, rows), row["event_id"] or "", user,
-            row["delivery_id"] or "", first_ident(row, self.reading.template_from), carriers, data,
-        )  # fmt: skip
-
-    def _time(self, row: Element, rows: Rows) -> int:
-        t = row["t"]
-        if t is None and row["created_at"]:
+    def _time(self, value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 10**14:
+            if value < LATEST:
+                return value
+        else:
             try:
-                t = instant(row["created_at"], self.where, rows)
+                return instant(value, self.zone, self.batches.rows)
             except (ValueError, OverflowError):
-                t = None
-        if t is None or not EARLIEST <= t < LATEST:
-            raise ElementError("bad_time", f"created_at: found {shown(row['created_at'])}, expected an instant")
-        return int(t)
+                pass
+        raise ElementError("bad_time", f"created_at: found {shown(value)}, expected a timestamp")
+
+    def _part(self, folder: Path, part: int) -> Iterator[Rows]:
+        held: dict[str, dict[str, tuple[Any, ...]]] = {}
+        for table in ("deliveries", "delivery_contents"):
+            newest = held[table] = {}
+            seq = _SPREAD[table][0]
+            for row in _spilled(folder, table, part):
+                if row[0] not in newest or row[seq] >= newest[row[0]][seq]:
+                    newest[row[0]] = row
+        metrics: dict[Any, tuple[Any, ...]] = {}
+        for row in _spilled(folder, "metrics", part):
+            key = row[1] or (row[0], row[2], row[6], row[3])
+            if key in metrics:
+                self.batches.rows.notes["export_rows_replaced_by_newer"] += 1
+            if key not in metrics or row[5] >= metrics[key][5]:
+                metrics[key] = row
+        for row in metrics.values():
+            found = held["deliveries"].get(row[0])
+            self._metric(row, found, held["delivery_contents"].get(row[0]))
+            yield from self.batches.full()
+
+    def _metric(self, row: tuple[Any, ...], delivery: tuple[Any, ...] | None, content: tuple[Any, ...] | None) -> None:
+        send, event, metric, link, place, _, t, *flags = row
+        rows, told = self.batches.rows, dict(zip(_FLAGS, flags, strict=True))
+        data = {"href": link} | {name: bool(v) for name, v in told.items() if v >= 0}
+        whole = {"delivery_id": send, "event_id": event, "metric": metric, "created_at": t} | data
+        try:
+            if delivery is None:
+                if metric == "sent":
+                    raise ElementError("missing_delivery", f"deliveries: found no {shown(send)}, expected its row")
+                f.append(f.Message("", metric, t, event, "", send, "", {}, data), self.reading, rows, MISSING)
+                return
+            _, internal, subject, kind, template, content_id, own, _, _, created = delivery
+            whole |= {"internal_customer_id": internal, "delivery_type": kind, "template": template}
+            if metric == "sent" and not internal and kind not in self.reading.not_messages:
+                rows.skipped[f"anonymised: {kind} sent"] += 1  # the person was deleted before the first export
+                return
+            user = self.people[internal][1] if internal in self.people else f.person("", "", internal)
+            carriers: dict[str, str] = {}
+            if metric == "sent":
+                arm = self.arms.get(send) or self._arm(subject, created)
+                carriers = {"split": f"split:{arm}" if arm else "", "content_id": content_id, "message": own}
+                if content:
+                    carriers |= {"header": content[1], "comment": content[2]}
+            message = f.Message(kind, metric, t, event, user, send, template, carriers, data)
+            f.append(message, self.reading, rows, MISSING)
+        except ElementError as bad:
+            rows.reject(place, bad.reason, bad.message, raw(whole))
+
+    def _arm(self, subject: str, created: int) -> str:
+        """The arm of the last split that the subject passed before the message was made."""
+        found = ""
+        for t, arm in self.splits.get(subject, ()):
+            if created == MISSING or t <= created:
+                found = arm
+        return found
 
 
-def _column(schema: pa.Schema, name: str) -> str:
-    """A column as text in SQL, NULL where the file has none; `t`: `created_at` in microseconds where it is a time."""
-    at = schema.get_field_index("created_at" if name == "t" else name)
-    kind = schema.field(at).type if at >= 0 else None
-    column = f'"{schema.names[at]}"' if at >= 0 else "NULL"
-    if name == "t":
-        timed = kind is not None and pa.types.is_timestamp(kind)
-        zoned = timed and kind is not None and kind.tz is not None
-        return f"epoch_us({column}{'' if zoned else '::TIMESTAMP'}) AS t" if timed else "NULL::BIGINT AS t"
-    if name == "seq_num":
-        return f"TRY_CAST({column} AS BIGINT) AS seq_num"
-    nested = kind is not None and pa.types.is_nested(kind)
-    return f"{f'to_json({column})' if nested else column}::VARCHAR AS {name}"
+class _Guard:
+    """A bad row becomes a reject and loses no other."""
+
+    def __init__(self, rows: Rows, place: str, row: Element) -> None:
+        self.rows, self.place, self.row = rows, place, row
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if isinstance(error, ElementError):
+            self.rows.reject(self.place, error.reason, error.message, raw(self.row))
+            return True
+        return False
+
+
+def _needed(row: Element, field: str) -> str:
+    if found := first_ident(row, (field,)):
+        return found
+    raise ElementError("missing_field", f"{field}: found {shown(row.get(field))}, expected an id or a word")
+
+
+def _seq(row: Element) -> int:
+    value = row.get("seq_num")
+    try:
+        return max(-_LARGEST, min(_LARGEST, int(value))) if value is not None else 0
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def _length(file: Path) -> int:
+    try:
+        with pq.ParquetFile(file) as source:
+            return int(source.metadata.num_rows)
+    except (pa.ArrowException, OSError):
+        return 0  # told of when its rows are read
+
+
+# ----------------------------------------------------------------------------------- temporary files
+
+
+def _schema(table: str) -> pa.Schema:
+    texts, numbers = _SPREAD[table]
+    return pa.schema([(f"t{i}", pa.string()) for i in range(texts)] + [(f"n{i}", pa.int64()) for i in range(numbers)])
+
+
+class _Spread:
+    """Writes rows to the file of their part: a hash of the delivery."""
+
+    def __init__(self, folder: Path, parts: int) -> None:
+        self.folder, self.parts, self.open = folder, parts, ExitStack()
+        self.writers: dict[tuple[str, int], Any] = {}
+        self.waiting: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
+
+    def __enter__(self) -> _Spread:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.open:
+            for key in self.waiting:
+                self._flush(key)
+
+    def add(self, table: str, row: tuple[Any, ...]) -> None:
+        key = table, zlib.crc32(row[0].encode("utf-8", "replace")) % self.parts
+        waiting = self.waiting.setdefault(key, [])
+        waiting.append(row)
+        if len(waiting) >= _READ // 4:
+            self._flush(key)
+
+    def _flush(self, key: tuple[str, int]) -> None:
+        if not self.waiting[key]:
+            return
+        schema = _schema(key[0])
+        if key not in self.writers:
+            path = self.folder / f"{key[0]}-{key[1]}.arrow"
+            self.writers[key] = self.open.enter_context(ipc.new_file(str(path), schema))
+        columns = zip(*self.waiting[key], strict=True)
+        arrays = [pa.array(c, kind) for c, kind in zip(columns, schema.types, strict=True)]
+        self.writers[key].write_batch(pa.record_batch(arrays, schema=schema))
+        self.waiting[key] = []
+
+
+def _spilled(folder: Path, table: str, part: int) -> Iterator[tuple[Any, ...]]:
+    path = folder / f"{table}-{part}.arrow"
+    if not path.exists():
+        return
+    with pa.memory_map(str(path)) as source:
+        reader = ipc.open_file(source)
+        for i in range(reader.num_record_batches):
+            yield from zip(*(c.to_pylist() for c in reader.get_batch(i).columns), strict=True)

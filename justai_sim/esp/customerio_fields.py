@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError, nearest
 from justai_sim.esp.jsonbytes import Element, ElementError, decode, encode, first_ident, shown
 from justai_sim.esp.rows import EventRow, Rows, SendRow
@@ -134,10 +133,11 @@ def _send(m: Message, reading: Reading, rows: Rows, received_at: int) -> SendRow
 
 def _event_id(m: Message, rows: Rows) -> str:
     """Customer.io's id; in a dump without ids what tells events apart: message, metric, time and link."""
-    if m.event_id or not m.send_id:
-        rows.notes["events_without_id"] += not m.event_id
+    if m.event_id:
         return m.event_id
     rows.notes["events_without_id"] += 1
+    if not m.send_id:
+        return ""  # hashed from the columns of the row
     link = first_ident(dict(m.data), ("href", "link_id"))
     return "auto:" + hashlib.blake2b(encode([m.send_id, m.metric, m.t, link]), digest_size=10).hexdigest()
 
@@ -250,7 +250,3 @@ def comment(body: Any, name: str) -> str:
     # Every repetition is bounded: linear on any body.
     m = re.search(rf"<!--\s{{0,9}}{re.escape(name)}\s{{0,9}}:\s{{0,9}}([^<>]{{1,200}}?)\s{{0,9}}-->", body)
     return m[1].strip() if m else ""
-
-
-def missing(value: Any) -> bool:
-    return value is None or value == "" or value == MISSING
