@@ -19,7 +19,7 @@ from justai_sim.attribution import Bound, Rule, attribute, bind, ledger, ledger_
 from justai_sim.attribution.ledger import Ledger, Settlement, open_ledger
 from justai_sim.clock import DAY, HOUR, MISSING
 from justai_sim.errors import DataError, UsageError
-from justai_sim.tables import PARTS, REASONS, Events, Log, Sends
+from justai_sim.tables import CLICK, CONVERSION, PARTS, REASONS, Events, Log, Sends
 from tests.oracle import brute
 from tests.strategies import cases, to_log
 
@@ -159,6 +159,23 @@ def test_stream_is_batch_when_rows_come_in_time(case: Case, seed: int) -> None:
     """The usual life of a ledger: rows handed over before the settle that should have them, so that rows close."""
     rule, sends, events, goals, _ = case
     play(rule, to_log(sends, events), goals, seed, tidy=True)
+
+
+def test_a_late_click_gives_an_old_send_no_anchor() -> None:
+    """The send that stands in for closed ones lies before every click that is still looked at, by a whole window."""
+    rule = Rule(anchor="clicked", engagement_lookback_days=1, lookback_days=3, offset_days=2.25, day_rule="calendar")
+    bound = bind(rule, templates=["t"], names=["purchase"])
+    for hour in range(0, 24 * 6, 6):
+        at = START + DAY + 6 * HOUR + hour * HOUR
+        sends = Sends.build(1, send=0, user=0, template=0, variant=0, sent_at=START)
+        events = Events.build(2, event=[0, 1], user=0, kind=[CLICK, CONVERSION], name=[-1, 0],
+                              occurred_at=[at, START + 17 * DAY])  # fmt: skip
+        reader = Reader(open_ledger(bound))
+        reader.ledger.ingest(sends, events)
+        for now in range(START, START + 18 * DAY, 6 * HOUR):
+            reader.settle(now)
+        reader.settle(START + 18 * DAY)
+        assert reader.reasons == batch(bound, sends, events, START + 18 * DAY)[1]
 
 
 @given(cases(), st.integers(0, 2**32))

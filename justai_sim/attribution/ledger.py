@@ -208,7 +208,8 @@ class Ledger:
         """Attribute the accounts as of `now`."""
         horizon = NEVER if self._swept == NEVER else self._swept - self._memory
         base = self._settled if self._swept == NEVER else min(self._settled, horizon)
-        before_all = max(0, base - self._lateness - self._span)
+        # Earlier than any event that may still set an anchor (`extra`), by more than a window.
+        before_all = max(0, base - self._lateness - self._extra - self._span)
         return attributed(
             self._store, self.bound, self._goals, roots, now, self._settled, horizon, self._extra, before_all, whole
         )
