@@ -138,12 +138,12 @@ def attributed(
     `horizon`, with stand-ins at `before_all` for the rest."""
     from justai_sim.attribution import ledger_walk as k
 
-    s_at, e_at, _ = k.gather(
+    s_at, e_at = k.gather(
         st.accounts, st.ids, st.sends, st.events, roots, settled, extra, goals.kind, whole or goals.many
     )
     s_at.sort()
     e_at.sort()
-    su, eu, live, *closed, _ = k.dense(st.accounts, st.sends, st.events, s_at, e_at, roots, settled, horizon)
+    su, eu, live, *closed = k.dense(st.accounts, st.sends, st.events, s_at, e_at, roots, settled, horizon)
     sends, events = tables_of(st, s_at, e_at, su, eu)
     old = goals.stand_ins(closed, before_all, sends, events)
     got = attribute(bound, Sends.concat([old, sends]) if len(old) else sends, events, now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from justai_sim.attribution.ledger_kernel import AHEAD, _joined, _root
+from justai_sim.attribution.ledger_kernel import _joined, _root
 from justai_sim.attribution.ledger_store import ALWAYS, DEEP, IMPROVABLE, RUN_DEEP, SEVERAL, SHOWN
 from justai_sim.tables import CLICK, CONVERSION, OPEN, PARTS, REASON
 
@@ -47,17 +47,6 @@ def _remember(ids, s, j, goal_class, mask):
 
 
 @njit(cache=True, nogil=True)
-def _touch(column, at, lo, n):
-    """Read what the next AHEAD of n rows will need, so that memory answers them together: without a branch in
-    between the processor has many requests under way, with one it waits for each."""
-    seen = 0
-    if lo % AHEAD == 0:
-        for k in range(lo, min(lo + AHEAD, n)):
-            seen += column[at[k]]
-    return seen
-
-
-@njit(cache=True, nogil=True)
 def gather(acc, ids, s, ev, roots, settled, extra, goal_class, always):
     """Positions of the send and event rows that the accounts must be attributed with.
 
@@ -68,9 +57,7 @@ def gather(acc, ids, s, ev, roots, settled, extra, goal_class, always):
     ns = ne = ms = me = 0
     front, at = np.empty(len(roots), np.int32), np.empty(len(roots), np.int32)
     front_e, at_e = np.empty(len(roots), np.int32), np.empty(len(roots), np.int32)
-    seen = 0
     for k in range(len(roots)):
-        seen += _touch(acc.flag, roots, k, len(roots)) + _touch(acc.deep_until, roots, k, len(roots))
         r = roots[k]
         deep = always or (acc.flag[r] & (DEEP | ALWAYS)) != 0 or acc.deep_until[r] > settled
         if deep:
@@ -110,7 +97,6 @@ def gather(acc, ids, s, ev, roots, settled, extra, goal_class, always):
         m, ms = ms, 0
         sends = _grow(sends, ns + m)
         for k in range(m):
-            seen += _touch(s.until, front, k, m)
             j, r = front[k], at[k]
             after, until = s.next[j], s.until[j]
             if until == SEVERAL:
@@ -129,7 +115,6 @@ def gather(acc, ids, s, ev, roots, settled, extra, goal_class, always):
         m, me = me, 0
         events = _grow(events, ne + m)
         for k in range(m):
-            seen += _touch(ev.until, front_e, k, m)
             j, r = front_e[k], at_e[k]
             after = ev.next[j]
             if _context(ev, j, extra) <= settled:
@@ -141,7 +126,7 @@ def gather(acc, ids, s, ev, roots, settled, extra, goal_class, always):
             if after >= 0:
                 front_e[me], at_e[me] = after, r
                 me += 1
-    return sends[:ns].copy(), events[:ne].copy(), seen  # `seen` so that the compiler does not leave it out
+    return sends[:ns].copy(), events[:ne].copy()
 
 
 @njit(cache=True, nogil=True)
@@ -154,22 +139,16 @@ def dense(acc, s, ev, sends, events, roots, settled, horizon):
     su, eu = np.empty(len(sends), np.int64), np.empty(len(events), np.int64)
     live = np.empty(len(events), np.bool_)
     who, what, klass = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.int64)
-    users = m = seen = 0
-    who_s, who_e = np.empty(len(sends), np.int32), np.empty(len(events), np.int32)
+    users = m = 0
     for k in range(len(sends)):
-        who_s[k] = s.user[sends[k]]
-    for k in range(len(events)):
-        who_e[k] = ev.owner[events[k]]
-    for k in range(len(sends)):
-        seen += _touch(acc.local, who_s, k, len(sends))
-        u = who_s[k]
+        u = s.user[sends[k]]
         if acc.local[u] < 0:
             acc.local[u] = users
             users += 1
         su[k] = acc.local[u]
     for k in range(len(events)):
-        seen += _touch(acc.local, who_e, k, len(events)) + _touch(acc.closed, who_e, k, len(events))
-        j, u = events[k], who_e[k]
+        j = events[k]
+        u = ev.owner[j]
         deep = (acc.flag[_root(acc, u)] & RUN_DEEP) != 0
         live[k] = ev.until[j] > (horizon if deep else settled)
         if acc.local[u] < 0:
@@ -187,13 +166,13 @@ def dense(acc, s, ev, sends, events, roots, settled, horizon):
                     m += 1
                 b += 1
     for k in range(len(sends)):
-        acc.local[who_s[k]] = -1
+        acc.local[s.user[sends[k]]] = -1
     for k in range(len(events)):
-        acc.local[who_e[k]] = -1
-        acc.flag[who_e[k]] &= ~SHOWN
+        acc.local[ev.owner[events[k]]] = -1
+        acc.flag[ev.owner[events[k]]] &= ~SHOWN
     for k in range(len(roots)):
         acc.flag[roots[k]] &= ~RUN_DEEP
-    return su, eu, live, who[:m].copy(), what[:m].copy(), klass[:m].copy(), seen
+    return su, eu, live, who[:m].copy(), what[:m].copy(), klass[:m].copy()
 
 
 @njit(cache=True, nogil=True)

@@ -25,6 +25,7 @@ STORE, PROGRAM, LOCK = "store.sqlite", "program.toml", "lock"
 API_KEY = "JUSTAI_SIM_API_KEY"
 """Environment variable; the service is open to everybody who reaches it where it is not set."""
 SECRET = "JUSTAI_SIM_SECRET_"
+"""Start of the environment variables that hold the webhooks' secrets, one a provider."""
 DEFAULT = "welcome"
 
 
