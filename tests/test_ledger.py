@@ -221,7 +221,8 @@ def test_a_loaded_ledger_goes_on_as_if_it_had_never_stopped(case: Case, seed: in
     bound = bound_of(rule, log, goals)
     one = open_ledger(bound, memory_days=max(rule.refund_horizon_days, 10))
     parts = in_batches(log, dice, tidy=False)
-    for now in [*moments(log.sends, log.events, dice, rule), START + 200 * DAY]:
+    times = moments(log.sends, log.events, dice, rule)
+    for now in [*times, max([START + 200 * DAY, *times])]:
         for _ in range(dice.randrange(4)):
             if parts:
                 name, rows = parts.pop()
