@@ -108,7 +108,7 @@ def test_replay_json_and_settings(capsys: pytest.CaptureFixture[str], plain: Pat
         (["--policy-set", "epsilom=0.1"], 2, "did you mean 'epsilon'"),
         (["--policy-set", "epsilon=x"], 2, "Expected `float`"),
         (["--policy-set", "temperature=2"], 2, "no setting of the policy 'weighted_thompson'"),
-        (["--policy-set", "weights.opens=2"], 2, "did you mean 'open_rate'"),
+        (["--policy-set", "weights.opens=2"], 2, "policy.weights names 'opens', no metric"),
         (["--esp", "braz"], 2, "did you mean 'braze'"),
         (["--lookbak-days", "3"], 2, "lookback-days"),
     ],

@@ -335,8 +335,8 @@ def top_two(best: F8, second: float) -> F8:
     is repeated until another arm comes out.
 
     >>> import numpy as np
-    >>> top_two(np.array([0.02822328, 0.12169139, 0.85008533]), 0.5).round(8).tolist()
-    [0.09608634, 0.407636, 0.49627767]
+    >>> top_two(np.array([0.02822328, 0.12169139, 0.85008533]), 0.5).round(6).tolist()
+    [0.096086, 0.407636, 0.496278]
     """
     odds = np.divide(best, 1 - best, out=np.zeros_like(best), where=best < 1)
     again = best * (odds.sum(-1, keepdims=True) - odds)

@@ -167,7 +167,8 @@ def replay(
     logs.replay(
         log, esp=esp, goals=goal or [], control=control, template=template, since=since, until=until,
         lookback_days=lookback_days, offset_days=offset_days, as_of=as_of, preset=preset, settings=settings or [],
-        policy=policy, policy_settings=policy_settings or [], training=training, metric=metric, timezone=timezone, out=out, rejects=rejects, raw=raw,
+        policy=policy, policy_settings=policy_settings or [], training=training, metric=metric, timezone=timezone,
+        out=out, rejects=rejects, raw=raw,
         json=json,
     )  # fmt: skip
 

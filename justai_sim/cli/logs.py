@@ -54,7 +54,8 @@ def load(
 def replay(
     path: Path, *, esp: str | None, goals: list[str], control: str | None, template: str | None, since: str | None,
     until: str | None, lookback_days: float | None, offset_days: float | None, as_of: str | None, preset: str | None,
-    settings: list[str], policy: str, policy_settings: list[str], training: str | None, metric: str, timezone: str | None, out: Path | None,
+    settings: list[str], policy: str, policy_settings: list[str], training: str | None, metric: str,
+    timezone: str | None, out: Path | None,
     rejects: Path | None, raw: bool, json: bool,
 ) -> None:  # fmt: skip
     chosen = parse_settings(settings)
