@@ -40,7 +40,7 @@ TABLE: list[tuple[Any, ...]] = [
 
 @cache
 def played(name: str, rates: tuple[float, ...], decisions: int, batch: int = 1) -> Study:
-    rng = generator(5, f"exact {name} {rates} {decisions} {batch}")
+    rng = generator(6, f"exact {name} {rates} {decisions} {batch}")
     return study(PolicySpec(**SPECS[name]), rates, decisions, R, rng, batch=batch)
 
 

@@ -62,6 +62,8 @@ def choose(
     >>> choose(np.array([[[0.25, 0.0, 0.75]]]), row, row, np.array([0.0, 0.25, 0.99]))
     (array([0, 2, 2]), array([0.25, 0.75, 0.75]))
     """
+    from justai_sim.bandit.kernel import pick
+
     K = shares.shape[2]
     if not (np.isfinite(shares).all() and (shares >= 0).all() and (shares.sum(-1) > 0).all()):
         raise ValueError("shares must be finite, at least 0 and not all 0 in any row")
@@ -73,10 +75,9 @@ def choose(
     edges = np.cumsum(shares, axis=-1)
     last = K - 1 - np.argmax(shares[..., ::-1] > 0, axis=-1)
     edges[np.arange(K) >= last[..., None]] = 2.0
-    arm = np.zeros(len(u), np.int64)
-    for k in range(K - 1):
-        arm += u >= edges[rep_row, segment_row, k]
-    return arm, shares[rep_row, segment_row, arm]
+    arm, propensity = np.empty(len(u), np.int64), np.empty(len(u))
+    pick(edges, shares, np.asarray(rep_row, np.int64), np.asarray(segment_row, np.int64), u, arm, propensity)
+    return arm, propensity
 
 
 def requested(

@@ -149,8 +149,104 @@ Shares = Callable[[State, B1, int], F8]
 class Policy:
     """One policy, registered in `registry`. All methods are pure.
 
-    shares: see `Shares`. stats: what is summed of a tally. settings: the fields of the spec that it reads. metrics:
-    the key metrics that it can learn. trials: it needs 0 <= y <= n. chances: its shares are chances to be the best.
+    shares: see `Shares`. stats: what is summed of a tally, and `money` besides where the metric is money. settings:
+    the fields of the spec that it reads. metrics: the key metrics that it can learn. trials: it needs 0 <= y <= n.
+    chances: its shares are chances to be the best. start: more arrays of the state. learn: how a cohort changes the
+    state where sums do not tell (then the order of cohorts matters: `memory`). draw: an exact sampler of the same
+    distribution, for studies that update at every decision: arms (R, C). contextual: it learns across segments by
+    their features. approximate: in which way the shares are not exact.
+    """
+
+    name: str = "weighted_thompson"
+    epsilon: float = 0.0
+    floor: float = 0.0
+    top_two: float = 0.0
+    burn_in: float = 0.0
+    freeze_after: int = 0
+    warm_start: dict[str, tuple[float, float]] = {}
+    prior_alpha: float = 1.0
+    prior_beta: float = 1.0
+    bias_correction: bool = False
+    weights: dict[str, float] = {}
+    prior_mean: float = 0.0
+    prior_weight: float = 1.0
+    prior_sd: float = 1.0
+    ridge: float = 1.0
+    shares: dict[str, float] = {}
+    explore: float = 0.1
+    decay_sends: float = 0.0
+    temperature: float = 0.01
+    confidence: float = 1.0
+    horizon: float = 0.0
+    gamma: float = 0.1
+    switching: float = 0.001
+    reward_max: float = 1.0
+    window: int = 28
+    discount: float = 0.95
+    explore_sends: float = 1000.0
+
+    def __post_init__(self) -> None:
+        for name, (low, high, expected) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"policy.{name} is {value}; expected {expected}")
+        for variant, share in self.shares.items():
+            if not (math.isfinite(share) and share >= 0):
+                raise UsageError(f"policy.shares[{variant!r}] is {share}; expected a weight of at least 0")
+        if self.name == "fixed" and not sum(self.shares.values()) > 0:
+            raise UsageError(
+                f"policy.shares is {self.shares}; the policy 'fixed' expects a positive weight for a variant, "
+                "e.g. shares = {b = 3, c = 1}"
+            )
+        for metric, weight in self.weights.items():
+            if metric not in METRICS:
+                raise UsageError(f"policy.weights names {metric!r}, no metric; {nearest(metric, METRICS)}")
+            if not (math.isfinite(weight) and weight >= 0):
+                raise UsageError(f"policy.weights[{metric!r}] is {weight}; expected a weight of at least 0")
+        if self.weights and not sum(self.weights.values()) > 0:
+            raise UsageError(f"policy.weights is {self.weights}; expected a positive weight for a metric")
+        for variant, (n, y) in self.warm_start.items():
+            if not (math.isfinite(n) and math.isfinite(y) and n > 0 and y >= 0):
+                raise UsageError(f"policy.warm_start[{variant!r}] is {[n, y]}; expected [sends > 0, sum of outcomes]")
+
+
+BURNT = "burnt_in"
+"""The array of sends decided, which only `burn_in` reads."""
+COMMON = ("name", "epsilon", "floor", "burn_in", "freeze_after", "warm_start")
+"""Settings that every policy has."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a policy remembers: arrays by name with leading axes (R, C, K), and how many cohorts it has learnt."""
+
+    spec: PolicySpec
+    shape: Shape
+    arrays: dict[str, F8]
+    cohorts: int = 0
+
+    def __getitem__(self, name: str) -> F8:
+        return self.arrays[name]
+
+    def __add__(self, more: dict[str, F8]) -> State:
+        """The state with more added to some arrays."""
+        return replace(self, arrays=self.arrays | {k: self.arrays[k] + a for k, a in more.items()})
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        return self.shape.R, self.shape.C, self.shape.K
+
+
+Shares = Callable[[State, B1, int], F8]
+"""From a state, the live treatment arms (R, 1, K) and the instant (microseconds): weights (R, C, K), any scale."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One policy, registered in `registry`. All methods are pure.
+
+    shares: see `Shares`. stats: what is summed of a tally, and `money` besides where the metric is money.
+    settings: the fields of the spec that it reads. metrics: the key metrics that it can learn. trials: it needs 0 <= y <= n. chances: its shares are chances to be the best.
     start: more arrays of the state. learn: how a cohort changes the state where sums do not tell (then the order of
     cohorts matters: `memory`). draw: an exact sampler of the same distribution, for studies that update at every
     decision: arms (R, C). contextual: it learns across segments by their features. approximate: in which way the
@@ -162,6 +258,7 @@ class Policy:
     said: str
     shares: Shares
     stats: tuple[str, ...] = ("n", "y")
+    money: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     metrics: tuple[str, ...] = METRICS
     trials: bool = False
@@ -176,6 +273,10 @@ class Policy:
     def memory(self) -> bool:
         """Whether the order of cohorts, or when they were learnt, matters."""
         return self.learn is not None
+
+    def needs(self, metric: str) -> tuple[str, ...]:
+        """The statistics of a tally that it sums."""
+        return self.stats if metric in RATES else (*self.stats, *self.money)
 
     def check(self, spec: PolicySpec, metric: str = "conversion_rate") -> None:
         """UsageError for settings that belong to other policies, and for a key metric that it cannot learn."""
@@ -197,7 +298,7 @@ class Policy:
     def init(self, spec: PolicySpec, shape: Shape) -> State:
         """The state before anything was learnt. Raises UsageError where spec and shape do not fit."""
         self.check(spec, shape.metric)
-        arrays = {k: np.zeros((shape.R, shape.C, shape.K)) for k in self.stats}
+        arrays = {k: np.zeros((shape.R, shape.C, shape.K)) for k in self.needs(shape.metric)}
         if spec.burn_in:
             arrays[BURNT] = np.zeros((shape.R, shape.C, shape.K))
         for m in spec.weights:
@@ -219,7 +320,7 @@ class Policy:
         new = replace(state, cohorts=state.cohorts + cohort.n_cohorts)
         if state.spec.burn_in:
             new = new + {BURNT: served}
-        found = {k: reward(cohort, k, state.shape.minimise) for k in self.stats}
+        found = {k: reward(cohort, k, state.shape.minimise) for k in self.needs(state.shape.metric)}
         for m in state.spec.weights:
             one = cohort if m == state.shape.metric else cohort.others.get(m)
             if one is None:
