@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -30,11 +31,12 @@ from justai_sim.attribution import (
 )
 from justai_sim.attribution import attribute as attribute_tables
 from justai_sim.bandit.policy import PolicySpec
-from justai_sim.errors import UsageError
+from justai_sim.errors import DataError, UsageError
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
 from justai_sim.loop.program import Feedback, KeyMetric
 from justai_sim.loop.replay import last_received
+from justai_sim.meant import shared_ids
 from justai_sim.mix import comparable
 from justai_sim.pages.figures import (
     plot_age,
@@ -94,9 +96,18 @@ __all__ = [
 
 
 def instant(t: Instant | None) -> int | None:
-    """Microseconds since the epoch, or None."""
-    if t is None or isinstance(t, (int, np.integer)):
-        return None if t is None else int(t)
+    """Microseconds since the epoch, or None. UsageError for what is no time, or lies outside 1970..2100."""
+    if t is None:
+        return None
+    if isinstance(t, (bool, float)):
+        raise UsageError(f"time {t!r} is a {type(t).__name__}; expected microseconds, an aware datetime or a text")
+    if isinstance(t, (int, np.integer)):
+        if 0 < int(t) < 366 * clock.DAY:
+            raise UsageError(f"time {int(t)} lies in 1970; expected microseconds since the epoch (were seconds meant?)")
+        try:
+            return clock.checked(int(t))
+        except DataError as e:
+            raise UsageError(str(e)) from None
     if isinstance(t, date):
         stamp = pd.Timestamp(t)
         if stamp.tzinfo is None:
@@ -161,9 +172,12 @@ def attribute(
 ) -> Attributed:
     """Credit the events of two frames with the plain log's columns (see the README) to their sends.
 
-    `goals`: names of the conversion events, for all templates or per template; None: every name counts.
+    `goals`: names of the conversion events, for all templates or per template; None: every name counts. A
+    UserWarning says which rows were refused, and whether send ids stand for several messages.
     """
     log = frames.from_frames(sends, events, timezone=timezone)
+    for note in shared_ids(log):
+        warnings.warn(note, stacklevel=2)
     bound = _bound(rule, log, goals)
     return Attributed(log, bound, attribute_tables(bound, log.sends, log.events, instant(as_of)))
 

@@ -129,7 +129,7 @@ def _converted(values: list[Any], c: Column, field: str, must: bool, bad: _Bad, 
         return _ids(values, field, must, bad)
     each: Callable[[Any], Any] = {"money": _money, "number": _number, "flag": _flag}[c.text]
     reason, expected = {
-        "money": ("bad_number", "an amount such as 19.99, below 9.2e12"),
+        "money": ("bad_number", "an amount such as 19.99, below 4.6e12"),
         "number": ("bad_number", "a number from 0 to 1"),
         "flag": ("bad_flag", "true, false, 1, 0 or nothing"),
     }[c.text]
