@@ -270,8 +270,8 @@ class _Posterior(Stop, frozen=True, kw_only=True):
 class ValueRemaining(_Posterior, frozen=True, kw_only=True):
     """Scott (2010): stop when the `quantile` of (best theta - theta_champion) / theta_champion is below `threshold`.
 
-    The champion, the arm most probably the best, is shipped. It bounds what is lost, not how often an equal or slightly
-    worse variant ships: where nothing differs it ships a variant almost as often as the number of variants suggests.
+    The champion, the arm most probably the best, is shipped. What is bounded is the loss, not how often an equal or a
+    slightly worse variant ships.
     """
 
     quantile: float = 0.95
