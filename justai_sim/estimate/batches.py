@@ -22,18 +22,16 @@ def batched_ols(trials: Trials, of: int, against: int | None = None, level: floa
     there = (cells.n >= 1).all(-1)
     freedom = np.maximum(cells.n - 1, 0).sum(-2)
     pooled = cells.squares.sum(-2) / np.where(freedom > 0, freedom, np.nan)
-    pooled = np.where((pooled > 0).any(-1, keepdims=True), pooled, 1.0)  # no spread at all: weights by counts
+    varies = (pooled > 0).any(-1)
+    pooled = np.where(varies[..., None] | np.isnan(pooled), pooled, 1.0)  # no spread at all: weights by counts
     spread = (pooled[..., None, :] / np.maximum(cells.n, 1)).sum(-1)
-    w = np.where(there, 1 / np.sqrt(np.where(spread > 0, spread, np.nan)), 0.0)
+    w = np.where(there, np.nan_to_num(1 / np.sqrt(np.where(spread > 0, spread, np.nan))), 0.0)
     got = _combine(trials, cells, w, of, against)
     caveat = (
-        "Normal if every batch is large and shares stood still within it; batches without one of the arms are left out, "
-        "and a difference that changes over time is averaged by precision."
+        "Normal if every batch is large and shares stood still within it; batches without one of the arms are left "
+        "out, and a difference that changes over time is averaged by precision."
     )
-    se = None
-    if trials.user is None:
-        spread_known = (cells.squares.sum((-1, -2)) > 0) & (freedom > 0).all(-1)
-        se = np.where(spread_known, np.sqrt(there.sum(-1)) / count(w), np.where((freedom > 0).all(-1), 0.0, np.nan))
+    se = None if trials.user is not None else varies * np.sqrt(there.sum(-1)) / count(w)
     return estimated(trials, got, level, "batched_ols", caveat, se)
 
 
@@ -72,7 +70,7 @@ def _cells(trials: Trials, arms: list[int], method: str) -> _Cells:
 
     def sums(x: Any) -> F8:
         weights = np.broadcast_to(x, code.shape).ravel().astype(np.float64)
-        return np.bincount(flat, weights, R * B).reshape(*lead, B)
+        return np.bincount(flat, weights, R * B).astype(np.float64).reshape(*lead, B)
 
     here = [trials.arm == k for k in arms]
     n = np.stack([sums(h) for h in here], -1)

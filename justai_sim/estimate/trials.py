@@ -210,12 +210,13 @@ def propensity_of(trials: Trials, k: int, method: str) -> F8:
 
 def _possible(trials: Trials, k: int) -> None:
     """DataError where arm k could not have been drawn: no weighting can make up for that."""
-    gone = share_of(trials, k) <= 0 if trials.shares is not None else np.asarray(trials.propensity) >= CERTAIN
-    never = (trials.arm != k) & gone
+    never = (trials.arm != k) & (np.asarray(trials.propensity) >= CERTAIN)
+    if trials.shares is not None:
+        never |= trials.shares[..., k] <= 0
     if never.any():
         raise DataError(
-            f"arm {k} could not be drawn in {several(int(never.sum()), 'row')} of {never.size:,} (share 0, or another arm "
-            "with propensity 1); leave out deterministic rows, or use 'stratified'"
+            f"arm {k} could not be drawn in {several(int(never.sum()), 'row')} of {never.size:,} (share 0, or another "
+            "arm with propensity 1); leave out deterministic rows, or use 'stratified'"
         )
 
 
