@@ -28,8 +28,8 @@ def batched_ols(trials: Trials, of: int, against: int | None = None, level: floa
     w = np.where(there, np.nan_to_num(1 / np.sqrt(np.where(spread > 0, spread, np.nan))), 0.0)
     got = _combine(trials, cells, w, of, against)
     caveat = (
-        "Normal if every batch is large and shares stood still within it; batches without one of the arms are left "
-        "out, and a difference that changes over time is averaged by precision."
+        "Normal if every batch is large and has all compared arms: what is left out where an arm is missing lets luck "
+        "back in, so keep a floor. A difference that changes over time is averaged by precision."
     )
     se = None if trials.user is not None else varies * np.sqrt(there.sum(-1)) / count(w)
     return estimated(trials, got, level, "batched_ols", caveat, se)
