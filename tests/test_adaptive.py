@@ -429,9 +429,9 @@ def test_shares_come_back_from_the_propensities_of_the_chosen():
     np.testing.assert_allclose(got, full, atol=1e-12)
     some = shares_by_batch(np.array([0, 0]), np.array([0.5, 0.5]), np.array([3, 3]), 3)
     assert np.isnan(some[:, 1:]).all()
-    with pytest.raises(DataError, match=r"the share of arm 2 is not known"):
-        aipw(Trials(np.array([0, 2, 0]), np.ones(3), shares=np.array([[0.5, 0.5, np.nan], [0.2, 0, 0.8], [1, 0, 0]])), 2,
-             weights="sqrt")  # fmt: skip
+    hole = Trials(np.array([0, 2, 0]), np.ones(3), shares=np.array([[0.5, 0.5, np.nan], [0.2, 0, 0.8], [1, 0, 0]]))
+    with pytest.raises(DataError, match=r"the share of arm 2 is not known in 1 row"):
+        aipw(hole, 2, weights="sqrt")
     with pytest.raises(DataError, match="expected shares that stand still"):
         shares_by_batch(np.array([0, 0]), np.array([0.5, 0.4]), np.array([3, 3]))
 
