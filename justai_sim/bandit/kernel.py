@@ -204,3 +204,31 @@ def best_rows(alpha, beta, live, out):
     """P(best) for every row of (N, K) arrays into `out` (N, K), not normalised."""
     for i in range(alpha.shape[0]):
         _row(alpha[i], beta[i], live[i], out[i])
+
+
+@njit(cache=True, nogil=True)
+def pick(edges, shares, rep, segment, u, arm, propensity):
+    """The arm whose stretch of the cumulated shares (R, C, K) each u falls into, and its share."""
+    K = edges.shape[2]
+    for i in range(len(u)):
+        row, k = edges[rep[i], segment[i]], 0
+        while k < K - 1 and u[i] >= row[k]:
+            k += 1
+        arm[i] = k
+        propensity[i] = shares[rep[i], segment[i], k]
+
+
+@njit(cache=True, nogil=True)
+def draw_beta(n, s, alpha, beta, live, rng, arm):
+    """Into `arm` (R, C) the live treatment arm with the largest draw of Beta(alpha + s, beta + n - s); arrays
+    (R, C, K)."""
+    R, C, K = n.shape
+    for r in range(R):
+        for c in range(C):
+            best, at = -1.0, 0
+            for k in range(1, K):
+                if live[r, c, k]:
+                    x = rng.beta(alpha + s[r, c, k], beta + max(n[r, c, k] - s[r, c, k], 0.0))
+                    if x > best:
+                        best, at = x, k
+            arm[r, c] = at
