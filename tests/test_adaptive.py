@@ -342,8 +342,8 @@ def test_epochs_without_one_of_the_arms_are_left_out():
 
 
 def test_an_asymptotic_sequence_holds_at_all_looks():
-    """After Thompson sampling; 41 looks from 1,000 rows on, while repeated Wald intervals miss far more often."""
-    R, looks = 1_000, range(1_000, 5_001, 100)
+    """After Thompson sampling; 17 looks from 1,000 rows on, while repeated Wald intervals miss far more often."""
+    R, looks = 1_000, range(1_000, 5_001, 250)
     s = study.thompson_normal((0.0, 0.0), 5_000, R, seed=1, floor=(0.1, 0.0), noise="normal")
     missed, wald = np.zeros(R, bool), np.zeros(R, bool)
     for n in looks:
@@ -351,7 +351,7 @@ def test_an_asymptotic_sequence_holds_at_all_looks():
         missed |= ~covers(confidence_sequence(data, 1, 0, tuned=3_000), 0.0)
         wald |= ~covers(aipw(data, 1, 0), 0.0)
     assert missed.mean() <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / R)
-    assert wald.mean() > 0.12
+    assert wald.mean() > 0.10
 
 
 @pytest.mark.parametrize("against", [None, 0])
