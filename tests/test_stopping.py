@@ -126,6 +126,22 @@ def test_the_unpooled_test_and_money_use_each_arms_own_variance():
         stop("value_remaining").decide(at)
 
 
+def test_confidence_sequences_use_the_mixtures_radius():
+    """Fixed split: one sequence of the difference in 1 / (1 / n + 1 / n); adaptive: one an arm, at a share of alpha."""
+    p, n = 0.05, 4000
+    sd = math.sqrt(p * (1 - p))
+    rule = stop("always_valid", adaptive=False, tuned_sends=5000)
+    radius = stats.mixture_radius(sd, n / 2, math.sqrt(8.2 / 2500), 0.05)
+    assert rule.needed(p, p, n, n, 1) == pytest.approx(radius, rel=1e-12)
+    rule = stop("always_valid", tuned_sends=5000)
+    own = [stats.mixture_radius(sd, m, math.sqrt(8.2 / 5000), 0.05 / 4) for m in (n, 2 * n)]
+    assert rule.needed(p, p, n, 2 * n, 3) == pytest.approx(sum(own), rel=1e-12)
+    ahead = p + 1.01 * stats.mixture_radius(sd, n, math.sqrt(8.2 / 5000), 0.05 / 2) * 2
+    assert rule.decide(look([n, n], [p * n, ahead * n])).ship[0] == GO_ON  # its own spread is larger than the control's
+    assert rule.decide(look([n, n], [p * n, 1.05 * ahead * n])).ship[0] == 1
+    assert rule.decide(look([999, n], [50, 1.5 * ahead * n])).ship[0] == GO_ON
+
+
 def test_a_fixed_horizon_decides_once():
     rule = stop("fixed_horizon", days=28, min_sends=2000)
     assert rule.decide(look([3000, 3000], [60, 120], days=27)).ship[0] == GO_ON

@@ -15,10 +15,11 @@ def smallest_lift(
 ) -> float:
     """The smallest relative lift over a base rate that `rule` ships, at one look at these counts, with that power.
 
-    `control` and `variant` trials, `variants` compared at once. Solves q - p = needed + z_power se for the lifted rate
-    q, se with each group's own variance (Fleiss, Levin & Paik 2003, ch. 4, for the pooled test: then it equals
-    `stats.min_detectable_lift(..., variance="solved")`). The usual planning formula takes the base rate's variance for
-    both and promises more. Inf where no lift up to a rate of 1 is seen, nan without trials.
+    `control` and `variant` trials, `variants` compared at once. Upwards: where lower is better turn the outcome round.
+    Solves q - p = needed + z_power se for the lifted rate q, se with each group's own variance (Fleiss, Levin & Paik
+    2003, ch. 4, for the pooled test: then it equals `stats.min_detectable_lift(..., variance="solved")`). The usual
+    planning formula takes the base rate's variance for both and promises more. Inf where no lift up to a rate of 1 is
+    seen, nan without trials.
 
     >>> [round(smallest_lift(Significance(), 0.02, n, 1000), 2) for n in (1000, 333)]
     [1.08, 1.74]
