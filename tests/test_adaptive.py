@@ -182,6 +182,15 @@ def test_sticky_users_are_unbiased_and_their_intervals_cover(method):
     assert covers(rows, 0.0).mean() < 0.91
 
 
+def test_a_sticky_arm_does_not_predict_itself():
+    """One user, two rows, arm 1 with probability 1/2: over both draws the estimate is the mean of the outcomes. With a
+    model from the user's own first row it would be 3/4 of it."""
+    arm, y = np.array([[0, 0], [1, 1]]), np.full((2, 2), 4.0)
+    got = aipw(Trials(arm, y, np.full((2, 2), 0.5), user=np.zeros((2, 2), int)), 1)
+    assert got.estimate.mean() == pytest.approx(4.0)
+    assert aipw(Trials(arm, y, np.full((2, 2), 0.5)), 1).estimate.mean() == pytest.approx(3.0)
+
+
 def test_the_mean_of_sticky_users_clusters_as_survey_errors_do():
     rng = generator(1, "clusters")
     user = rng.integers(0, 60, 400)
