@@ -80,6 +80,16 @@ def choose(
     return arm, propensity
 
 
+def pinned(u: F8, split: F8, control: F8) -> F8:
+    """The draws (n,) of users who stay with the control or with the treatment: `split` is a user's own draw, the same
+    at every request, `control` the control's share. Over users the arm's propensity is its share, as ever.
+
+    >>> pinned(np.array([0.5, 0.5]), np.array([0.05, 0.7]), np.array([0.1, 0.1])).round(3).tolist()
+    [0.05, 0.55]
+    """
+    return np.where(split < control, control * u, np.minimum(control + (1 - control) * u, np.nextafter(1.0, 0.0)))
+
+
 def requested(
     rows: F8, rep_row: npt.NDArray[np.integer[Any]], eligible: B1 | None, epsilon: F8 | None, live: B1 | None
 ) -> F8:
