@@ -53,8 +53,10 @@ from justai_sim.surfaces import WindowSurface
 from justai_sim.surfaces import window_surface as surface_of_log
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import HELD_OUT, PARTS, REASONS, Log
+from justai_sim.whatif import estimates as estimates_of
 from justai_sim.whatif import interpretations as readings_of
 from justai_sim.whatif import reconcile as dashboards
+from justai_sim.whatif.estimates import Estimates
 from justai_sim.whatif.interpretations import Interpretations
 from justai_sim.whatif.reconcile import Reconciliation
 
@@ -64,6 +66,7 @@ Instant: TypeAlias = "str | int | date | pd.Timestamp"
 __all__ = [
     "PRESETS",
     "Attributed",
+    "Estimates",
     "Interpretations",
     "Preset",
     "Reconciliation",
@@ -73,6 +76,7 @@ __all__ = [
     "Sweep",
     "TrainingWindow",
     "attribute",
+    "estimates",
     "interpretations",
     "load",
     "metrics",
@@ -304,6 +308,36 @@ def interpretations(
         log if isinstance(log, Log) else read_log(log), rule=with_settings(rule or Rule(), settings), goals=goals,
         control=control, template=template, since=instant(since), until=instant(until), as_of=instant(as_of),
         metric=metric, presets=presets, currency_given="currency" in settings or rule is not None,
+    )  # fmt: skip
+
+
+def estimates(
+    log: Log | str | Path,
+    *,
+    method: Sequence[str] | str = (),
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    control: str | None = None,
+    template: str | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    as_of: Instant | None = None,
+    metric: str = "conversion_rate",
+    level: float = 0.95,
+    epoch_days: float = 1.0,
+    mature: bool = True,
+    **settings: Any,
+) -> Estimates:
+    """What each variant is worth although shares followed the results: by one or several methods, clustered by user.
+
+    `js.estimates(log, goals=["purchase"], method=["sample_mean", "aipw_uniform"]).table`. Without `method` all of
+    `justai_sim.estimate.adaptive.METHODS`; further settings are options of the rule.
+    """
+    return estimates_of.estimates(
+        log if isinstance(log, Log) else read_log(log), rule=with_settings(rule or Rule(), settings),
+        methods=[method] if isinstance(method, str) else method, goals=goals, control=control, template=template,
+        since=instant(since), until=instant(until), as_of=instant(as_of), metric=metric, level=level,
+        epoch_days=epoch_days, mature=mature, currency_given="currency" in settings or rule is not None,
     )  # fmt: skip
 
 
