@@ -211,4 +211,4 @@ def test_rows_of_one_send_that_disagree_do_not_depend_on_their_order() -> None:
         with pytest.warns(UserWarning, match="1 send id stand for several users"):
             got = js.attribute(js.Rule(), pd.DataFrame(list(order)), event)
         assert js.outcomes(got)["variant_id"].tolist() == ["A"]
-        assert js.outcomes(got)["weight"].tolist() == [1.0]
+        assert js.outcomes(got)["conversions"].tolist() == [1.0]
