@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -104,3 +105,45 @@ def _cohort(n: F8, y: F8, ip: F8) -> Tally:
     """One cohort of counts (R, K)."""
     n, y, ip = (a[:, None, :, None] for a in (n, y, ip))
     return Tally(n, y, y, {"decided": n, "reward_ip": ip})
+
+
+def retiring(
+    decisions: int, replications: int, delay: int, rng: np.random.Generator, *, items: int = 10, retire: float = 1e-3,
+    pending: Literal["boundary", "dropped"] = "boundary",
+) -> F8:
+    """Regret (R,) of Thompson sampling where items retire and feedback waits: Chapelle and Li 2011, Table 1.
+
+    At each decision an item retires with chance `retire` and a new one takes its place; rates are Beta(4, 4). The
+    policy hears of its successes every `delay` decisions. `pending` says what becomes of a swap in between:
+    "boundary": the policy learns of it with the next feedback, of which it keeps what belongs to the new item;
+    "dropped": it is told at once, and forgets both what it knew and what has not been heard yet.
+    """
+    chosen = policy("weighted_thompson")
+    R, row = replications, np.arange(replications)
+    state = chosen.init(PolicySpec(), Shape(R, 1, items + 1))
+    live = np.ones((R, 1, items + 1), bool)
+    live[..., 0] = False
+    rates, regret = rng.beta(4, 4, (R, items + 1)), np.zeros(R)
+    rates[:, 0] = 0
+    for start in range(0, decisions, delay):
+        n, y = np.zeros((R, items + 1)), np.zeros((R, items + 1))
+        swapped = np.zeros((R, items + 1), bool)
+        for _ in range(min(delay, decisions - start)):
+            gone = np.flatnonzero(rng.random(R) < retire)
+            if len(gone):
+                item = rng.integers(1, items + 1, len(gone))
+                rates[gone, item] = rng.beta(4, 4, len(gone))
+                n[gone, item] = y[gone, item] = 0
+                swapped[gone, item] = True
+                if pending == "dropped":
+                    state = chosen.reset(state, which=swapped)
+                    swapped[:] = False
+            arm = chosen.draw(state, live, rng)[:, 0] if chosen.draw is not None else row
+            p = rates[row, arm]
+            regret += rates.max(1) - p
+            n[row, arm] += 1
+            y[row, arm] += rng.random(R) < p
+        if swapped.any():
+            state = chosen.reset(state, which=swapped)
+        state = chosen.update(state, _cohort(n, y, n))
+    return regret
