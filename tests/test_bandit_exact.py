@@ -154,6 +154,18 @@ def test_dead_arms_have_no_chance() -> None:
     assert (got[1] == 0).all()
 
 
+@pytest.mark.parametrize("batch", [1, 25])
+def test_chances_to_be_the_best_are_calibrated(batch: int) -> None:
+    """In worlds drawn from the prior, however the data were collected: said 90 %, right in 90 %."""
+    rng = generator(7, f"calibration {batch}")
+    rates = rng.beta(1, 1, (R // 4, 4))
+    said, right, n = study(PolicySpec(), rates, 200, R // 4, rng, batch=batch).calibration()
+    assert len(said) == 10
+    # The arms of one world are not independent: at most as uncertain as worlds are.
+    error = np.sqrt(right * (1 - right) / n * 2)
+    assert (np.abs(said - right) <= 4 * error + 1e-6).all(), (said, right, error)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("delay", "published"), [(32, 9451), (100, 11_550), (316, 21_594), (1000, 59_256)])
 def test_retiring_items_with_delayed_feedback(delay: int, published: float) -> None:
