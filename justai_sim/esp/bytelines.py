@@ -1,0 +1,84 @@
+"""The lines of a file, packed or not, with a bound on each and on the whole: memory does not follow the file."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+from justai_sim.esp import limits
+from justai_sim.esp.rows import Rows
+
+_GZIP = b"\x1f\x8b"
+BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
+_KEPT = 1_000
+"""Bytes of a line over the bound that its reject shows."""
+
+
+class ByteLines:
+    """The lines of a file as bytes, `read` one by one; `number` is that of the last.
+
+    A line of more than `most` bytes is passed over; one that breaks the gzip stream, or with which the file
+    unpacks to more than it may, ends it. `report` tells of both.
+    """
+
+    def __init__(self, file: Path, place: str, most: int) -> None:
+        self.place, self.most, self.number, self.broken = place, most, 0, ""
+        self._reason, self._told, self._long = "", False, list[tuple[int, bytes]]()
+        with file.open("rb") as f:
+            packed = f.read(2) == _GZIP or file.suffix == ".gz"
+        opened: Any = gzip.open if packed else Path.open
+        self._stream: IO[bytes] = opened(file, "rb")
+        self._left = limits.may_unpack(file.stat().st_size) if packed else None
+
+    def __enter__(self) -> ByteLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def read(self) -> bytes:
+        """The next line that is not too long; b"" at the end."""
+        while not self.broken:
+            line = self._line(self.most + 1)
+            if not line:
+                break
+            self.number += 1
+            if len(line) <= self.most:
+                return line
+            self._long.append((self.number, line[:_KEPT]))
+            while line and not line.endswith(b"\n"):
+                line = self._line(1 << 16)
+        return b""
+
+    def start(self) -> bytes:
+        """The first bytes of the file, unpacked."""
+        return self._stream.read(self.most)
+
+    def _line(self, most: int) -> bytes:
+        try:
+            line = self._stream.readline(most)
+        except BROKEN as e:
+            self._break("truncated_gzip", f"found a damaged gzip file ({e}), expected more lines")
+            return b""
+        if self._left is not None:
+            self._left -= len(line)
+            if self._left < 0:
+                size = f"{limits.RATIO} times its size and {limits.FLOOR:,} bytes"
+                self._break("gzip_too_large", f"found a gzip file that unpacks to more than {size}, expected less")
+                return b""
+        return line
+
+    def _break(self, reason: str, message: str) -> None:
+        self._reason, self.broken = reason, message
+
+    def report(self, rows: Rows) -> None:
+        """Rejects for what has been passed over since the last report, and for the end of a broken file."""
+        for number, start in self._long:
+            message = f"found a line of more than {self.most:,} bytes, expected less; its start is kept"
+            rows.reject(f"{self.place}:{number}", "line_too_long", message, start.decode("utf-8", "replace"))
+        self._long.clear()
+        if self.broken and not self._told:
+            self._told = True
+            rows.reject(f"{self.place}:{self.number + 1}", self._reason, f"{self.broken}; those before are kept")
