@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError
+from justai_sim.esp import avro
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp.coding import public_columns
 from justai_sim.esp.jsonbytes import (
@@ -112,16 +114,17 @@ def _json(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
 
 
 def _avro(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
-    try:
-        import fastavro
-    except ImportError:
-        raise UsageError(f"{place} is an Avro file; reading it needs: pip install 'justai-sim[data]'") from None
+    if find_spec("fastavro") is None:
+        raise UsageError(f"{place} is an Avro file; reading it needs: pip install 'justai-sim[data]'")
     n = 0
+
+    def passed(block: int, why: str) -> None:
+        batches.rows.reject(f"{place}:block {block}", "avro_too_large", f"found {why}; the other blocks are read")
+
     with file.open("rb") as stream:
         # A damaged file can make the decoder raise anything: it ends the file, not the load.
         try:
-            reader: Any = fastavro.reader(stream)
-            schema = reader.writer_schema
+            schema, records = avro.records(stream, passed)
             kind = f.event_type(str(schema.get("name", "")) if isinstance(schema, dict) else "", place)
         except Exception as e:
             why = f"found a file that is not Avro ({type(e).__name__}: {e}), expected a Currents file"
@@ -129,7 +132,7 @@ def _avro(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
             return
         while True:
             try:
-                record = next(reader, None)
+                record = next(records, None)
             except Exception as e:
                 why = f"found a damaged or truncated file ({type(e).__name__}: {e}); the {n} records before are kept"
                 batches.rows.reject(f"{place}:record {n + 1}", "truncated_avro", why)
@@ -149,7 +152,7 @@ def _append_http(element: Element, rows: Rows, place: str, received_at: int) -> 
         reason = "missing_field" if not kind else "bad_value"
         rows.reject(place, reason, f"event_type: found {shown(kind)}, expected a name such as {f.CUSTOM}", raw(element))
     elif kind not in f.MEANING:
-        rows.skipped[f.skipped(kind)] += 1
+        rows.skipped[f.skipped(kind[:80])] += 1
     elif (user is not None and not isinstance(user, dict)) or not isinstance(properties, dict | None):
         bad = "properties" if isinstance(user, dict | None) else "user"
         message = f"{bad}: found {shown(element[bad])}, expected a JSON object"
@@ -168,7 +171,7 @@ def _append(
     """One event: `fields` hold id, time and user, `p` the rest. In Avro both are the flat record."""
     meaning = f.MEANING.get(kind)
     if meaning is None:
-        rows.skipped[f.skipped(kind)] += 1
+        rows.skipped[f.skipped(kind[:80])] += 1
         return
     try:
         t = f.happened(fields, rows, received_at)

@@ -36,6 +36,9 @@ class ByteLines:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._stream.close()
 
     def read(self) -> bytes:

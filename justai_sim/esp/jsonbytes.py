@@ -321,12 +321,19 @@ def ident(value: Any) -> str:
     ('u1', '42', '42', '', '')
     """
     if type(value) is str:
+        if len(value) > limits.TEXT:
+            raise too_long(value)
         return value if value and not value.isspace() else ""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError
     return str(int(value)) if value == value and abs(value) < 1e15 and int(value) == value else str(value)
+
+
+def too_long(text: str) -> ElementError:
+    message = f"found a text of {len(text):,} characters ({text[:40]!r}...), expected an id or a name of at most"
+    return ElementError("text_too_long", f"{message} {limits.TEXT:,}")
 
 
 def first_ident(source: Element, keys: Iterable[str]) -> str:
@@ -336,6 +343,8 @@ def first_ident(source: Element, keys: Iterable[str]) -> str:
         if value is not None:
             try:
                 found = ident(value)
+            except ElementError:
+                raise
             except ValueError:
                 continue
             if found:
