@@ -134,6 +134,8 @@ def user(fields: Element) -> str:
         if own:
             return own
         braze = ident(fields.get("user_id"))
+    except ElementError:
+        raise
     except ValueError:
         raise ElementError("bad_value", "user: found an id that is no text, expected a text") from None
     if not braze:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.esp import customerio_fields as f
+from justai_sim.esp import parquet
 from justai_sim.esp.jsonbytes import Batches, Element, ElementError, first_ident, raw, shown
 from justai_sim.esp.rows import Rows
 from justai_sim.esp.segment_fields import flag, instant
@@ -130,15 +131,15 @@ class Export:
         for file, place in self.files.get(table, []):
             number = 0
             try:
-                with pq.ParquetFile(file) as source:
-                    names = [c for c in _COLUMNS[table] if c in source.schema_arrow.names]
-                    # Bodies are large.
-                    for batch in source.iter_batches(max(1, _READ // 40) if "body" in names else _READ, columns=names):
-                        columns = [self._values(batch.column(c), c) for c in names]
-                        for values in zip(*columns, strict=True):
-                            number += 1
-                            yield f"{place}:row {number}", dict(zip(names, values, strict=True))
-            except (pa.ArrowException, OSError) as e:
+                # Bodies are large.
+                size = max(1, _READ // 40) if table == "delivery_contents" else _READ
+                for batch in parquet.batches(file, _COLUMNS[table], size):
+                    names = batch.column_names
+                    columns = [self._values(batch[c], c) for c in names]
+                    for values in zip(*columns, strict=True):
+                        number += 1
+                        yield f"{place}:row {number}", dict(zip(names, values, strict=True))
+            except parquet.UNREADABLE as e:
                 message = f"found a file that is damaged or not Parquet ({e}); the {number:,} rows before are kept"
                 self.batches.rows.reject(place, "bad_parquet", message)
 
@@ -270,7 +271,7 @@ def _length(file: Path) -> int:
     try:
         with pq.ParquetFile(file) as source:
             return int(source.metadata.num_rows)
-    except (pa.ArrowException, OSError):
+    except parquet.UNREADABLE:
         return 0  # told of when its rows are read
 
 

@@ -13,11 +13,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, nearest
-from justai_sim.esp import limits
+from justai_sim.esp import limits, parquet
 from justai_sim.esp.bytelines import ByteLines
 from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, public_columns
 from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, default, micro_to_units, values_of
@@ -64,7 +63,11 @@ class Generic:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A JSON object, an array of objects, or objects a line, each with `table` (default events)."""
-        for where, element in _elements(body, place, rows):
+        for i, (where, element) in enumerate(_elements(body, place, rows)):
+            if i == limits.ELEMENTS:
+                message = f"found more than {limits.ELEMENTS:,} rows in one body, expected less; those before are kept"
+                rows.reject(where, "too_many_events", message)
+                return
             raw = element if isinstance(element, bytes) else _ENCODE.encode(element)
             if not isinstance(element, dict):
                 rows.reject(where, "bad_json", f"found {_clip(raw)}, expected a JSON object", _text(raw))
@@ -264,22 +267,17 @@ def _ndjson_batches(table: str, lines: Lines, place: str, timezone: str | None) 
 
 def _parquet(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
     try:
-        with pq.ParquetFile(file) as source:
-            yield from _parquet_batches(table, source, place, timezone)
-    except (pa.ArrowException, OSError) as e:
+        names = parquet.schema_of(file).names
+        rows, first = Rows(), 1
+        check_columns(table, names, place, rows)
+        for batch in parquet.batches(file, tuple(c for c in COLUMNS[table] if c in names), BATCH):
+            n = append_arrow(rows, table, batch, place, timezone, first=first)
+            first += len(batch)
+            yield rows, n
+            rows = Rows()
+        yield rows, 0
+    except parquet.UNREADABLE as e:
         raise DataError(f"{place}: not a Parquet file that can be read ({e})") from None
-
-
-def _parquet_batches(table: str, source: Any, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
-    rows, first = Rows(), 1
-    check_columns(table, source.schema_arrow.names, place, rows)
-    wanted = [c for c in COLUMNS[table] if c in source.schema_arrow.names]
-    for batch in source.iter_batches(BATCH, columns=wanted):
-        n = append_arrow(rows, table, pa.Table.from_batches([batch]), place, timezone, first=first)
-        first += len(batch)
-        yield rows, n
-        rows = Rows()
-    yield rows, 0
 
 
 def append_arrow(

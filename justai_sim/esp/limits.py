@@ -41,8 +41,10 @@ AVRO_VALUES = 256 * MIB
 AVRO_NODES = 10_000
 """Values in one record of Avro, by its schema."""
 
-PARQUET_GROUP = 1 << 30
-"""Bytes of a column in one row group of Parquet, unpacked, of those that are read."""
+PARQUET_PAGE = 64 * MIB
+"""Bytes of an unpacked page of Parquet, and of the texts of one batch of rows."""
+PARQUET_ROWS = 100
+"""Rows by the byte of a Parquet file (counted as 10 kB at least): equal rows take next to nothing."""
 
 
 def may_unpack(size: int) -> int:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from justai_sim import clock
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.errors import DataError, nearest
+from justai_sim.esp import limits
 from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, auto_id
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import Column
@@ -175,6 +176,10 @@ def _ids(values: list[Any], field: str, must: bool, bad: _Bad) -> list[str]:
         for i, v in enumerate(out):
             if not _is_text(v):
                 bad(i, "bad_encoding", field, v.encode("utf-8", "surrogateescape"), "UTF-8")
+    if max(map(len, out), default=0) > limits.TEXT:
+        for i, v in enumerate(out):
+            if len(v) > limits.TEXT:
+                bad(i, "text_too_long", field, v[:80], f"at most {limits.TEXT:,} characters, not {len(v):,}")
     if must and not all(out):
         for i, v in enumerate(out):
             if not v:

@@ -157,6 +157,8 @@ def user(e: Element) -> str:
             if value is not None:
                 try:
                     found = ident(value)
+                except ElementError:
+                    raise
                 except ValueError:
                     raise ElementError("bad_value", f"{name}: found {shown(value)}, expected an id") from None
                 if found:

@@ -126,9 +126,11 @@ def header_of(source: Source, s: Setting) -> Table:
     """The table of a source by its first line that is not blank."""
     with TextLines(source) as lines:
         header = next((line for line in lines if line.strip()), "")
+        # A damaged file, or one with lines beyond the bound, is read again, to be told of; an empty one holds nothing.
+        if lines.passed:
+            return Table("damaged", [], ",", {})
         if header:
             return table_of(source, header, s)
-        # A damaged file is read again, to be told of; an empty one holds nothing.
         return Table("damaged" if lines.broken else "other" if f.file_kind(source.name) else "", [], ",", {})
 
 
@@ -172,6 +174,9 @@ def _fields(
 ) -> Iterator[tuple[str, Table, list[str], str]]:
     """(place, table, fields, raw text) of each row; what is no row is a reject, and has no fields."""
     header = next((line for line in lines if line.strip()), "")
+    if lines.passed:  # the header itself is beyond the bound
+        lines.report(batches.rows)
+        return
     table = table_of(source, header, s)
     if table.wrong:
         batches.rows.reject(source.place, "bad_header", table.wrong, header[:1000])

@@ -173,6 +173,11 @@ class TextLines(Lines):
     def broken(self) -> str:
         return self._why
 
+    @property
+    def passed(self) -> bool:
+        """Whether lines over the bound have been passed over and not been told of."""
+        return bool(self._long)
+
     def __enter__(self) -> TextLines:
         return self
 
