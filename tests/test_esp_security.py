@@ -433,7 +433,7 @@ def test_a_dictionary_page_beyond_the_bound(tmp_path: Path) -> None:
     export(tmp_path, pa.table({c: pa.array([], pa.string()) for c in ("event_id", "kind")})).unlink()
     plain_log(tmp_path, b"").unlink()
     pq.write_table(
-        pa.table({c: texts for c in ("event_id", "user_id", "kind", "occurred_at")}),
+        pa.table(dict.fromkeys(("event_id", "user_id", "kind", "occurred_at"), texts)),
         tmp_path / "events.parquet",
         compression="zstd",
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from justai_sim.esp import limits
 from justai_sim.esp.rows import Rows
 
 _GZIP = b"\x1f\x8b"
 BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
+_PIECE = 1 << 18
 _KEPT = 1_000
 """Bytes of a line over the bound that its reject shows."""
 
@@ -26,10 +28,11 @@ class ByteLines:
     def __init__(self, file: Path, place: str, most: int) -> None:
         self.place, self.most, self.number, self.broken = place, most, 0, ""
         self._reason, self._told, self._long = "", False, list[tuple[int, bytes]]()
+        self._rest, self._stream_ended = b"", False
         with file.open("rb") as f:
             packed = f.read(2) == _GZIP or file.suffix == ".gz"
         opened: Any = gzip.open if packed else Path.open
-        self._stream: IO[bytes] = opened(file, "rb")
+        self._stream: Any = opened(file, "rb")
         self._left = limits.may_unpack(file.stat().st_size) if packed else None
 
     def __enter__(self) -> ByteLines:
@@ -55,23 +58,68 @@ class ByteLines:
                 line = self._line(1 << 16)
         return b""
 
+    def some(self) -> list[bytes]:
+        """The next lines in one piece, without their ends, all of them within the bound; [] at the end.
+
+        `number` is that of the last. Several times as fast as `read`, with which it can be mixed.
+        """
+        if self.broken:
+            return []
+        data = self._piece()
+        cut = data.rfind(b"\n")
+        if cut < 0:
+            if not self._stream_ended:
+                self._rest = data
+                line = self.read()  # longer than a piece
+                return [line.removesuffix(b"\n")] if line else []
+            self._rest = b""
+            self.number += bool(data)
+            return [data] if data else []
+        self._rest = data[cut + 1 :]
+        lines = data[:cut].split(b"\n")
+        self.number += len(lines)
+        return lines
+
+    def _piece(self) -> bytes:
+        """What is left over and what comes next, to about `_PIECE` bytes."""
+        parts, size = [self._rest], len(self._rest)
+        self._rest = b""
+        while size < _PIECE and not self.broken:
+            part = self._guarded(self._stream.read1, _PIECE)
+            if not part:
+                self._stream_ended = True
+                break
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
     def start(self) -> bytes:
         """The first bytes of the file, unpacked."""
         return self._stream.read(self.most)
 
     def _line(self, most: int) -> bytes:
+        """Up to `most` bytes of the next line."""
+        rest = self._rest
+        if not rest:
+            return self._guarded(self._stream.readline, most)
+        end = rest.find(b"\n") + 1
+        cut = min(end or len(rest), most)
+        line, self._rest = rest[:cut], rest[cut:]
+        return line if end or cut == most else line + self._guarded(self._stream.readline, most - cut)
+
+    def _guarded(self, read: Callable[[int], bytes], most: int) -> bytes:
         try:
-            line = self._stream.readline(most)
+            data = read(most)
         except BROKEN as e:
             self._break("truncated_gzip", f"found a damaged gzip file ({e}), expected more lines")
             return b""
         if self._left is not None:
-            self._left -= len(line)
+            self._left -= len(data)
             if self._left < 0:
                 size = f"{limits.RATIO} times its size and {limits.FLOOR:,} bytes"
                 self._break("gzip_too_large", f"found a gzip file that unpacks to more than {size}, expected less")
                 return b""
-        return line
+        return data
 
     def _break(self, reason: str, message: str) -> None:
         self._reason, self.broken = reason, message

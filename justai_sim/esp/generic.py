@@ -28,6 +28,7 @@ BATCH = 50_000
 _FILE = re.compile(r"^(sends|events|decisions)([-_.].*)?$")
 _ENDING = re.compile(r"\.(parquet|csv|ndjson|jsonl|json)(\.gz)?$")
 _DECODE = msgspec.json.Decoder(float_hook=Decimal)
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ENCODE = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -248,7 +249,7 @@ def _ndjson_batches(table: str, lines: Lines, place: str, timezone: str | None) 
         try:
             found = _DECODE.decode(line.encode("utf-8", "surrogateescape"))
             wrong = "" if isinstance(found, dict) else f"found {_clip(line.strip())}, expected a JSON object"
-        except (msgspec.DecodeError, RecursionError) as e:
+        except _NOT_JSON as e:
             wrong = f"found a line that is not JSON ({e}), expected an object"
         if wrong:
             rows.reject(f"{place}:{lines.number}", "bad_json", wrong, _text(line.strip()))
@@ -370,7 +371,7 @@ class Lines:
 def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
     try:
         found = _DECODE.decode(body)
-    except (msgspec.DecodeError, RecursionError) as e:
+    except _NOT_JSON as e:
         lines = [line for line in body.split(b"\n") if line.strip()]
         if len(lines) < 2:
             rows.reject(place, "bad_json", f"found a body that is not JSON ({e}), expected an object", _text(body))
@@ -379,7 +380,7 @@ def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
             if line.strip():
                 try:
                     yield f"{place}:{i}", _DECODE.decode(line)
-                except (msgspec.DecodeError, RecursionError):
+                except _NOT_JSON:
                     yield f"{place}:{i}", line
         return
     if isinstance(found, list):

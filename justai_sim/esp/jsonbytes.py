@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -216,22 +217,50 @@ def json_like(file: Path) -> bool:
     return head[:1] in (b"{", b"[")
 
 
+class Group(NamedTuple):
+    """Documents of a file that follow each other: lines from number `first` on, or (0) the whole file as one."""
+
+    place: str
+    first: int
+    documents: list[bytes]
+
+    def place_of(self, i: int) -> str:
+        return f"{self.place}:{self.first + i}" if self.first else self.place
+
+    def parts(self, room: Callable[[], int]) -> Iterator[Group]:
+        """The group cut so that no part has more documents than there is room for at that moment."""
+        at = 0
+        while at < len(self.documents):
+            end = at + room()
+            yield Group(self.place, self.first and self.first + at, self.documents[at:end])
+            at = end
+
+
 def documents(file: Path, place: str, rows: Into) -> Found[bytes]:
     """(place, bytes) of each document of a file: a line each, or the whole file if it is one document.
 
     A damaged gzip stream ends the file with one reject; the lines before it are kept. So does a stream that
     unpacks to more than it may; a document over the bound is a reject.
     """
+    for group in groups(file, place, rows):
+        for i, document in enumerate(group.documents):
+            if document and not document.isspace():
+                yield group.place_of(i), document
+
+
+def groups(file: Path, place: str, rows: Into) -> Iterator[Group]:
+    """As `documents`, many at once; blank lines are still there."""
     with ByteLines(file, place, limits.DOCUMENT) as source:
         lines = _lines(source, rows)
         number, line = next((found for found in lines if found[1].strip()), (0, b""))
         if number and not _is_json(line):
             yield from _whole_or_lines(number, line, lines, source, rows)
         elif number:
-            yield f"{place}:{number}", line
-        for number, line in lines:
-            if line.strip():
-                yield f"{place}:{number}", line
+            yield Group(place, number, [line])
+        while found := source.some():
+            source.report(rows())
+            yield Group(place, source.number - len(found) + 1, found)
+        source.report(rows())
 
 
 def _lines(source: ByteLines, rows: Into) -> Iterator[tuple[int, bytes]]:
@@ -243,7 +272,7 @@ def _lines(source: ByteLines, rows: Into) -> Iterator[tuple[int, bytes]]:
 
 def _whole_or_lines(
     first: int, line: bytes, more: Iterator[tuple[int, bytes]], source: ByteLines, rows: Into
-) -> Found[bytes]:
+) -> Iterator[Group]:
     """A file whose first line is not JSON: a document over many lines, or lines of which the first is bad.
 
     What goes beyond a document's bound is left in `more`: it is lines, or (when it is none) refused.
@@ -258,7 +287,7 @@ def _whole_or_lines(
     objects = [line for _, line in held if line[:2] == b'{"']
     if size > limits.DOCUMENT:
         if any(_is_json(line) for line in objects):
-            yield from ((f"{source.place}:{n}", line) for n, line in held if line.strip())
+            yield from (Group(source.place, n, [line]) for n, line in held)
             return
         for _ in more:
             pass
@@ -268,11 +297,11 @@ def _whole_or_lines(
     whole = b"".join(line for _, line in held)
     many = len(objects) > 1 and whole.lstrip()[:1] == b"{"
     if not _is_json(whole) and (many or any(_is_json(line) for line in objects)):
-        yield from ((f"{source.place}:{n}", line) for n, line in held if line.strip())
+        yield from (Group(source.place, n, [line]) for n, line in held)
         return
     held.clear()
     objects.clear()
-    yield source.place, whole
+    yield Group(source.place, 0, [whole])
 
 
 def _is_json(data: bytes) -> bool:
@@ -299,6 +328,11 @@ class Batches:
         rows = self.rows
         if len(rows) >= BATCH or len(rows.rejects) >= BATCH or rows.held >= limits.HELD:
             yield self.take()
+
+    @property
+    def room(self) -> int:
+        """Rows until the batch is full, at least one."""
+        return max(1, BATCH - len(self.rows))
 
     def take(self) -> Rows:
         rows, self.rows = self.rows, Rows()
@@ -341,6 +375,8 @@ def first_ident(source: Element, keys: Iterable[str]) -> str:
     for key in keys:
         value = source.get(key)
         if value is not None:
+            if type(value) is str and 0 < len(value) <= limits.TEXT and not value.isspace():
+                return value
             try:
                 found = ident(value)
             except ElementError:
@@ -390,6 +426,24 @@ def _plain(text: str) -> str:
 def micro(amount: Decimal) -> int:
     """Micro-units, half to even."""
     return int(amount.scaleb(6).to_integral_value(ROUND_HALF_EVEN))
+
+
+def micro_of(value: Any) -> int | None:
+    """Micro-units of a number or a written amount; None if it is none. Numbers are remembered: prices repeat.
+
+    >>> micro_of(19.99), micro_of("$1,055.34"), micro_of(True), micro_of("free")
+    (19990000, 1055340000, None, None)
+    """
+    if type(value) is float or type(value) is int:
+        return _micro_of_number(value)
+    amount = decimal(value)
+    return None if amount is None else micro(amount)
+
+
+@lru_cache(1 << 14)
+def _micro_of_number(value: float) -> int | None:
+    amount = decimal(value)
+    return None if amount is None else micro(amount)
 
 
 def copy_text(extras: Any) -> str:
