@@ -14,7 +14,7 @@ from typing import Any
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError
-from justai_sim.esp import avro
+from justai_sim.esp import avro, braze_lane
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp.coding import public_columns
 from justai_sim.esp.jsonbytes import (
@@ -31,6 +31,7 @@ from justai_sim.esp.jsonbytes import (
     nothing_readable,
     raw,
     send_order,
+    short,
     shown,
 )
 from justai_sim.esp.rows import EventRow, Rows, SendRow
@@ -45,6 +46,8 @@ _RENDERED = {
     "spam": "users.messages.email.MarkAsSpam",
     "delivery": "users.messages.email.Delivery",
 }
+_LOOK = 100
+"""Usual records between two looks at whether the batch is full."""
 _COMMON = {"app_group_id": "workspace", "canvas_id": "flow", "canvas_name": "Flow"}
 
 
@@ -130,19 +133,28 @@ def _avro(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
             why = f"found a file that is not Avro ({type(e).__name__}: {e}), expected a Currents file"
             batches.rows.reject(place, "bad_avro", why)
             return
-        while True:
-            try:
-                record = next(records, None)
-            except Exception as e:
-                why = f"found a damaged or truncated file ({type(e).__name__}: {e}); the {n} records before are kept"
-                batches.rows.reject(f"{place}:record {n + 1}", "truncated_avro", why)
-                return
-            if record is None:
-                return
+        meaning, failure = f.MEANING.get(kind, ""), list[Exception]()
+        for record in _until_damage(records, failure):
             n += 1
-            if isinstance(record, dict):
-                _append(kind, record, record, record.get("properties"), batches.rows, f"{place}:record {n}", MISSING)
+            if not isinstance(record, dict) or (meaning and braze_lane.append(kind, meaning, record, batches.rows)):
+                if not n % _LOOK:
+                    yield from batches.full()
+                continue
+            _append(kind, record, record, record.get("properties"), batches.rows, f"{place}:record {n}", MISSING)
             yield from batches.full()
+        for wrong in failure:
+            why = (
+                f"found a damaged or truncated file ({type(wrong).__name__}: {wrong}); the {n} records before are kept"
+            )
+            batches.rows.reject(f"{place}:record {n + 1}", "truncated_avro", why)
+
+
+def _until_damage(records: Iterator[Any], failure: list[Exception]) -> Iterator[Any]:
+    """The records of a file; what the decoder raises goes to `failure` and ends them."""
+    try:
+        yield from records
+    except Exception as e:  # a damaged file can make it raise anything
+        failure.append(e)
 
 
 def _append_http(element: Element, rows: Rows, place: str, received_at: int) -> None:
@@ -215,7 +227,7 @@ def _event_row(
         name = p.get("name")
         if not isinstance(name, str) or not name.strip():
             raise ElementError("missing_field", f"name: found {shown(name)}, expected the name of the custom event")
-        name, value, currency, order = f.order(name.strip(), custom, rows)
+        name, value, currency, order = f.order(short(name.strip()), custom, rows)
         return EventRow(event, user, meaning, t, name, received_at, value, currency, order_id=order)
     send, template = f.message(p, user)
     machine = -1

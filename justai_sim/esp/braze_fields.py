@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,6 +18,7 @@ from justai_sim.esp.jsonbytes import (
     ident,
     message_key,
     micro,
+    short,
     shown,
 )
 from justai_sim.esp.rows import Rows
@@ -197,6 +199,13 @@ def purchase_value(p: Element, rows: Rows) -> tuple[int, str]:
     return minor(amount, currency), currency
 
 
+@lru_cache(1 << 14)
+def price(value: float, currency: str) -> int | None:
+    """`minor` of a number as Avro has them, remembered: prices repeat; None if it is none."""
+    amount = decimal(value)
+    return None if amount is None else minor(amount, currency.strip().upper())
+
+
 def minor(amount: Decimal, currency: str) -> int:
     """Micro-units of an amount rounded to the currency's minor unit.
 
@@ -213,7 +222,7 @@ def money_code(p: Element) -> str:
         return ""
     if not isinstance(currency, str):
         raise ElementError("bad_value", f"currency: found {shown(currency)}, expected a code such as USD")
-    return currency.strip().upper()
+    return short(currency.strip().upper())
 
 
 def order(name: str, custom: Any, rows: Rows) -> tuple[str, int, str, str]:

@@ -19,6 +19,7 @@ from justai_sim.errors import DataError, nearest
 from justai_sim.esp import limits, parquet
 from justai_sim.esp.bytelines import ByteLines
 from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, public_columns
+from justai_sim.esp.jsonbytes import shown
 from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, default, micro_to_units, values_of
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import TABLES, Log
@@ -74,9 +75,9 @@ class Generic:
                 rows.reject(where, "bad_json", f"found {_clip(raw)}, expected a JSON object", _text(raw))
                 continue
             table = element.get("table", "events")
-            if table not in ROWS:
-                expected = f"expected sends, events or decisions; {nearest(str(table), ROWS)}"
-                rows.reject(where, "unknown_table", f"table: found {table!r}, {expected}", _text(raw))
+            if not isinstance(table, str) or table not in ROWS:
+                expected = f"expected sends, events or decisions; {nearest(str(table)[:80], ROWS)}"
+                rows.reject(where, "unknown_table", f"table: found {shown(table)}, {expected}", _text(raw))
                 continue
             if "received_at" in COLUMNS[table] and element.get("received_at") in (None, "") and received_at != MISSING:
                 element["received_at"] = received_at

@@ -35,6 +35,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 # Possessive, and an open string runs to the end: linear on any input.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 _KEPT = 1_000
+_RUN = 2_000
 _LIMIT = Decimal(1 << 62)
 
 
@@ -259,6 +260,7 @@ def groups(file: Path, place: str, rows: Into) -> Iterator[Group]:
             yield Group(place, number, [line])
         while found := source.some():
             source.report(rows())
+            rows().held += sum(map(len, found))
             yield Group(place, source.number - len(found) + 1, found)
         source.report(rows())
 
@@ -287,7 +289,7 @@ def _whole_or_lines(
     objects = [line for _, line in held if line[:2] == b'{"']
     if size > limits.DOCUMENT:
         if any(_is_json(line) for line in objects):
-            yield from (Group(source.place, n, [line]) for n, line in held)
+            yield from _runs(source.place, held)
             return
         for _ in more:
             pass
@@ -297,11 +299,24 @@ def _whole_or_lines(
     whole = b"".join(line for _, line in held)
     many = len(objects) > 1 and whole.lstrip()[:1] == b"{"
     if not _is_json(whole) and (many or any(_is_json(line) for line in objects)):
-        yield from (Group(source.place, n, [line]) for n, line in held)
+        yield from _runs(source.place, held)
         return
     held.clear()
     objects.clear()
     yield Group(source.place, 0, [whole])
+
+
+def _runs(place: str, numbered: list[tuple[int, bytes]]) -> Iterator[Group]:
+    """Lines as groups: the numbers of a group follow each other."""
+    at = 0
+    while at < len(numbered):
+        first, lines = numbered[at][0], list[bytes]()
+        for number, line in numbered[at : at + _RUN]:
+            if number != first + len(lines):
+                break
+            lines.append(line)
+        yield Group(place, first, lines)
+        at += len(lines)
 
 
 def _is_json(data: bytes) -> bool:
@@ -355,9 +370,7 @@ def ident(value: Any) -> str:
     ('u1', '42', '42', '', '')
     """
     if type(value) is str:
-        if len(value) > limits.TEXT:
-            raise too_long(value)
-        return value if value and not value.isspace() else ""
+        return short(value) if value and not value.isspace() else ""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -365,9 +378,12 @@ def ident(value: Any) -> str:
     return str(int(value)) if value == value and abs(value) < 1e15 and int(value) == value else str(value)
 
 
-def too_long(text: str) -> ElementError:
-    message = f"found a text of {len(text):,} characters ({text[:40]!r}...), expected an id or a name of at most"
-    return ElementError("text_too_long", f"{message} {limits.TEXT:,}")
+def short(text: str) -> str:
+    """The text; an ElementError if it is longer than any id or name."""
+    if len(text) <= limits.TEXT:
+        return text
+    found = f"found a text of {len(text):,} characters ({text[:40]!r}...)"
+    raise ElementError("text_too_long", f"{found}, expected an id or a name of at most {limits.TEXT:,}")
 
 
 def first_ident(source: Element, keys: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ ELEMENTS = 200_000
 """Events of one JSON document or webhook body."""
 INHERITED = 64 << 10
 """Bytes of the fields that the events of one JSON document share (Segment's `context`)."""
-HELD = 8 * MIB
+HELD = 16 * MIB
 """Bytes of rows in work, and of raw bytes in rejects, after which a batch is handed out."""
 COLUMNS = 2_000
 """Columns of a table."""

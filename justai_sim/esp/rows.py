@@ -99,7 +99,7 @@ class Rows:
     skipped: Counter[str] = field(default_factory=Counts)
     notes: Counter[str] = field(default_factory=Counts)
     held: int = field(default=0, compare=False)
-    """Characters of raw text in the rejects."""
+    """Bytes of input that the rows were made of, as far as they are counted, and of raw text in the rejects."""
 
     def reject(self, place: str, reason: str, message: str, raw: str = "") -> None:
         self.held += len(raw)

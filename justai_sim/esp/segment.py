@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from justai_sim.clock import MISSING, zone
-from justai_sim.esp import limits
 from justai_sim.esp import segment_fields as f
 from justai_sim.esp.coding import public_columns
 from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
     ElementError,
-    Group,
     elements,
     encode,
     files,
@@ -25,8 +23,8 @@ from justai_sim.esp.jsonbytes import (
     nothing_readable,
     raw,
     send_order,
+    short,
     shown,
-    too_long,
 )
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.esp.segment_lane import Lane
@@ -171,9 +169,7 @@ def _name(e: Element, rows: Rows) -> str:
         raise ElementError("missing_field", "event: found nothing, expected the name of the event")
     if not isinstance(name, str) or not name.strip():
         raise ElementError("bad_value", f"event: found {shown(name)}, expected the name of the event")
-    if len(name) > limits.TEXT:
-        raise too_long(name)
-    return name.strip()
+    return short(name.strip())
 
 
 def _send_row(e: Element, p: Element, user: str, t: int, delivered: int, received: int) -> SendRow:

@@ -20,6 +20,7 @@ from justai_sim.esp.jsonbytes import (
     message_key,
     micro,
     micro_of,
+    short,
     shown,
 )
 from justai_sim.esp.rows import Rows
@@ -252,7 +253,7 @@ def money_code(p: Element, value: int) -> str:
     """ISO 4217 in capitals; by Segment's specification an amount without a currency is in USD."""
     currency = p.get("currency")
     if isinstance(currency, str) and currency.strip():
-        return currency.strip().upper()
+        return short(currency.strip().upper())
     if currency is not None and not isinstance(currency, str):
         raise ElementError("bad_value", f"currency: found {shown(currency)}, expected a code such as USD")
     return "" if value == MISSING else "USD"

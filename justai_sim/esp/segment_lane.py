@@ -15,7 +15,7 @@ from justai_sim.clock import MINUTE, MISSING
 from justai_sim.esp import limits
 from justai_sim.esp import segment_fields as f
 from justai_sim.esp.isotimes import instants
-from justai_sim.esp.jsonbytes import Element, ElementError, Group, Into, decode, raw
+from justai_sim.esp.jsonbytes import Element, ElementError, Group, Into, decode, first_ident, raw
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 
 _LEFT = {f.SKIP, f.RESTATED, f.TRANSIENT, f.REFUND, "delivery"}
@@ -74,7 +74,7 @@ class Lane:
                 continue
             try:
                 if meaning == f.SEND:
-                    send, template, variant = f.send_key(p, user), f.template(p), f.first_ident(p, f.VARIANT)
+                    send, template, variant = f.send_key(p, user), f.template(p), first_ident(p, f.VARIANT)
                     if not template or not variant:  # the context may have it
                         yield group.place_of(i), group.documents[i]
                         rows = into()
@@ -113,7 +113,7 @@ def _event(event: str, user: str, meaning: str, name: str, t: int, received: int
     send = f.send_key(p, user)
     if meaning in _CONVERSIONS:
         value = f.custom_value(p) if meaning == "conversion" else f.order_value(p, rows)
-        currency, order = f.money_code(p, value), f.first_ident(p, f.ORDER_ID)
+        currency, order = f.money_code(p, value), first_ident(p, f.ORDER_ID)
         row = (event, user, "conversion", t, name, received, value, currency, send, order, "", "", -1)
     else:
         flag = _FLAG.get(meaning)
