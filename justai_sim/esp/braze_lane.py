@@ -24,7 +24,7 @@ class _Extras(msgspec.Struct):
 
 _EXTRAS = msgspec.json.Decoder(_Extras).decode
 _FIRST, _END = EARLIEST // 1_000_000, LATEST // 1_000_000
-_NAN = float("nan")
+_NAN = SendRow._field_defaults["propensity"]
 _row: Callable[[Any, tuple[Any, ...]], Any] = tuple.__new__  # half the time of the rows' own constructor
 
 

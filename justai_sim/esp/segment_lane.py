@@ -38,7 +38,7 @@ class _Line(msgspec.Struct, gc=False):
 
 _DECODE = msgspec.json.Decoder(_Line).decode
 _row: Callable[[Any, tuple[Any, ...]], Any] = tuple.__new__  # half the time of the rows' own constructor
-_NAN = float("nan")
+_NAN = SendRow._field_defaults["propensity"]
 _CONVERSIONS = ("conversion", f.ORDER)
 _FLAG = {"open": "machine_open", "click": "is_suspected_bot_click"}
 

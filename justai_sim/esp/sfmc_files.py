@@ -113,7 +113,7 @@ def sources(path: Path, rows: Rows) -> list[Source]:
 def _members(file: Path, place: str, rows: Rows) -> list[Source]:
     try:
         with zipfile.ZipFile(file) as z:
-            infos = [i for i in z.infolist() if not i.is_dir()]
+            infos = [i for i in z.infolist() if not i.filename.endswith("/")]
     except (*_BROKEN, ValueError) as e:
         rows.reject(place, "bad_zip", f"found a file that is not a zip that can be read ({e}), expected an extract")
         return []
