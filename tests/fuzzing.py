@@ -118,8 +118,8 @@ def one_input(provider: str, data: bytes, folder: Path) -> None:
         (folder / form.name).write_bytes(form.make(data[1:]))
         try:
             found = list(esp.read(folder, None))
-        except JustaiError as e:
-            assert str(e)
+        except JustaiError:
+            found = []
         for file in folder.iterdir():
             file.unlink()
     for rows in found:

@@ -352,7 +352,8 @@ for _i in range(30):
     _name = TWICE if isinstance(TWICE, str) else TWICE["name"]
     TWICE = {"type": "record", "name": f"r{_i}", "fields": [{"name": "a", "type": TWICE}, {"name": "b", "type": _name}]}
 INTS = {"type": "array", "items": "int"}
-PAIR = {"type": "record", "name": "q", "fields": [{"name": "x", "type": ["null", "int"]}]}
+PAIRS: Any = {"type": "array", "items": None}
+PAIRS["items"] = {"type": "record", "name": "q", "fields": [{"name": "x", "type": ["null", "int"]}]}
 
 
 def avro_read(folder: Path, data: bytes) -> Found:
@@ -378,7 +379,7 @@ def test_an_avro_block_that_unpacks_to_too_much(tmp_path: Path, codec: bytes) ->
         (record(a={"type": "array", "items": "null"}), [(1, None, long(1 << 60))], ["bad_avro"], 0),
         (record(a={"type": "map", "values": "int"}), [(1, None, long(1 << 60) + b"\0" * 50)], ["truncated_avro"], 0),
         (record(a=INTS), [(1, None, long(1 << 60) + b"\2" * 50)], ["truncated_avro"], 0),
-        (record(a={"type": "array", "items": PAIR}), [(1, None, long(10 * MB) + bytes(10 * MB) + b"\0")], ["avro_too_large"], 0),
+        (record(a=PAIRS), [(1, None, long(10 * MB) + bytes(10 * MB) + b"\0")], ["avro_too_large"], 0),
         (record(a=["null", CUSTOM]), [(1, None, b"\2" * MB)], ["bad_avro"], 0),
         (record(a={"type": "fixed", "name": "f", "size": 1 << 60}), [(1, None, b"x")], ["bad_avro"], 0),
         (TWICE, [(1, None, b"x")], ["bad_avro"], 0),

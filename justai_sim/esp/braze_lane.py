@@ -30,23 +30,31 @@ _row: Callable[[Any, tuple[Any, ...]], Any] = tuple.__new__  # half the time of 
 
 def append(kind: str, meaning: str, e: Element, rows: Rows) -> bool:
     """Append the row of a flat record; False (and nothing is changed) if it is not for the lane."""
-    t, user, serial = e.get("time"), e.get("external_user_id"), e.get("id")
-    if type(t) is not int or not _FIRST <= t < _END or not _is_id(user) or not _is_id(serial):
+    get, most = e.get, limits.TEXT
+    t, user, serial = get("time"), get("external_user_id"), get("id")
+    if (
+        type(t) is not int or not _FIRST <= t < _END
+        or type(user) is not str or not 0 < len(user) <= most or user.isspace()
+        or type(serial) is not str or not 0 < len(serial) <= most or serial.isspace()
+    ):  # fmt: skip
         return False
     t *= 1_000_000
     event = f"{serial}/{kind}"
     if meaning == "conversion":
-        return _conversion(kind, event, str(user), t, e, rows)
-    dispatch = e.get("dispatch_id")
-    template, canvas = _either(e, "campaign_api_id", "campaign_id"), False
+        return _conversion(kind, event, user, t, e, rows)
+    dispatch, template, canvas = get("dispatch_id"), _either(e, "campaign_api_id", "campaign_id"), False
     if template is None:
         template, canvas = _either(e, "canvas_step_api_id", "canvas_step_id"), True
     part = template if canvas else _either(e, "message_variation_api_id", "message_variation_id")
-    if not _is_id(dispatch) or not _is_id(template) or not _is_id(part):
+    if (
+        type(dispatch) is not str or not 0 < len(dispatch) <= most or dispatch.isspace()
+        or type(part) is not str or not 0 < len(part) <= most or part.isspace()
+        or not (canvas or _is_id(template))
+    ):  # fmt: skip
         return False
     send = f"{dispatch}:{user}:{part}"
     if meaning == f.SEND:
-        variant = _copy(e.get("message_extras")) or (None if e.get("message_extras") else _variation(e, canvas))
+        variant = _copy(get("message_extras")) or (None if get("message_extras") else _variation(e, canvas))
         if not _is_id(variant):
             return False
         row = (send, user, template, variant, t, MISSING, "sent", MISSING, MISSING, MISSING, _NAN, "")

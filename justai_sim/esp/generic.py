@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,17 @@ BATCH = 50_000
 """Rows converted at a time."""
 _FILE = re.compile(r"^(sends|events|decisions)([-_.].*)?$")
 _ENDING = re.compile(r"\.(parquet|csv|ndjson|jsonl|json)(\.gz)?$")
-_DECODE = msgspec.json.Decoder(float_hook=Decimal)
+
+
+def _exact(number: str) -> Decimal | str:
+    """A number as it is written; as text where it is beyond any decimal, for its column to refuse."""
+    try:
+        return Decimal(number)
+    except InvalidOperation:
+        return number
+
+
+_DECODE = msgspec.json.Decoder(float_hook=_exact)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ENCODE = msgspec.json.Encoder(decimal_format="number")
 

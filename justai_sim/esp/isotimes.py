@@ -25,7 +25,7 @@ def instants(texts: Sequence[object]) -> list[int]:
     at = np.flatnonzero(np.fromiter(map(len, fit), np.int64, len(fit)))
     out = np.full(len(fit), MISSING)
     letters = np.frombuffer("".join(fit).encode(), np.uint8).reshape(len(at), _LENGTH)
-    d = letters[:, _DIGIT].astype(np.int64) - ord("0")
+    d = letters[:, _DIGIT].astype(np.int32) - ord("0")
     year = d[:, 0] * 1000 + d[:, 1] * 100 + d[:, 2] * 10 + d[:, 3]
     month, day, hour, minute, second = (d[:, i] * 10 + d[:, i + 1] for i in range(4, 14, 2))
     milli = d[:, 14] * 100 + d[:, 15] * 10 + d[:, 16]
@@ -36,7 +36,7 @@ def instants(texts: Sequence[object]) -> list[int]:
     # The calendar whose year begins in March, so that the leap day is the last.
     y, m = year - (month < 3), (month + 9) % 12
     days = 365 * y + y // 4 - y // 100 + y // 400 + (153 * m + 2) // 5 + day - 719_469
-    t = ((days * 24 + hour) * 60 + minute) * 60_000_000 + second * 1_000_000 + milli * 1_000
+    t = ((days.astype(np.int64) * 24 + hour) * 60 + minute) * 60_000_000 + second * 1_000_000 + milli * 1_000
     good &= (t >= EARLIEST) & (t < LATEST)
     out[at] = np.where(good, t, MISSING)
     found: list[int] = out.tolist()

@@ -37,10 +37,10 @@ class _Line(msgspec.Struct, gc=False):
 
 
 _DECODE = msgspec.json.Decoder(_Line).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _row: Callable[[Any, tuple[Any, ...]], Any] = tuple.__new__  # half the time of the rows' own constructor
 _NAN = SendRow._field_defaults["propensity"]
 _CONVERSIONS = ("conversion", f.ORDER)
-_FLAG = {"open": "machine_open", "click": "is_suspected_bot_click"}
 
 
 class Lane:
@@ -51,23 +51,21 @@ class Lane:
 
     def read(self, group: Group, into: Into) -> Iterator[tuple[str, bytes]]:
         """Append the rows of the group's lines; (place, line) of each that is not for the lane, in its turn."""
-        rows = into()
-        found = [_decoded(line) for line in group.documents]
-        happened = instants([e and e.timestamp for e in found])
-        heard = instants([e and e.receivedAt for e in found])
-        for i, e in enumerate(found):
-            t, received = happened[i], heard[i]
-            if e is None or t == MISSING or received == MISSING or t > received + 5 * MINUTE:
+        rows, most, known, late = into(), limits.TEXT, self._names, 5 * MINUTE
+        found = _all_decoded(group.documents)
+        times = instants([e and e.timestamp for e in found] + [e and e.receivedAt for e in found])
+        for i, (e, t, received) in enumerate(zip(found, times, times[len(found) :], strict=False)):
+            if e is None or t == MISSING or received == MISSING or t > received + late:
                 if (line := group.documents[i]) and not line.isspace():
                     yield group.place_of(i), line
                     rows = into()
                 continue
-            meaning, name = self._names.get(e.event) or self._meaning(e.event)
+            meaning, name = known.get(e.event) or self._meaning(e.event)
             user, event, p = e.userId, e.messageId, e.properties
             if (
                 not meaning or e.type != "track" or p is None or e.batch is not None
-                or not user or len(user) > limits.TEXT or user.isspace()
-                or not event or len(event) > limits.TEXT or event.isspace()
+                or not user or len(user) > most or user.isspace()
+                or not event or len(event) > most or event.isspace()
             ):  # fmt: skip
                 yield group.place_of(i), group.documents[i]
                 rows = into()
@@ -97,10 +95,17 @@ class Lane:
         return meaning, name
 
 
+def _all_decoded(lines: list[bytes]) -> list[_Line | None]:
+    try:
+        return list(map(_DECODE, lines))
+    except _UNREADABLE:
+        return [_decoded(line) for line in lines]
+
+
 def _decoded(line: bytes) -> _Line | None:
     try:
         return _DECODE(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         return None
 
 
@@ -110,13 +115,19 @@ def _send(send: str, user: str, template: str, variant: str, t: int, received: i
 
 
 def _event(event: str, user: str, meaning: str, name: str, t: int, received: int, p: Element, rows: Rows) -> EventRow:
-    send = f.send_key(p, user)
+    get = p.get
+    send = get("message_id")
+    if type(send) is not str or not 0 < len(send) <= limits.TEXT or send.isspace():
+        send = f.send_key(p, user)
     if meaning in _CONVERSIONS:
         value = f.custom_value(p) if meaning == "conversion" else f.order_value(p, rows)
         currency, order = f.money_code(p, value), first_ident(p, f.ORDER_ID)
         row = (event, user, "conversion", t, name, received, value, currency, send, order, "", "", -1)
-    else:
-        flag = _FLAG.get(meaning)
-        machine = f.flag(p.get(flag)) if flag else -1
-        row = (event, user, meaning, t, "", received, MISSING, "", send, "", "" if send else f.template(p), "", machine)
-    return _row(EventRow, row)
+        return _row(EventRow, row)
+    machine = -1
+    if meaning == "open":
+        machine = f.flag(get("machine_open"))
+    elif meaning == "click":
+        machine = f.flag(get("is_suspected_bot_click"))
+    template = "" if send else f.template(p)
+    return _row(EventRow, (event, user, meaning, t, "", received, MISSING, "", send, "", template, "", machine))
