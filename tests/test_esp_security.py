@@ -466,3 +466,14 @@ def test_every_provider_has_a_good_line() -> None:
         rows = Rows()
         adapter(esp).parse(body, rows, "body", MISSING)
         assert len(rows) == 1, esp
+
+
+def test_the_documented_bounds_are_those_in_use() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "limits.md").read_text(encoding="utf-8")
+    mib = {limits.LINE: "8", limits.DOCUMENT: "64", limits.FLOOR: "64", limits.AVRO_HEADER: "4"}
+    mib |= {limits.AVRO_BLOCK: "64", limits.PARQUET_PAGE: "64"}
+    assert all(f"{n} MiB" in page and size == int(n) << 20 for size, n in mib.items())
+    numbers = (limits.ELEMENTS, limits.COLUMNS, limits.TEXT, limits.AVRO_NODES, limits.KINDS)
+    assert all(f"{n:,}" in page for n in numbers)
+    assert f"{limits.RATIO} times" in page
+    assert f"{limits.PARQUET_ROWS} a byte" in page

@@ -31,7 +31,8 @@ class ByteLines:
         self._rest, self._stream_ended = b"", False
         with file.open("rb") as f:
             packed = f.read(2) == _GZIP or file.suffix == ".gz"
-        self._stream: Any = gzip.open(file, "rb") if packed else file.open("rb", buffering=_PIECE)
+        opened: Any = gzip.open if packed else open
+        self._stream: Any = opened(file, "rb")
         self._left = limits.may_unpack(file.stat().st_size) if packed else None
 
     def __enter__(self) -> ByteLines:
