@@ -30,7 +30,7 @@ from justai_sim.esp.coding import rows_of, text_tables
 from justai_sim.tables import CONVERSION, OPEN, Decisions, Events, Log, Sends, TextCodes
 
 START = 1_767_225_600 * SECOND
-RUNS = 3
+RUNS = 7
 VARIANTS = ("A", "B", "control")
 
 
@@ -81,14 +81,15 @@ def log(n: int, esp: Adapter) -> Log:
     return Log(sends=sends, events=events, decisions=Decisions.empty(), codes=texts)
 
 
-def timed(work: Callable[[], object]) -> float:
-    """The median of RUNS, seconds."""
-    times = []
+def timed(*works: Callable[[], object]) -> list[float]:
+    """Seconds of each, the median of RUNS; in turns, so that a busy machine is busy for all of them."""
+    times: list[list[float]] = [[] for _ in works]
     for _ in range(RUNS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[RUNS // 2]
+        for work, taken in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - start)
+    return [sorted(taken)[RUNS // 2] for taken in times]
 
 
 def avro(folder: Path, bodies: list[bytes]) -> None:
@@ -129,8 +130,7 @@ def json_line(name: str, n: int, folder: Path) -> None:
     esp, file = adapter(name), folder / "events.ndjson"
     file.write_bytes(b"\n".join(body for _, body in esp.render(log(n, esp))))
     decoder, lines = msgspec.json.Decoder(Common | list[dict[str, Any]]), file.read_bytes().split(b"\n")
-    bare = timed(lambda: [decoder.decode(line) for line in lines] and None)
-    whole = timed(lambda: read(esp, file))
+    bare, whole = timed(lambda: [decoder.decode(line) for line in lines] and None, lambda: read(esp, file))
     assert read(esp, file) == len(lines)
     line(f"{name} JSON", file.stat().st_size, bare, whole, len(lines))
 
@@ -140,7 +140,7 @@ def avro_line(n: int, folder: Path) -> None:
     avro(folder, [body for _, body in esp.render(log(n, esp))])
     assert read(esp, folder) == bare_avro(folder) == n
     size = sum(f.stat().st_size for f in folder.iterdir())
-    line("braze Avro", size, timed(lambda: bare_avro(folder)), timed(lambda: read(esp, folder)), n)
+    line("braze Avro", size, *timed(lambda: bare_avro(folder), lambda: read(esp, folder)), n)
 
 
 def csv_line(n: int, folder: Path) -> None:
@@ -154,10 +154,10 @@ def csv_line(n: int, folder: Path) -> None:
                 table = table.set_column(at, column, times)
         arrow_csv.write_csv(table, folder / f"{name}.csv", arrow_csv.WriteOptions(quoting_style="none"))
     files = [folder / f"{name}.csv" for name in tables]
-    bare = timed(lambda: [arrow_csv.read_csv(f) for f in files] and None)
     ids = [r.event_id for rows in esp.read(folder, None) for r in rows.events]
     assert ids == arrow_csv.read_csv(files[1])["event_id"].to_pylist()
-    line("plain CSV", sum(f.stat().st_size for f in files), bare, timed(lambda: read(esp, folder)), n)
+    times = timed(lambda: [arrow_csv.read_csv(f) for f in files] and None, lambda: read(esp, folder))
+    line("plain CSV", sum(f.stat().st_size for f in files), *times, n)
 
 
 def main() -> None:

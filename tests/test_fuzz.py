@@ -31,6 +31,8 @@ FOUND: list[tuple[str, bytes]] = [
     # a number that is too large for a decimal
     ("generic", b'\x00{"event_id":"e","value":1e99999999999999999999}'),
     ("generic", b'\x02{"event_id":"e","user_id":"u","value":1e99999999999999999999}'),
+    # an event without id of a user that is no UTF-8
+    ("generic", b"\x01event_id,user_id,kind,occurred_at\n,\xff,open,1772500000000000\n"),
     # a file in an archive without a name
     ("sfmc", b"\x05PK\x01\x02\x14\x03" + bytes(2 + 38) + b"PK\x05\x06" + bytes(4) + b"\x01\0\x01\0.\0\0\0" + bytes(6)),
     # times that are numbers beyond any

@@ -134,14 +134,19 @@ def _avro(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
             batches.rows.reject(place, "bad_avro", why)
             return
         meaning, failure = f.MEANING.get(kind, ""), list[Exception]()
+        usual, rows = braze_lane.append, batches.rows
         for record in _until_damage(records, failure):
             n += 1
-            if not isinstance(record, dict) or (meaning and braze_lane.append(kind, meaning, record, batches.rows)):
+            if type(record) is dict and meaning and usual(kind, meaning, record, rows):
                 if not n % _LOOK:
                     yield from batches.full()
+                    rows = batches.rows
                 continue
-            _append(kind, record, record, record.get("properties"), batches.rows, f"{place}:record {n}", MISSING)
+            if not isinstance(record, dict):
+                continue
+            _append(kind, record, record, record.get("properties"), rows, f"{place}:record {n}", MISSING)
             yield from batches.full()
+            rows = batches.rows
         for wrong in failure:
             why = (
                 f"found a damaged or truncated file ({type(wrong).__name__}: {wrong}); the {n} records before are kept"

@@ -77,7 +77,7 @@ def append(rows: Rows, table: str, columns: Mapping[str, list[Any]], n: int, whe
         for i, r in enumerate(out):
             if not r.user_id and not r.send_id:
                 bad(i, "missing_value", "user_id", "", "the id of the user, or a send_id that tells it")
-            if not r.event_id:
+            if not r.event_id and i not in bad:
                 out[i] = r._replace(event_id=auto_id(r))
     for i in sorted(bad):
         rows.reject(where.place(i), *bad[i], where.raw(i))
