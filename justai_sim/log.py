@@ -17,7 +17,7 @@ from justai_sim.errors import DataError, UsageError, several
 from justai_sim.esp.base import adapter
 from justai_sim.esp.coding import ROWS, build, note_texts, text_schema, text_tables
 from justai_sim.esp.generic import plain_files
-from justai_sim.esp.rows import Reject, Rows
+from justai_sim.esp.rows import Counts, Reject, Rows
 from justai_sim.logstore import (
     RejectFile,
     Writer,
@@ -57,8 +57,8 @@ class Summary:
     kinds: Counter[str] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
     rejects: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
+    skipped: Counts = field(default_factory=Counts)
+    notes: Counts = field(default_factory=Counts)
     first_rejects: list[Reject] = field(default_factory=list)
     """The first three, with e-mail addresses masked, for display."""
 
@@ -68,8 +68,8 @@ class Summary:
         self.kinds.update(_counted(events["kind"]))
         self.names.update(_counted(events.filter(pc.equal(events["kind"], "conversion"))["name"]))
         self.rejects.update(r.reason for r in batch.rejects)
-        self.skipped.update(batch.skipped)
-        self.notes.update(batch.notes)
+        self.skipped.add(batch.skipped)
+        self.notes.add(batch.notes)
         for r in batch.rejects[: SHOWN - len(self.first_rejects)]:
             self.first_rejects.append(Reject(*(mask_text(t) for t in r)))
 
