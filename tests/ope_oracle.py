@@ -96,7 +96,7 @@ def mse_score(data: Any, change: Callable[[float, float], float], at: float, del
 
 
 def adaptive(data: Any) -> float:
-    """Zhan et al. (2021): each decision counts h(x) / (sum of h over the decisions of its context) x the context's part."""
+    """Zhan et al. (2021): each decision counts its context's part x h / (sum of h in the context)."""
     scores, h = mended(data, weights(data)), []
     for pi, e in zip(data.target.tolist(), data.behaviour.tolist(), strict=True):
         h.append(1 / math.sqrt(math.fsum(p * p / q for p, q in zip(pi, e, strict=True))))

@@ -145,6 +145,16 @@ def test_unbiased_and_covering(name: str) -> None:
         assert inside.mean() < 0.95 + allowed
 
 
+@pytest.mark.parametrize("name", ["dr", "sndr", "switch-dr", "dros", "adaptive"])
+def test_covering_where_overlap_is_thin(name: str) -> None:
+    """Weights up to 25 on 4 % of the decisions."""
+    worlds, rng = 500, generator(0, f"ope thin {name}")
+    target, truth = np.array([[0.0, 0.5, 0.5]] * 2), float(RATES[:, 1:].mean())
+    logs = [world(rng, 6000, np.array([[0.96, 0.02, 0.02]] * 2), target) for _ in range(worlds)]
+    got = [ope.estimator(name)(c) for c in logs]
+    assert np.mean([g.low <= truth <= g.high for g in got]) > 0.95 - 4 * math.sqrt(0.95 * 0.05 / worlds)
+
+
 def test_intervals_cluster_by_user() -> None:
     """Sticky users: five decisions that share the first choice's propensity and most of their luck."""
     worlds = 400

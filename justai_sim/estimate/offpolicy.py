@@ -183,9 +183,12 @@ def _shrunk(
 ) -> Estimate:  # fmt: skip
     chosen = tuned(c, shrink, candidates(c.weight)) if given is None else given
     kept = shrink(c.weight, chosen)
-    score = c.direct + kept * c.residual
-    bias = abs(float(((c.weight - kept) * c.residual).mean()))
-    return clustered(c, method, float(score.mean()), _centred(score), bias, **{name: chosen, "bias": bias})
+    score, whole = c.direct + kept * c.residual, c.direct + c.weight * c.residual
+    bias = abs(float((whole - score).mean()))
+    # Tuning looks for a bias that cancels, where the value is that of `dr`: so is its error, and not the smaller one
+    # of the shrunken terms (intervals from those held the truth in 55 % of simulated logs with thin overlap).
+    widest = max(_centred(score), _centred(whole), key=lambda x: float((np.bincount(c.cluster, x) ** 2).sum()))
+    return clustered(c, method, float(score.mean()), widest, bias, **{name: chosen, "bias": bias})
 
 
 def taus(weight: F8) -> F8:
