@@ -251,7 +251,8 @@ def test_refusals_are_rare_where_nothing_is_wrong() -> None:
 def test_the_default_follows_the_overlap() -> None:
     rng = generator(0, "ope default")
     assert fitting(overlap(world(rng, 2000)), learnt=True)[0] == "dr"
-    thin = world(rng, 20_000, np.array([[0.98, 0.01, 0.01]] * 2), np.array([[0.0, 0.5, 0.5]] * 2))
+    thin = world(rng, 20_000, np.array([[0.98, 0.01, 0.01]] * 2), np.full((C, K), 1 / K))
+    assert fitting(overlap(world(rng, 2000, SHARES, SHARES)), learnt=True)[0] == "ips"
     assert fitting(overlap(thin), learnt=False)[0] == "dros"
     assert fitting(overlap(thin), learnt=True)[0] == "adaptive"
 

@@ -18,15 +18,15 @@ MOST_UNSEEN = 0.005
 """The most of the target's traffic that may go where the log never could have sent it."""
 TOLD_APART = 5.0
 """Standard errors by which mean weights may miss 1: by chance once in a million."""
-GOOD = 0.2
-"""Effective decisions as a part of all from which no weight needs to be shrunk."""
+GOOD = 0.5
+"""Effective decisions, as a part of those with a weight, from which weights are even enough to be left alone."""
 
 
 @dataclass(frozen=True)
 class Overlap:
     """What the weights of a target on a log say.
 
-    decisions, users: how many. effective: Kish's effective sample size, (sum w)^2 / sum w^2. largest: the largest
+    decisions, users: how many. weighted: decisions with a weight above 0. effective: Kish's effective sample size, (sum w)^2 / sum w^2. largest: the largest
     weight, largest_part: the largest user's part of all weight. mean, mean_se: of the weights; 1 where propensities
     are the probabilities drawn from. unseen: the target's traffic on arms of probability 0. rewarded: users with a
     reward and a weight.
@@ -34,6 +34,7 @@ class Overlap:
 
     decisions: int
     users: int
+    weighted: int
     effective: float
     largest: float
     largest_part: float
@@ -59,7 +60,7 @@ def overlap(c: Choices) -> Overlap:
     unseen = 0.0 if c.behaviour is None else float((c.target * (c.behaviour <= 0)).sum(1).mean())
     rewarded = len(np.unique(c.cluster[(c.reward != 0) & (w > 0)]))
     return Overlap(
-        len(w), c.users, total**2 / square if square > 0 else 0.0, float(w.max()),
+        len(w), c.users, int((w > 0).sum()), total**2 / square if square > 0 else 0.0, float(w.max()),
         float(by_user.max()) / total if total > 0 else 1.0, float(w.mean()), mean_error(w, c.cluster), unseen, rewarded,
     )  # fmt: skip
 
@@ -90,12 +91,14 @@ def untrusted(o: Overlap) -> list[str]:
 
 def fitting(o: Overlap, learnt: bool) -> tuple[str, str]:
     """The default estimator and why; `learnt`: the log's shares changed over time."""
-    part = f"{o.decisions:,} decisions are worth {o.effective:,.0f}"
-    if o.effective >= GOOD * o.decisions:
-        return "dr", f"overlap is good: {part}"
+    if o.effective >= o.decisions * (1 - 1e-9):
+        return "ips", "every weight is 1: the mean of the log"
+    part = f"{o.weighted:,} decisions with a weight are worth {o.effective:,.0f}"
+    if o.effective >= GOOD * o.weighted:
+        return "dr", f"weights are even: {part}"
     if learnt:
-        return "adaptive", f"overlap is thin and shares changed over time: {part}"
-    return "dros", f"overlap is thin: {part}, so large weights are shrunk"
+        return "adaptive", f"weights are uneven and shares changed over time: {part}"
+    return "dros", f"weights are uneven: {part}, so large ones are shrunk"
 
 
 def _percent(x: float) -> str:

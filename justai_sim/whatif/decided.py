@@ -1,0 +1,252 @@
+"""The decisions of a log that were drawn at random: what was chosen, with which probability, and what it earned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from justai_sim.bandit.policy import PolicySpec
+from justai_sim.clock import DAY, MISSING
+from justai_sim.errors import DataError, several
+from justai_sim.loop.program import Layout, Program, program_of
+from justai_sim.loop.replay import with_decisions
+from justai_sim.tables import B1, F8, I8, MODES, NONE, Decisions, Sends
+from justai_sim.whatif.study import OF_RATE, Study, column
+
+POLICY, STICKY, FORCED, EXTERNAL, HELD = range(len(MODES))
+SPANS = (0, 7, 1)
+"""Periods, in days, over which shares are looked at for propensities: the whole log, weeks, days."""
+DOUBT = 0.05
+"""A period is too long where equal shares would differ as much between its days this rarely."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """n decisions with what their sends earned.
+
+    arm, context, user, at, pscore, reward, send: (n,); behaviour (n, K), the probabilities of all arms. A context is
+    a template and a segment, and has its row in `templates` and `segments`. variants: of each context, arm 0 the
+    control; `live` (contexts, K) those that the log knows. estimated: how propensities were estimated, '' where they
+    were logged. left_out: decisions by why they do not enter.
+    """
+
+    arm: I8
+    context: I8
+    user: I8
+    at: I8
+    pscore: F8
+    reward: F8
+    send: I8
+    behaviour: F8
+    templates: tuple[str, ...]
+    segments: tuple[str, ...]
+    variants: tuple[tuple[str, ...], ...]
+    live: B1
+    metric: str
+    estimated: str
+    left_out: dict[str, int]
+    program: Program
+
+    def __len__(self) -> int:
+        return len(self.arm)
+
+    @property
+    def arms(self) -> int:
+        return self.behaviour.shape[1]
+
+    def take(self, rows: B1) -> Decided:
+        """Some of the decisions."""
+        names = ("arm", "context", "user", "at", "pscore", "reward", "send", "behaviour")
+        return replace(self, **{k: getattr(self, k)[rows] for k in names})
+
+    @cached_property
+    def learnt(self) -> bool:
+        """Whether the shares of a context changed from day to day."""
+        rows = np.round(self.behaviour, 6)
+        first = np.zeros((len(self.templates), self.arms))
+        first[self.context[::-1]] = rows[::-1]
+        return bool(np.abs(rows - first[self.context]).max(initial=0.0) > 1e-3)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader needs to know of how the decisions were found."""
+        said = [f"{several(n, 'decision')} left out: {why}" for why, n in self.left_out.items()]
+        return [f"propensities are estimated, not logged: {self.estimated}", *said] if self.estimated else said
+
+
+def decided(s: Study, metric: str, control: str | None, logged: bool | None = None) -> Decided:
+    """The decisions of a log whose outcome is mature, as `Decided`.
+
+    Forced, external and held-out ones never enter. A sticky repeat carries the propensity and the day of the first
+    choice. Where the log has propensities, decisions without one are left out (they were not drawn); where it has
+    none they are estimated from the shares of each template and segment, in the longest period over which these do
+    not change. `logged`: True refuses to estimate, False estimates although they are logged.
+    Raises DataError where no decision is left or a propensity is none.
+    """
+    rows, left_out, reward = _mature(s, metric)
+    sends, mode, matched = _joined(s.log.sends, s.log.decisions)
+    sends, mode = _first_choices(sends, s.log.decisions, mode, matched), mode[rows]
+    for code, why in ((FORCED, "forced"), (EXTERNAL, "external"), (HELD, "held out")):
+        left_out[why] = int((mode == code).sum())
+    keep = (mode == POLICY) | (mode == STICKY)
+    known = ~np.isnan(sends.propensity[rows])
+    estimate = not (known & keep).any() if logged is None else not logged
+    if not estimate:
+        left_out["without a propensity: not known to be drawn"] = int((keep & ~known).sum())
+        keep &= known
+    rows, reward = rows[keep], reward[keep]
+    left_out = {k: n for k, n in left_out.items() if n}
+    if not len(rows):
+        told = "; ".join(f"{n:,} {why}" for why, n in left_out.items())
+        raise DataError(f"no decision is left to value a policy on ({told or 'the log has none'})")
+    settings: dict[str, Any] = {"goals": s.goals, "key_metric": metric, "rule": s.rule}
+    program = program_of(s.log, Program(policy=PolicySpec(name="uniform"), **settings), control)
+    got = _arrays(s, sends, rows, reward, program, metric, left_out)
+    return _estimated(got) if estimate else _logged(got, s, sends.propensity[rows])
+
+
+def _mature(s: Study, metric: str) -> tuple[I8, dict[str, int], F8]:
+    """Send rows whose outcome is settled, how many are not, and what each earned."""
+    got = s.attribute(s.rule)
+    o = got.outcomes
+    conversions = metric in ("conversion_rate", "revenue_per_send")
+    ripe = got.mature() if conversions else got.mature_engagement()
+    counted = s.shown[o.send_row] & ~o.ghost & (o.reached | (s.rule.denominator == "sends"))
+    if conversions:
+        counted = counted & (o.close_at != MISSING)
+    left_out = {"outcome not settled yet": int((counted & ~ripe).sum())}
+    use = counted & ripe
+    return o.send_row[use], left_out, column(got, OF_RATE[metric])[use].astype(np.float64)
+
+
+def _joined(sends: Sends, decisions: Decisions) -> tuple[Sends, I8, I8]:
+    """The sends with what their decisions tell, their modes, and the rows of their decisions (-1: none)."""
+    n = len(decisions)
+    if not n:
+        return sends, np.full(len(sends), POLICY, np.int64), np.full(len(sends), NONE, np.int64)
+    # The join of the loop itself, made to carry the decision's row in place of its propensity.
+    asked = sends.with_(propensity=np.full(len(sends), np.nan))
+    found = with_decisions(asked, decisions.with_(propensity=np.arange(n, dtype=np.float64))).propensity
+    row = np.where(np.isnan(found), NONE, np.nan_to_num(found)).astype(np.int64)
+    there = row >= 0
+    joined = with_decisions(sends, decisions)
+    segment = np.where(there & (sends.segment == NONE), decisions.segment[row], sends.segment)
+    # Drawn by hand elsewhere or by no one: a send without a decision has a mode only if it has a propensity.
+    own = np.where(np.isnan(joined.propensity) & bool(n), EXTERNAL, POLICY)
+    return joined.with_(segment=segment), np.where(there, decisions.mode[row], own).astype(np.int64), row
+
+
+def _first_choices(sends: Sends, d: Decisions, mode: I8, matched: I8) -> Sends:
+    """Sticky repeats with the propensity and time of the user's first choice of that template and variant."""
+    sticky, drawn = (
+        np.flatnonzero(mode == STICKY),
+        np.flatnonzero(d.mode == POLICY) if len(d) else np.zeros(0, np.int64),
+    )
+    if not len(sticky) or not len(drawn):
+        return sends
+    order = drawn[np.argsort(d.decided_at[drawn], kind="stable")]
+    repeat = matched[sticky]
+    ids = [np.concatenate([a[order], a[repeat]]) for a in (d.rep, d.user, d.template, d.variant)]
+    group = np.unique(np.stack([i.astype(np.int64) for i in ids]), axis=1, return_inverse=True)[1].ravel()
+    first = np.full(int(group.max()) + 1, NONE, np.int64)
+    first[group[: len(order)][::-1]] = order[::-1]
+    at = first[group[len(order) :]]
+    found = (at >= 0) & (d.decided_at[at] <= d.decided_at[repeat])
+    rows, at = sticky[found], at[found]
+    time, chance = sends.decided_at.copy(), sends.propensity.copy()
+    time[rows] = d.decided_at[at]
+    chance[rows] = np.where(np.isnan(chance[rows]), d.propensity[at], chance[rows])
+    return sends.with_(decided_at=time, propensity=chance)
+
+
+def _arrays(
+    s: Study, sends: Sends, rows: I8, reward: F8, program: Program, metric: str, left_out: dict[str, int]
+) -> Decided:  # fmt: skip
+    """The arrays of send rows, without probabilities."""
+    log = s.log
+    layout = Layout(program, log.names("template"), log.names("variant"))
+    template, segment = sends.template[rows], sends.segment[rows]
+    arm = layout.arm[template, sends.variant[rows]]
+    pairs, context = np.unique(np.stack([template, segment]), axis=1, return_inverse=True)
+    context = context.ravel()
+    by_id = {t.id: tuple(t.variants) for t in program.templates}
+    names = log.text("template", pairs[0])
+    live = np.zeros((pairs.shape[1], layout.arms), bool)
+    present = np.unique(template * layout.arms + arm)
+    for c, t in enumerate(pairs[0].tolist()):  # an arm of the template is live in all its segments
+        live[c, present[present // layout.arms == t] % layout.arms] = True
+    decided_at = sends.decided_at[rows]
+    at = np.where(decided_at == MISSING, sends.sent_at[rows], decided_at)
+    none = np.zeros((len(rows), layout.arms))
+    return Decided(
+        arm, context, s.user[rows], at, none[:, 0], reward, rows, none, tuple(names),
+        tuple(log.text("segment", pairs[1])), tuple(by_id[t] for t in names), live, metric, "", left_out, program,
+    )  # fmt: skip
+
+
+def _logged(d: Decided, s: Study, pscore: F8) -> Decided:
+    """With the probabilities of the log: those of the other arms are what they had for others on the same day."""
+    bad = np.flatnonzero(~((pscore > 0) & (pscore <= 1)))
+    if len(bad):
+        name = s.log.text("send", s.log.sends.send[d.send[bad[:1]]])[0]
+        raise DataError(
+            f"propensity of send {name!r} is {pscore[bad[0]]:g}; expected above 0 and at most 1 "
+            f"({several(len(bad), 'decision')})"
+        )
+    cell = _cells(d.context, d.at // DAY)
+    size = (int(cell.max()) + 1, d.arms)
+    flat = cell * d.arms + d.arm
+    count = np.bincount(flat, minlength=size[0] * size[1]).reshape(size)
+    mean = np.bincount(flat, pscore, size[0] * size[1]).reshape(size) / np.maximum(count, 1)
+    first = np.zeros(size[0], np.int64)
+    first[cell] = d.context
+    unseen = (count == 0) & d.live[first]
+    rest = np.maximum(1 - mean.sum(1, keepdims=True), 0.0)
+    rest = np.where(rest > 1e-6, rest, 0.0)  # what rounding leaves is no chance of being drawn
+    table = np.where(unseen, rest / np.maximum(unseen.sum(1, keepdims=True), 1), mean)
+    behaviour = table[cell]
+    own = np.arange(len(d))
+    behaviour[own, d.arm] = 0.0
+    total = behaviour.sum(1, keepdims=True)
+    behaviour *= np.divide(1 - pscore[:, None], total, out=np.zeros_like(total), where=total > 0)
+    behaviour[own, d.arm] = np.where(total[:, 0] > 0, pscore, 1.0)
+    return replace(d, pscore=pscore, behaviour=behaviour)
+
+
+def _estimated(d: Decided) -> Decided:
+    """With shares of each context as probabilities, in the longest period over which they do not change."""
+    day = d.at // DAY - d.at.min() // DAY
+    span = next((x for x in SPANS if not _changed(d, day, x)), SPANS[-1])
+    cell = _cells(d.context, day // span if span else np.zeros(len(d), np.int64))
+    size = (int(cell.max()) + 1, d.arms)
+    count = np.bincount(cell * d.arms + d.arm, minlength=size[0] * size[1]).reshape(size)
+    behaviour = (count / count.sum(1, keepdims=True))[cell]
+    period = {0: "over the whole log", 7: "by week", 1: "by day"}[span]
+    words = f"shares of each template and segment {period}"
+    return replace(d, pscore=behaviour[np.arange(len(d)), d.arm], behaviour=behaviour, estimated=words)
+
+
+def _changed(d: Decided, day: I8, span: int) -> bool:
+    """Pearson's chi-squared test that within periods of `span` days the days (of a log: weeks) have equal shares."""
+    if span == 1:
+        return False
+    coarse = _cells(d.context, day // span if span else np.zeros(len(d), np.int64))
+    fine = _cells(coarse, day if span else day // 7)
+    counts = np.bincount(fine * d.arms + d.arm, minlength=(int(fine.max()) + 1) * d.arms).reshape(-1, d.arms)
+    outer = np.zeros(len(counts), np.int64)
+    outer[fine] = coarse
+    whole = np.zeros((int(coarse.max()) + 1, d.arms))
+    np.add.at(whole, outer, counts)
+    expected = counts.sum(1, keepdims=True) * (whole / whole.sum(1, keepdims=True))[outer]
+    seen = float(((counts - expected) ** 2 / np.where(expected > 0, expected, 1.0)).sum())
+    free = int(((whole > 0).sum(1)[outer] - 1).sum() - ((whole > 0).sum(1) - 1).sum())
+    return free > 0 and bool(special.chdtrc(free, seen) < DOUBT)
+
+
+def _cells(a: I8, b: I8) -> I8:
+    """Codes 0.. of the pairs."""
+    return np.unique(a * (int(b.max()) - int(b.min()) + 1) + b - b.min(), return_inverse=True)[1].ravel()
