@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         plot_race,
         plot_receipt,
         plot_shares,
+        plot_what_if,
         plot_window_map,
         preset,
         read_log,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         report,
         simulate,
         sweep,
+        what_if,
         window_surface,
     )
 
@@ -58,6 +60,7 @@ __all__ = [
     "plot_race",
     "plot_receipt",
     "plot_shares",
+    "plot_what_if",
     "plot_window_map",
     "preset",
     "read_log",
@@ -66,6 +69,7 @@ __all__ = [
     "report",
     "simulate",
     "sweep",
+    "what_if",
     "window_surface",
 ]
 

@@ -26,10 +26,10 @@ GOOD = 0.5
 class Overlap:
     """What the weights of a target on a log say.
 
-    decisions, users: how many. weighted: decisions with a weight above 0. effective: Kish's effective sample size, (sum w)^2 / sum w^2. largest: the largest
-    weight, largest_part: the largest user's part of all weight. mean, mean_se: of the weights; 1 where propensities
-    are the probabilities drawn from. unseen: the target's traffic on arms of probability 0. rewarded: users with a
-    reward and a weight.
+    decisions, users: how many; weighted: decisions with a weight above 0. effective: Kish's effective sample size,
+    (sum w)^2 / sum w^2. largest: the largest weight, largest_part: the largest user's part of all weight. mean,
+    mean_se: of the weights; 1 where propensities are the probabilities drawn from. unseen: the target's traffic on
+    arms of probability 0. rewarded: users with a reward and a weight.
     """
 
     decisions: int

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from justai_sim.attribution import Rule
 from justai_sim.bandit.policy import PolicySpec
-from justai_sim.errors import DataError, UsageError, nearest
+from justai_sim.errors import UsageError, nearest
 from justai_sim.estimate.offpolicy import ESTIMATORS, Choices, Estimate
 from justai_sim.estimate.overlap import LEAST_SAMPLE, Overlap, fitting, overlap, untrusted
 from justai_sim.stats import influence_interval
@@ -20,17 +21,13 @@ from justai_sim.tables import F8, Log
 from justai_sim.whatif.decided import Decided, decided
 from justai_sim.whatif.holdout import Check, choices, held_out, said
 from justai_sim.whatif.learning import Learnt, learnt, uneven
+from justai_sim.whatif.policy_words import ALL, answer, form_of, headline, misdrawn, overlap_table
 from justai_sim.whatif.study import Study, control_of, metric_of, study
 from justai_sim.whatif.targets import FIXED, LOGGED, Mixed, Target, fixed, logged, only, policy_of, shared_variants
-from justai_sim.whatif.words import ranged, signed
 
-ALL = "ALL"
-"""The row of all templates together."""
 EVERY = "all"
 """As an estimator: every one of them."""
 PROPENSITIES = ("auto", "logged", "estimated")
-MISDRAWN = 5.0
-"""Standard errors by which a variant may have been drawn more or less often than its propensities say."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,11 @@ class WhatIf:
     def check_said(self) -> str:
         """The time split in a sentence."""
         return said(self.check, form_of(self.metric))
+
+    @property
+    def headline(self) -> str:
+        """What the best policy that the log can tell of would have earned, in a sentence."""
+        return headline(self.estimates, self.metric)
 
     def _repr_html_(self) -> str:
         lines = "".join(f"<p>{a}</p>" for a in [*self.answers, self.check_said])
@@ -89,45 +91,42 @@ def what_if(
     log. `propensities`: `auto` takes the logged ones if there are any, else estimates them from shares.
     Raises UsageError for a wrong setting, DataError where no decision is left.
     """
-    mixed, wanted = mixed or Mixed(), [p if isinstance(p, PolicySpec) else policy_of(p) for p in policies]
+    wanted = [_checked(p) for p in policies]
     if estimator not in (None, EVERY, *ESTIMATORS):
         raise UsageError(f"--estimator {estimator!r} is not known; {nearest(str(estimator), [*ESTIMATORS, EVERY])}")
     if propensities not in PROPENSITIES:
         raise UsageError(f"--propensities {propensities!r} is not known; {nearest(propensities, PROPENSITIES)}")
     s = study(log, rule=rule, goals=goals, template=template, since=since, until=until, as_of=as_of,
               currency_given=currency_given)  # fmt: skip
-    d = decided(
-        s, metric_of(metric), control_of(log, control), {"auto": None}.get(propensities, propensities == "logged")
-    )
+    taken = None if propensities == "auto" else propensities == "logged"
+    d = decided(s, metric_of(metric), control_of(log, control), taken)
     if not wanted and not variants:
-        wanted, variants = [LOGGED, "uniform"], shared_variants(d)
-    rows: list[dict[str, Any]] = []
-    answers: list[str] = []
-    table = _overlap_table(d)
-    for one in wanted:
-        spec = PolicySpec(name=one) if isinstance(one, str) and one not in (LOGGED, "fixed") else one
-        if isinstance(spec, PolicySpec) and spec.name not in FIXED:
-            found = _learning(s, d, spec, mixed)
-        else:
-            target = logged(d, mixed) if spec == LOGGED else fixed(d, _spec(spec), mixed)
-            found = _valued(d, target, estimator)
-        rows += found
-        answers.append(_answer(found, d, table))
-    for v in variants:
-        found = _valued(d, only(d, v, mixed.control_share), estimator)
-        rows += found
-        answers.append(_answer(found, d, table))
-    if not rows:
-        raise DataError("nothing to value: no variant is in every template; name a policy, or one template")
-    asked = None if estimator == EVERY else estimator
+        wanted, variants = [LOGGED, PolicySpec(name="uniform")], shared_variants(d)
+    mixed = mixed or Mixed()
+    found = [_rows(s, d, one, mixed, estimator) for one in wanted]
+    found += [_valued(d, only(d, v, mixed.control_share), estimator) for v in variants]
+    table = overlap_table(d)
     return WhatIf(
-        pd.DataFrame(rows), table, held_out(d, asked), answers, [*s.notes, *d.notes, *_misdrawn(table)], metric,
-        s.as_of, log.source,
+        pd.DataFrame([row for rows in found for row in rows]), table,
+        held_out(d, None if estimator == EVERY else estimator), [answer(rows, d, table) for rows in found],
+        [*s.notes, *d.notes, *misdrawn(table)], metric, s.as_of, log.source,
     )  # fmt: skip
 
 
-def _spec(spec: PolicySpec | str) -> PolicySpec:
-    return spec if isinstance(spec, PolicySpec) else PolicySpec(name=spec)
+def _checked(p: PolicySpec | str) -> PolicySpec | str:
+    """Settings of a policy of the registry, or the name of the logged one."""
+    name = policy_of(p if isinstance(p, str) else p.name)
+    return LOGGED if name == LOGGED else p if isinstance(p, PolicySpec) else PolicySpec(name=name)
+
+
+def _rows(s: Study, d: Decided, asked: PolicySpec | str, mixed: Mixed, estimator: str | None) -> list[dict[str, Any]]:
+    """The rows of one policy."""
+    if isinstance(asked, str):
+        return _valued(d, logged(d, mixed), estimator)
+    spec = msgspec.structs.replace(asked, epsilon=asked.epsilon or mixed.epsilon, floor=asked.floor or mixed.floor)
+    if spec.name in FIXED:
+        return _valued(d, fixed(d, spec, mixed.control_share), estimator)
+    return _learning(s, d, spec, mixed)
 
 
 def _valued(d: Decided, target: Target, asked: str | None) -> list[dict[str, Any]]:
@@ -153,9 +152,16 @@ def _valued(d: Decided, target: Target, asked: str | None) -> list[dict[str, Any
 def _numbers(c: Choices, o: Overlap, name: str, why: list[str]) -> dict[str, Any]:
     """The columns of one estimate; its values are missing where it is refused."""
     told: dict[str, Any] = {
-        "decisions": o.decisions, "users": o.users, "weighted": o.weighted, "effective": o.effective, "largest_weight": o.largest,
-        "largest_part": o.largest_part, "mean_weight": o.mean, "mean_weight_se": o.mean_se, "unseen": o.unseen,
-    }  # fmt: skip
+        "decisions": o.decisions,
+        "users": o.users,
+        "weighted": o.weighted,
+        "effective": o.effective,
+        "largest_weight": o.largest,
+        "largest_part": o.largest_part,
+        "mean_weight": o.mean,
+        "mean_weight_se": o.mean_se,
+        "unseen": o.unseen,
+    }
     got = None if why else ESTIMATORS[name](c)
     if got is not None and not math.isfinite(got.low):
         why = ["too few users differ for an interval"]
@@ -163,6 +169,8 @@ def _numbers(c: Choices, o: Overlap, name: str, why: list[str]) -> dict[str, Any
         return _value(None, None) | told | {"tuned": None, "status": "refused", "why": "; ".join(why)}
     own = (c.reward - c.reward.mean()) / len(c.reward)
     gain = _gain(got.value - float(c.reward.mean()), got.influence - own, c, got.diagnostics.get("bias", 0.0))
+    if c.reward.min() >= 0 and c.reward.max() <= 1:
+        got = replace(got, low=max(got.low, 0.0), high=min(got.high, 1.0))
     tuned = next((v for k, v in got.diagnostics.items() if k in ("tau", "lambda")), None)
     return _value(got, gain) | told | {"tuned": tuned, "status": "estimated", "why": ""}
 
@@ -184,7 +192,8 @@ def _gain(gain: float, influence: F8, c: Choices | Decided, wider: float = 0.0) 
 def _learning(s: Study, d: Decided, spec: PolicySpec, mixed: Mixed) -> list[dict[str, Any]]:
     """The row of a policy that learns: replayed where variants were drawn evenly, refused elsewhere."""
     head = {
-        "policy": spec.name, "words": f"the policy {spec.name}, which learns", "template_id": ALL, "metric": d.metric,
+        "policy": spec.name, "words": f"the policy {spec.name}, which learns", "metric": d.metric,
+        "template_id": ALL if len(set(d.templates)) > 1 else d.templates[0],
         "estimator": "replay", "chosen": True, "because": "",
     }  # fmt: skip
     why = uneven(d)
@@ -209,86 +218,3 @@ def _learning(s: Study, d: Decided, spec: PolicySpec, mixed: Mixed) -> list[dict
     )
     o = {"decisions": len(d), "users": len(np.unique(d.user)), "tuned": None, "status": "refused", "why": reason}
     return [head | _value(None, None) | o]
-
-
-# -- words ---------------------------------------------------------------------------------------------------------
-
-
-def form_of(metric: str) -> str:
-    """How a value of the metric is written."""
-    return "{:.4g}" if metric == "revenue_per_send" else "{:.3%}"
-
-
-def _answer(rows: list[dict[str, Any]], d: Decided, table: pd.DataFrame) -> str:
-    """A policy in a sentence: its value and gain by the estimator that fits, or what the log cannot tell."""
-    row = next((r for r in rows if r["chosen"]), rows[0])
-    what = d.metric.replace("_", " ")
-    if row["status"] == "refused":
-        return f"{_capital(row['words'])}: the log cannot tell ({row['why']}).{_missing(row, rows, table)}"
-    form = form_of(d.metric)
-    value, low, high = (form.format(row[k]) for k in ("value", "low", "high"))
-    own = form.format(float(d.reward.mean()))
-    if row["policy"] == LOGGED:
-        return f"The policy that made the log earned a {what} of {value} ({low} to {high})."
-    gain = ranged(*(1000 * row[k] for k in ("gain", "gain_low", "gain_high"))) + " per 1,000 sends"
-    if row["gain_low"] <= 0 <= row["gain_high"]:
-        gain += ", which could be nothing"
-    told = f" {_capital(row['because'])}." if row["estimator"] == "replay" else ""
-    return f"{_capital(row['words'])}: {what} {value} ({low} to {high}) where the log had {own}, {gain}.{told}"
-
-
-def _missing(row: dict[str, Any], rows: list[dict[str, Any]], table: pd.DataFrame) -> str:
-    """Which variants the log says too little of, for a refused policy."""
-    if row["estimator"] == "replay":
-        return ""
-    thin = table[(table["decisions"] < LEAST_SAMPLE) | (table["propensity_least"] < 1e-3)]
-    name = str(row["policy"])
-    if name.startswith("only "):
-        thin = thin[thin["variant_id"] == name.removeprefix("only ")]
-    told = [
-        f"{r['variant_id']} in {r['template_id']}{' ' + r['segment'] if r['segment'] else ''} was drawn "
-        f"{r['decisions']:,} times" + (f", at least once with probability {r['propensity_least']:.2g}"
-                                       if r["propensity_least"] < 1e-3 else "")
-        for r in thin.head(3).to_dict("records")
-    ]  # fmt: skip
-    fine = [str(r["template_id"]) for r in rows if r["template_id"] != ALL and r["status"] == "estimated"]
-    more = f" It can tell in {', '.join(dict.fromkeys(fine))}." if fine else ""
-    return (f" Too little is known of: {'; '.join(told)}." if told else "") + more
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _overlap_table(d: Decided) -> pd.DataFrame:
-    """`template_id, segment, variant_id, decisions, share, propensity, propensity_least, drawn, z`: how often each
-    variant was chosen, with which probability, and `drawn`, how often for each time that its probabilities say (1 where
-    they are right, by `z` standard errors off)."""
-    out = []
-    for c, names in enumerate(d.variants):
-        rows = np.flatnonzero(d.context == c)
-        for k in np.flatnonzero(d.live[c]).tolist():
-            mine = d.arm[rows] == k
-            p = d.behaviour[rows, k]
-            apart = mine - p
-            noise = math.sqrt(float((p * (1 - p)).sum()))
-            out.append(
-                {
-                    "template_id": d.templates[c], "segment": d.segments[c], "variant_id": names[k],
-                    "decisions": int(mine.sum()), "share": float(mine.mean()), "propensity": float(p.mean()),
-                    "propensity_least": float(d.pscore[rows][mine].min()) if mine.any() else 0.0,
-                    "drawn": float(mine.sum() / p.sum()) if p.sum() > 0 else math.nan,
-                    "z": float(apart.sum()) / noise if noise > 1e-9 else 0.0,
-                }
-            )  # fmt: skip
-    return pd.DataFrame(out)
-
-
-def _misdrawn(table: pd.DataFrame) -> list[str]:
-    """A note where a variant was drawn far more, or less, often than its propensities say."""
-    far = table[table["z"].abs() > MISDRAWN]
-    return [
-        f"propensities look wrong: {r['variant_id']} of {r['template_id']} was drawn {r['drawn']:.2f} times as often "
-        f"as they say (z {signed(r['z'], 1)})"
-        for r in far.to_dict("records")
-    ]

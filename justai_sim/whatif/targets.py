@@ -66,11 +66,8 @@ def policy_of(name: str) -> str:
     return name
 
 
-def fixed(d: Decided, spec: PolicySpec, mixed: Mixed) -> Target:
+def fixed(d: Decided, spec: PolicySpec, control_share: float | None = None) -> Target:
     """A policy of the registry that learns nothing (`uniform`, `fixed`), over the variants that the log knows."""
-    spec = msgspec.structs.replace(
-        spec, epsilon=spec.epsilon or mixed.epsilon, floor=spec.floor or mixed.floor
-    )  # fmt: skip
     none, shares = Shape(1, 1, d.arms), np.zeros((len(d.templates), d.arms))
     for c, names in enumerate(d.variants):
         shape = Shape(1, 1, d.arms, names + ("",) * (d.arms - len(names)), d.metric)
@@ -78,9 +75,9 @@ def fixed(d: Decided, spec: PolicySpec, mixed: Mixed) -> Target:
         got = chosen.allocate(chosen.init(_of_template(spec, d, c), shape), Tally.zeros(none), live, 0)
         shares[c] = final_shares(got, live, 0.0, spec.epsilon, spec.floor)[0, 0]
     words = "equal shares" if spec.name == "uniform" else f"shares {_ratio(spec.shares)}"
-    words += Mixed(mixed.control_share, spec.epsilon, spec.floor).words()
+    words += Mixed(control_share, spec.epsilon, spec.floor).words()
     name = "uniform" if spec.name == "uniform" else f"fixed {_ratio(spec.shares)}"
-    return Target(name, words, with_control(d, shares[d.context], mixed.control_share))
+    return Target(name, words, with_control(d, shares[d.context], control_share))
 
 
 def _of_template(spec: PolicySpec, d: Decided, c: int) -> PolicySpec:
