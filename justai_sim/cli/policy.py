@@ -15,7 +15,8 @@ from justai_sim.cli.whatif import Asked, _csv, _told, checked_out
 from justai_sim.errors import UsageError
 from justai_sim.version import __version__
 from justai_sim.whatif.interpretations import records
-from justai_sim.whatif.policy import WhatIf, form_of, what_if
+from justai_sim.whatif.policy import WhatIf, what_if
+from justai_sim.whatif.policy_words import form_of
 from justai_sim.whatif.targets import Mixed, policy_of
 from justai_sim.whatif.words import ranged
 

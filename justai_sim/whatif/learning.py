@@ -19,7 +19,7 @@ from justai_sim.loop.step import Batch, step
 from justai_sim.stats import influence_interval
 from justai_sim.streams import uniform
 from justai_sim.tables import B1, F8
-from justai_sim.whatif.decided import Decided
+from justai_sim.whatif.decided import WHOLE, Decided
 from justai_sim.whatif.study import Study
 
 PASSES = 5
@@ -51,7 +51,7 @@ def uneven(d: Decided) -> str:
     if (live.sum(1) < 2).any():
         return "a template has fewer than two treatment variants"
     most, least = np.where(live, treated, 0.0).max(1), np.where(live, treated, np.inf).min(1)
-    if d.estimated and d.estimated != "shares of each template and segment over the whole log":
+    if d.estimated and not d.estimated.endswith(WHOLE):
         return "the shares of its variants changed over time"
     if d.estimated:
         return _uneven_counts(d)
