@@ -492,8 +492,8 @@ def run_sweep(scenario: Scenario, out: Path, **options: Any) -> SweepData:
     return data
 
 
-def report(result: Sweep | Replay, out: str | Path, title: str = "") -> Path:
-    """Write the report folder of a sweep or a replay; returns the page."""
+def report(result: Sweep | Replay | WhatIf, out: str | Path, title: str = "") -> Path:
+    """Write the report folder of a sweep, a replay or a what-if; returns the page."""
     from justai_sim.pages.replay_page import write_replay_report
     from justai_sim.pages.sweep_page import write_sweep_report
     from justai_sim.sweeps.collect import write_tables as write_sweep_tables
@@ -501,5 +501,10 @@ def report(result: Sweep | Replay, out: str | Path, title: str = "") -> Path:
     if isinstance(result, Sweep):
         write_sweep_tables(result.data, Path(out))
         return write_sweep_report(result.data, Path(out))
+    if isinstance(result, WhatIf):
+        from justai_sim.pages.what_if_page import write_what_if_report
+
+        policies.write_tables(result, Path(out))
+        return write_what_if_report(result, Path(out), title or result.source or "log")
     replays.write_tables(result, Path(out))
     return write_replay_report(result.data(title or result.log.source or "log"), Path(out))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from justai_sim import clock
 from justai_sim.bandit.policy import PolicySpec
+from justai_sim.cli.logs import SIMULATED
 from justai_sim.cli.output import emit_json, say, table
-from justai_sim.cli.whatif import Asked, _csv, _told, checked_out
+from justai_sim.cli.whatif import Asked, _told, checked_out
 from justai_sim.errors import UsageError
-from justai_sim.version import __version__
 from justai_sim.whatif.interpretations import records
-from justai_sim.whatif.policy import WhatIf, what_if
+from justai_sim.whatif.policy import WhatIf, check_record, what_if, write_tables
 from justai_sim.whatif.policy_words import form_of
 from justai_sim.whatif.targets import Mixed, policy_of
 from justai_sim.whatif.words import ranged
@@ -77,14 +75,16 @@ def run(
         asked.log(), policies=policies, variants=wanted.variants, mixed=wanted.mixed, estimator=estimator,
         propensities=propensities, metric=metric, control=control, **options,
     )  # fmt: skip
+    if (asked.path / SIMULATED).exists():
+        got = replace(got, simulated=True)
     say(f"as of {clock.iso(got.as_of)}" + ("" if asked.as_of else " (the last receipt)"))
     for note in got.notes:
         say(f"note: {note}")
-    files = _write(got, out) if out is not None else []
+    files = _write(got, out, asked.path.name) if out is not None else []
     if json:
         emit_json(
             as_of=clock.iso(got.as_of), metric=got.metric, notes=got.notes, answers=got.answers,
-            estimates=records(got.estimates), overlap=records(got.overlap), check=_check(got), files=files,
+            estimates=records(got.estimates), overlap=records(got.overlap), check=check_record(got), files=files,
         )  # fmt: skip
         return
     for line in got.answers:
@@ -116,21 +116,9 @@ def _rows(got: WhatIf) -> list[dict[str, Any]]:
     return out
 
 
-def _check(got: WhatIf) -> dict[str, Any]:
-    told = {k: None if isinstance(v, float) and v != v else v for k, v in vars(got.check).items()}
-    return told | {"at": clock.iso(got.check.at), "said": got.check_said}
+def _write(got: WhatIf, out: Path, title: str) -> list[str]:
+    from justai_sim.pages.what_if_page import write_what_if_report
 
-
-def _write(got: WhatIf, out: Path) -> list[str]:
-    from justai_sim.pages.figures import plot_what_if, save
-
-    out.mkdir(parents=True, exist_ok=True)
-    _csv(out, {"estimates": got.estimates, "overlap": got.overlap})
-    save(plot_what_if(got.estimates, got.check, got.headline), out / "what_if")
-    manifest = {
-        "schema_version": 1, "kind": "what-if", "version": __version__, "source": Path(got.source).name,
-        "as_of": clock.iso(got.as_of), "metric": got.metric, "answers": got.answers, "check": _check(got),
-        "notes": got.notes,
-    }  # fmt: skip
-    (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-    return _told(out, ["estimates.csv", "overlap.csv", "what_if.png", "what_if.svg", "manifest.json"])
+    write_tables(got, out)
+    write_what_if_report(got, out, title)
+    return _told(out, ["index.html", "estimates.csv", "overlap.csv", "what_if.png", "what_if.svg", "manifest.json"])

@@ -80,7 +80,7 @@ def _lines(rows: Sequence[dict[str, Any]], check: Check | None) -> list[_Line]:
     y, last = 0.0, rows[0]["policy"]
     for r in rows:
         y += 0.0 if not out else 1.0 + (GAP if several and r["policy"] != last else 0.0)
-        name = shown(r["policy"], 24)
+        name = shown(r["policy"], 24 if several else 34)
         label = f"{name} · {r['estimator']}" if several else name
         colour = CHOSEN if r["chosen"] or not several else OTHER
         if r["status"] == "estimated":

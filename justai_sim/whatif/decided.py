@@ -79,8 +79,8 @@ class Decided:
         if not self.estimated:
             return said
         learnt = "" if self.estimated.endswith(WHOLE) else (
-            "; if the log was made by a policy that learns, this leaves a part of the bias of plain means (variants that "
-            "began badly look worse than they are), and intervals hold the truth in about 9 of 10 logs"
+            "; if the log was made by a policy that learns, this leaves a part of the bias of plain means (variants "
+            "that began badly look worse than they are), and intervals hold the truth in about 9 of 10 logs"
         )  # fmt: skip
         return [f"propensities are estimated, not logged: {self.estimated}{learnt}", *said]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 
+from justai_sim import clock
 from justai_sim.attribution import Rule
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.errors import UsageError, nearest
@@ -18,6 +20,7 @@ from justai_sim.estimate.offpolicy import ESTIMATORS, Choices, Estimate
 from justai_sim.estimate.overlap import LEAST_SAMPLE, Overlap, fitting, overlap, untrusted
 from justai_sim.stats import influence_interval
 from justai_sim.tables import F8, Log
+from justai_sim.version import __version__
 from justai_sim.whatif.decided import Decided, decided
 from justai_sim.whatif.holdout import Check, choices, held_out, said
 from justai_sim.whatif.learning import Learnt, learnt, uneven
@@ -48,6 +51,9 @@ class WhatIf:
     metric: str
     as_of: int
     source: str
+    rule: Rule
+    goals: list[str]
+    simulated: bool = False
 
     @property
     def check_said(self) -> str:
@@ -109,7 +115,8 @@ def what_if(
     return WhatIf(
         pd.DataFrame([row for rows in found for row in rows]), table,
         held_out(d, None if estimator == EVERY else estimator), [answer(rows, d, table) for rows in found],
-        [*s.notes, *d.notes, *misdrawn(table)], metric, s.as_of, log.source,
+        [*s.notes, *d.notes, *misdrawn(table)], metric, s.as_of, log.source, s.rule, s.goals,
+        log.source.startswith("simulated"),
     )  # fmt: skip
 
 
@@ -218,3 +225,22 @@ def _learning(s: Study, d: Decided, spec: PolicySpec, mixed: Mixed) -> list[dict
     )
     o = {"decisions": len(d), "users": len(np.unique(d.user)), "tuned": None, "status": "refused", "why": reason}
     return [head | _value(None, None) | o]
+
+
+def check_record(got: WhatIf) -> dict[str, Any]:
+    """The time split as plain values, and its sentence."""
+    told = {k: None if isinstance(v, float) and v != v else v for k, v in vars(got.check).items()}
+    return told | {"at": clock.iso(got.check.at), "said": got.check_said}
+
+
+def write_tables(got: WhatIf, out: Path) -> None:
+    """estimates.csv, overlap.csv and manifest.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    got.estimates.to_csv(out / "estimates.csv", index=False)
+    got.overlap.to_csv(out / "overlap.csv", index=False)
+    manifest = {
+        "schema_version": 1, "kind": "what-if", "version": __version__, "source": Path(got.source).name,
+        "simulated": got.simulated, "as_of": clock.iso(got.as_of), "metric": got.metric, "rule": msgspec.to_builtins(got.rule),
+        "goals": got.goals, "answers": got.answers, "check": check_record(got), "notes": got.notes,
+    }  # fmt: skip
+    (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from justai_sim.bandit.policy import LOWER_IS_BETTER
 from justai_sim.estimate.overlap import LEAST_SAMPLE
+from justai_sim.stats import z_value
 from justai_sim.whatif.decided import Decided
 from justai_sim.whatif.targets import LOGGED
 from justai_sim.whatif.words import ranged, signed
@@ -26,22 +27,34 @@ def form_of(metric: str) -> str:
 
 
 def headline(estimates: pd.DataFrame, metric: str) -> str:
-    """The policy that is clearly the best against the log's own, how many are clearly better, how many unknown."""
+    """The best policy that is clearly better than the log's own, and how many the log cannot tell of.
+
+    Clearly: by the interval that holds for all compared at once (Bonferroni), for the best of several is chosen.
+    """
     first = ALL if (estimates["template_id"] == ALL).any() else estimates["template_id"].iloc[0]
     rows = estimates[(estimates["template_id"] == first) & (estimates["policy"] != LOGGED)]
-    rows = rows[rows["chosen"] | ~rows["policy"].isin(rows.loc[rows["chosen"], "policy"])].drop_duplicates("policy")
+    if not len(rows):
+        return "This is what the log's own policy earned."
+    rows = rows.sort_values("chosen", ascending=False, kind="stable").drop_duplicates("policy").sort_index()
     told = rows[rows["status"] == "estimated"]
     unknown = len(rows) - len(told)
     tail = f" Of {unknown} of {len(rows)} the log cannot tell." if unknown else ""
     if not len(told):
         return f"The log cannot tell what {'it' if len(rows) == 1 else 'any of them'} would have earned."
-    less = metric in LOWER_IS_BETTER
-    ahead = told[(told["gain_high"] < 0) if less else (told["gain_low"] > 0)]
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    wider = z_value(1 - 0.05 / len(told)) / z_value(0.95)
+    gain, half = told["gain"].astype(float), (told["gain_high"] - told["gain_low"]).astype(float) / 2 * wider
+    ahead = told[sign * gain > half]
     if not len(ahead):
-        return f"None of {len(told)} would clearly have done better than the log's own policy.{tail}"
-    best = ahead.loc[ahead["gain"].idxmin() if less else ahead["gain"].idxmax()]
-    gain = ranged(*(1000 * best[k] for k in ("gain", "gain_low", "gain_high")))
-    return f"{best['policy']} would have added {gain} per 1,000 sends to the log's own policy.{tail}"
+        one = "It would not clearly" if len(told) == 1 else f"None of {len(told)} would clearly"
+        return f"{one} have done better than the log's own policy.{tail}"
+    best = (sign * gain[ahead.index]).idxmax()
+    at = 1000 * gain[best], 1000 * (gain[best] - half[best]), 1000 * (gain[best] + half[best])
+    many = f", also when {len(told)} are compared" if len(told) > 1 else ""
+    return (
+        f"{told.loc[best, 'policy']} would have changed the {metric.replace('_', ' ')} of the log's own policy by "
+        f"{ranged(*at)} per 1,000 sends{many}.{tail}"
+    )
 
 
 def answer(rows: list[dict[str, Any]], d: Decided, table: pd.DataFrame) -> str:
@@ -71,7 +84,7 @@ def _missing(row: dict[str, Any], rows: list[dict[str, Any]], table: pd.DataFram
     thin = table[(table["decisions"] < LEAST_SAMPLE) | (table["propensity_least"] < 1e-3)]
     name = str(row["policy"])
     if name.startswith("only "):
-        thin = thin[thin["variant_id"] == name.removeprefix("only ")]
+        thin = thin[thin["variant_id"] == name.removeprefix("only ").split(" with ")[0]]
     told = [
         f"{r['variant_id']} in {r['template_id']}{' ' + r['segment'] if r['segment'] else ''} was drawn "
         f"{r['decisions']:,} times" + (f", at least once with probability {r['propensity_least']:.2g}"

@@ -74,10 +74,10 @@ def fixed(d: Decided, spec: PolicySpec, control_share: float | None = None) -> T
         live, chosen = d.live[c][None], policy(spec.name)
         got = chosen.allocate(chosen.init(_of_template(spec, d, c), shape), Tally.zeros(none), live, 0)
         shares[c] = final_shares(got, live, 0.0, spec.epsilon, spec.floor)[0, 0]
-    words = "equal shares" if spec.name == "uniform" else f"shares {_ratio(spec.shares)}"
-    words += Mixed(control_share, spec.epsilon, spec.floor).words()
-    name = "uniform" if spec.name == "uniform" else f"fixed {_ratio(spec.shares)}"
-    return Target(name, words, with_control(d, shares[d.context], control_share))
+    with_ = Mixed(control_share, spec.epsilon, spec.floor).words()
+    name, words = ("uniform", "equal shares") if spec.name == "uniform" else (f"fixed {_ratio(spec.shares)}",) * 2
+    words = words.replace("fixed", "shares")
+    return Target(name + with_, words + with_, with_control(d, shares[d.context], control_share))
 
 
 def _of_template(spec: PolicySpec, d: Decided, c: int) -> PolicySpec:
@@ -109,11 +109,10 @@ def only(d: Decided, variant: str, control_share: float | None = None) -> Target
     shares = np.zeros((len(d.templates), d.arms))
     for c, names in enumerate(d.variants):
         shares[c, names.index(variant)] = 1.0
-    words = f"every send {variant}"
-    if control_share:
-        words += Mixed(control_share).words()
-        return Target(f"only {variant}", words, with_control(d, shares[d.context], control_share))
-    return Target(f"only {variant}", words, shares[d.context])
+    with_ = Mixed(control_share).words()
+    treated = shares[d.context]
+    return Target(f"only {variant}{with_}", f"every send {variant}{with_}",
+                  with_control(d, treated, control_share) if control_share else treated)  # fmt: skip
 
 
 def _present(names: tuple[str, ...], live: B1) -> list[str]:
