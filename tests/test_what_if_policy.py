@@ -29,7 +29,7 @@ from justai_sim.scenario import Scenario, Step, read
 from justai_sim.sim.engine import simulate_block
 from justai_sim.tables import MODES, NONE, Decisions, Log
 from justai_sim.whatif.decided import Decided, decided
-from justai_sim.whatif.holdout import held_out
+from justai_sim.whatif.holdout import choices, held_out
 from justai_sim.whatif.learning import learnt
 from justai_sim.whatif.policy import WhatIf, what_if
 from justai_sim.whatif.policy_words import headline
@@ -90,27 +90,37 @@ TARGETS = {"uniform": truth(EVEN), "fixed b=3,c=1": truth(MOSTLY_B)}
 
 
 @cache
-def valued() -> pd.DataFrame:
+def valued(epsilon: float) -> pd.DataFrame:
     """Every estimate of the two targets on the 60 logs of a learner."""
     wanted = ["uniform", PolicySpec(name="fixed", shares={"b": 3.0, "c": 1.0})]
-    return pd.concat([asked(x, policies=wanted, estimator="all").estimates for x in logs()])
+    return pd.concat([asked(x, policies=wanted, estimator="all").estimates for x in logs(epsilon=epsilon)])
 
 
 @pytest.mark.parametrize("policy", TARGETS)
 @pytest.mark.parametrize("name", ["default", *ESTIMATORS])
-def test_unbiased_and_covering_on_simulated_logs_of_a_learner(name: str, policy: str) -> None:
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+def test_unbiased_and_covering_on_simulated_logs_of_a_learner(name: str, policy: str, epsilon: float) -> None:
     """Over 60 worlds: the mean within 4 of its standard errors, coverage within 4 of 95 %. Adaptive weights follow the
-    log's outcomes and are only consistent: half a standard error of one log is allowed."""
-    e, right = valued(), TARGETS[policy]
+    log's outcomes and are only consistent: half a standard error of one log is allowed. Without epsilon some logs are
+    refused."""
+    e, right = valued(epsilon), TARGETS[policy]
     mine = e[(e["policy"] == policy) & (e["chosen"] if name == "default" else e["estimator"] == name)]
     told = mine[mine["status"] == "estimated"]
     assert len(mine) == 60
-    assert len(told) >= 54
+    assert len(told) >= (60 if epsilon else 54)
     value = told["value"].to_numpy(float)
     slack = 0.5 * value.std() if name in ("adaptive", "default") else 0.0
     assert abs(value.mean() - right) < 4 * value.std(ddof=1) / math.sqrt(len(told)) + slack
     inside = ((told["low"] <= right) & (right <= told["high"])).mean()
     assert inside > 0.95 - 4 * math.sqrt(0.95 * 0.05 / len(told))
+
+
+@pytest.mark.parametrize("name", ["ips", "dr"])
+def test_unbiased_over_all_logs_the_refused_ones_included(name: str) -> None:
+    for target, right in (("uniform", TARGETS["uniform"]), ("fixed", TARGETS["fixed b=3,c=1"])):
+        spec = PolicySpec(name=target, shares={"b": 3.0, "c": 1.0} if target == "fixed" else {})
+        value = [ESTIMATORS[name](choices(d, fixed(d, spec).shares)).value for d in map(of, logs())]
+        assert abs(np.mean(value) - right) < 4 * np.std(value, ddof=1) / math.sqrt(len(value))
 
 
 def test_gains_over_the_log_cover_the_truth() -> None:

@@ -32,7 +32,8 @@ def write_what_if_report(got: WhatIf, out: Path, title: str) -> Path:
     facts = [("as of", clock.iso(got.as_of)), ("metric", got.metric.replace("_", " "))]
     return write_page(
         "what_if.html.j2", out, title=title, simulated=got.simulated, headline=got.headline, facts=facts,
-        answers=got.answers, check=got.check_said, notes=[*got.notes, LIMITS], estimates=_estimates(got), overlap=_overlap(got),
+        answers=got.answers, check=got.check_said, notes=[*got.notes, LIMITS], estimates=_estimates(got),
+        overlap=_overlap(got),
         picture=picture(plot_what_if(got.estimates, got.check, got.headline), out, "what_if", QUESTION, CAPTION),
     )  # fmt: skip
 

@@ -240,7 +240,8 @@ def write_tables(got: WhatIf, out: Path) -> None:
     got.overlap.to_csv(out / "overlap.csv", index=False)
     manifest = {
         "schema_version": 1, "kind": "what-if", "version": __version__, "source": Path(got.source).name,
-        "simulated": got.simulated, "as_of": clock.iso(got.as_of), "metric": got.metric, "rule": msgspec.to_builtins(got.rule),
+        "simulated": got.simulated, "as_of": clock.iso(got.as_of), "metric": got.metric,
+        "rule": msgspec.to_builtins(got.rule),
         "goals": got.goals, "answers": got.answers, "check": check_record(got), "notes": got.notes,
     }  # fmt: skip
     (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
