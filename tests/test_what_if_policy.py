@@ -22,6 +22,7 @@ from justai_sim.bandit.policy import PolicySpec
 from justai_sim.cli import run
 from justai_sim.clock import DAY
 from justai_sim.errors import DataError, UsageError
+from justai_sim.estimate import overlap as overlap_limits
 from justai_sim.estimate.offpolicy import ESTIMATORS
 from justai_sim.loop.program import Program
 from justai_sim.pages.figures import plot_what_if, render
@@ -534,3 +535,15 @@ def test_the_figure_says_what_it_shows_and_nothing_leaves_it() -> None:
         assert box.x0 >= 0
         assert box.x1 <= figure.bbox.width
     assert render(ax, "svg") == render(plot_what_if(got.estimates, got.check, got.headline), "svg")
+
+
+def test_the_docs_name_every_estimator_and_limit() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "what_if.md").read_text()
+    for name in ESTIMATORS:
+        assert f"| `{name}` |" in text
+    limits = overlap_limits
+    assert f"at least {limits.LEAST_SAMPLE:g}; {limits.LEAST_USERS} |" in text
+    assert f"users with a reward and a weight | at least {limits.LEAST_REWARDED} |" in text
+    assert f"of all weight | at most {limits.MOST_ON_ONE:.0%} |".replace("%", " %") in text
+    assert f"at most {100 * limits.MOST_UNSEEN:g} % |" in text
+    assert f"within {limits.TOLD_APART:g} standard errors" in text

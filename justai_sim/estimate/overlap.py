@@ -9,9 +9,10 @@ import numpy as np
 
 from justai_sim.estimate.offpolicy import Choices
 from justai_sim.stats import mean_error
+from justai_sim.tables import F8
 
 LEAST_USERS, LEAST_SAMPLE, LEAST_REWARDED = 30, 50.0, 10
-"""Below them an interval cannot be trusted: users, effective decisions, users with a reward and a weight."""
+"""Below them an interval cannot be trusted: effective users and decisions, users with a reward and a weight."""
 MOST_ON_ONE = 0.1
 """The most of the total weight that may hang on one user."""
 MOST_UNSEEN = 0.005
@@ -29,7 +30,8 @@ class Overlap:
     decisions, users: how many; weighted: decisions with a weight above 0. effective: Kish's effective sample size,
     (sum w)^2 / sum w^2. largest: the largest weight, largest_part: the largest user's part of all weight. mean,
     mean_se: of the weights; 1 where propensities are the probabilities drawn from. unseen: the target's traffic on
-    arms of probability 0. rewarded: users with a reward and a weight.
+    arms of probability 0. rewarded: users with a reward and a weight. effective_users: as `effective`,
+    of users' weights.
     """
 
     decisions: int
@@ -42,6 +44,7 @@ class Overlap:
     mean_se: float
     unseen: float
     rewarded: int
+    effective_users: float
 
     @property
     def z(self) -> float:
@@ -55,21 +58,22 @@ class Overlap:
 def overlap(c: Choices) -> Overlap:
     """The diagnostics of a target. Without `behaviour` nothing is known to be unseen."""
     w = c.weight
-    by_user = np.bincount(c.cluster, w, c.users)
-    total, square = float(w.sum()), float(w @ w)
+    by_user = np.bincount(c.cluster, w, c.users).astype(np.float64)
+    total = float(w.sum())
     unseen = 0.0 if c.behaviour is None else float((c.target * (c.behaviour <= 0)).sum(1).mean())
     rewarded = len(np.unique(c.cluster[(c.reward != 0) & (w > 0)]))
     return Overlap(
-        len(w), c.users, int((w > 0).sum()), total**2 / square if square > 0 else 0.0, float(w.max()),
+        len(w), c.users, int((w > 0).sum()), _kish(w), float(w.max()),
         float(by_user.max()) / total if total > 0 else 1.0, float(w.mean()), mean_error(w, c.cluster), unseen, rewarded,
+        _kish(by_user),
     )  # fmt: skip
 
 
 def untrusted(o: Overlap) -> list[str]:
     """Why an estimate cannot be trusted; empty where it can."""
     why = []
-    if o.users < LEAST_USERS:
-        why.append(f"{o.users:,} users are too few (at least {LEAST_USERS})")
+    if o.effective_users < LEAST_USERS:
+        why.append(f"{o.users:,} users are worth only {o.effective_users:.3g}: too few (at least {LEAST_USERS})")
     if o.unseen > MOST_UNSEEN:
         why.append(f"{_percent(o.unseen)} of its traffic goes to variants that were never drawn at that time and place")
     if o.effective < LEAST_SAMPLE:
@@ -99,6 +103,11 @@ def fitting(o: Overlap, learnt: bool) -> tuple[str, str]:
     if learnt:
         return "adaptive", f"weights are uneven and shares changed over time: {part}"
     return "dros", f"weights are uneven: {part}, so large ones are shrunk"
+
+
+def _kish(w: F8) -> float:
+    square = float(w @ w)
+    return float(w.sum()) ** 2 / square if square > 0 else 0.0
 
 
 def _percent(x: float) -> str:
