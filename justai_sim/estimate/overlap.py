@@ -72,8 +72,6 @@ def overlap(c: Choices) -> Overlap:
 def untrusted(o: Overlap) -> list[str]:
     """Why an estimate cannot be trusted; empty where it can."""
     why = []
-    if o.effective_users < LEAST_USERS:
-        why.append(f"{o.users:,} users are worth only {o.effective_users:.3g}: too few (at least {LEAST_USERS})")
     if o.unseen > MOST_UNSEEN:
         why.append(f"{_percent(o.unseen)} of its traffic goes to variants that were never drawn at that time and place")
     if o.effective < LEAST_SAMPLE:
@@ -81,6 +79,8 @@ def untrusted(o: Overlap) -> list[str]:
             f"{o.decisions:,} decisions are worth only {o.effective:.3g} (effective sample; at least "
             f"{LEAST_SAMPLE:g}): the largest weight is {o.largest:,.4g}"
         )
+    elif o.effective_users < LEAST_USERS:
+        why.append(f"{o.users:,} users are worth only {o.effective_users:.3g}: too few (at least {LEAST_USERS})")
     if o.largest_part > MOST_ON_ONE:
         why.append(f"{_percent(o.largest_part)} of all weight hangs on one user (at most {MOST_ON_ONE:.0%})")
     if o.unseen <= MOST_UNSEEN and o.z > TOLD_APART:

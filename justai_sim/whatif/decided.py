@@ -90,13 +90,14 @@ def decided(s: Study, metric: str, control: str | None, logged: bool | None = No
 
     Forced, external and held-out ones never enter. A sticky repeat carries the propensity and the day of the first
     choice. Where the log has propensities, decisions without one are left out (they were not drawn); where it has
-    none they are estimated from the shares of each template and segment, in the longest period over which these do
-    not change. `logged`: True refuses to estimate, False estimates although they are logged.
+    none they are estimated from the shares of each template and segment (`_estimated`). `logged`: True refuses to
+    estimate, False estimates although they are logged.
     Raises DataError where no decision is left or a propensity is none.
     """
     rows, left_out, reward = _mature(s, metric)
     sends, mode, matched = _joined(s.log.sends, s.log.decisions)
-    sends, mode = _first_choices(sends, s.log.decisions, mode, matched), mode[rows]
+    sends = _first_choices(sends, s.log.decisions, mode, matched)
+    mode = mode[rows]
     for code, why in ((FORCED, "forced"), (EXTERNAL, "external"), (HELD, "held out")):
         left_out[why] = int((mode == code).sum())
     keep = (mode == POLICY) | (mode == STICKY)
@@ -142,8 +143,8 @@ def _joined(sends: Sends, decisions: Decisions) -> tuple[Sends, I8, I8]:
     there = row >= 0
     joined = with_decisions(sends, decisions)
     segment = np.where(there & (sends.segment == NONE), decisions.segment[row], sends.segment)
-    # Drawn by hand elsewhere or by no one: a send without a decision has a mode only if it has a propensity.
-    own = np.where(np.isnan(joined.propensity) & bool(n), EXTERNAL, POLICY)
+    # A send without decision and propensity, where others have decisions, was chosen elsewhere.
+    own = np.where(np.isnan(joined.propensity), EXTERNAL, POLICY)
     return joined.with_(segment=segment), np.where(there, decisions.mode[row], own).astype(np.int64), row
 
 

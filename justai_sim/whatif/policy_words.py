@@ -38,7 +38,7 @@ def headline(estimates: pd.DataFrame, metric: str) -> str:
     rows = rows.sort_values("chosen", ascending=False, kind="stable").drop_duplicates("policy").sort_index()
     told = rows[rows["status"] == "estimated"]
     unknown = len(rows) - len(told)
-    tail = f" Of {unknown} of {len(rows)} the log cannot tell." if unknown else ""
+    tail = f" The log cannot tell of {unknown} of {len(rows)}." if unknown else ""
     if not len(told):
         return f"The log cannot tell what {'it' if len(rows) == 1 else 'any of them'} would have earned."
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
