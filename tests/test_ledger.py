@@ -19,7 +19,7 @@ from justai_sim.attribution import Bound, Rule, attribute, bind, ledger, ledger_
 from justai_sim.attribution.ledger import Ledger, Settlement, open_ledger
 from justai_sim.clock import DAY, HOUR, MISSING
 from justai_sim.errors import DataError, UsageError
-from justai_sim.tables import BOUNCED, CLICK, CONVERSION, OPEN, PARTS, REASONS, SUPPRESSED, Events, Log, Sends
+from justai_sim.tables import BOUNCE, BOUNCED, CLICK, CONVERSION, OPEN, PARTS, REASONS, SUPPRESSED, Events, Log, Sends
 from tests.oracle import brute
 from tests.strategies import cases, to_log
 
@@ -143,11 +143,17 @@ def finals_agree(bound: Bound, sends: Sends, events: Events, now: int, reader: R
     """Finality and what is final, as the batch has them (values only where nothing may move them any more)."""
     got = attribute(bound, sends, events, now)
     ids = set(sends.send[got.outcomes.send_row][got.final()].tolist())
-    # What was told as final is not taken back when a bounce becomes known only afterwards.
+    # What was told as final is not taken back when a bounce becomes known only afterwards, of this send or of another of
+    # the same user, which then leaves its clicks to this one or takes this one's.
     known = np.where(sends.status_known_at == MISSING, sends.received_at, sends.status_known_at)
-    bounced = (sends.status >= BOUNCED) & (sends.status <= SUPPRESSED) & (known <= now)
-    later = {s for s, t in zip(sends.send[bounced].tolist(), known[bounced].tolist(), strict=True)
-             if t > reader.told_at.get(s, now)}  # fmt: skip
+    told = {s: reader.told_at.get(s, now) for s in sends.send.tolist()}
+    bounces = [(u, t) for u, t, s in zip(sends.user.tolist(), known.tolist(), sends.status.tolist(), strict=True)
+               if BOUNCED <= s <= SUPPRESSED]  # fmt: skip
+    owner = dict(zip(sends.send.tolist(), sends.user.tolist(), strict=True))
+    heard = np.where(events.received_at == MISSING, events.occurred_at, events.received_at)
+    bounces += [(owner.get(s, u), t) for u, s, t, k in zip(events.user.tolist(), events.send.tolist(), heard.tolist(),
+                                                           events.kind.tolist(), strict=True) if k >= BOUNCE]  # fmt: skip
+    later = {s for s, u in owner.items() if any(u == v and told[s] < t <= now for v, t in bounces)}
     assert ids <= set(reader.final) <= ids | later
 
 
