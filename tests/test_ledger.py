@@ -143,18 +143,21 @@ def finals_agree(bound: Bound, sends: Sends, events: Events, now: int, reader: R
     """Finality and what is final, as the batch has them (values only where nothing may move them any more)."""
     got = attribute(bound, sends, events, now)
     ids = set(sends.send[got.outcomes.send_row][got.final()].tolist())
-    # What was told as final is not taken back when a bounce becomes known only afterwards, of this send or of another of
-    # the same user, which then leaves its clicks to this one or takes this one's.
+    assert ids <= set(reader.final) <= ids | bounced_after(reader, sends, events, now)
+
+
+def bounced_after(reader: Reader, sends: Sends, events: Events, now: int) -> set[int]:
+    """Sends told as final before a bounce became known, of their own or of another send of the user, which then leaves
+    its clicks to this one or takes this one's. What was told is not taken back."""
     known = np.where(sends.status_known_at == MISSING, sends.received_at, sends.status_known_at)
-    told = {s: reader.told_at.get(s, now) for s in sends.send.tolist()}
-    bounces = [(u, t) for u, t, s in zip(sends.user.tolist(), known.tolist(), sends.status.tolist(), strict=True)
-               if BOUNCED <= s <= SUPPRESSED]  # fmt: skip
-    owner = dict(zip(sends.send.tolist(), sends.user.tolist(), strict=True))
     heard = np.where(events.received_at == MISSING, events.occurred_at, events.received_at)
-    bounces += [(owner.get(s, u), t) for u, s, t, k in zip(events.user.tolist(), events.send.tolist(), heard.tolist(),
-                                                           events.kind.tolist(), strict=True) if k >= BOUNCE]  # fmt: skip
-    later = {s for s, u in owner.items() if any(u == v and told[s] < t <= now for v, t in bounces)}
-    assert ids <= set(reader.final) <= ids | later
+    negative = (sends.status >= BOUNCED) & (sends.status <= SUPPRESSED)
+    owner = dict(zip(sends.send.tolist(), sends.user.tolist(), strict=True))
+    bounces = list(zip(sends.user[negative].tolist(), known[negative].tolist(), strict=True))
+    for i in np.flatnonzero(events.kind >= BOUNCE).tolist():
+        bounces.append((owner.get(int(events.send[i]), int(events.user[i])), int(heard[i])))
+    told = reader.told_at
+    return {s for s, u in owner.items() if any(u == v and told.get(s, now) < t <= now for v, t in bounces)}
 
 
 Case = tuple[Rule, list[Any], list[Any], Any, int | None]
