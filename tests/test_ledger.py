@@ -154,8 +154,8 @@ def bounced_after(reader: Reader, sends: Sends, events: Events, now: int) -> set
     negative = (sends.status >= BOUNCED) & (sends.status <= SUPPRESSED)
     owner = dict(zip(sends.send.tolist(), sends.user.tolist(), strict=True))
     bounces = list(zip(sends.user[negative].tolist(), known[negative].tolist(), strict=True))
-    for i in np.flatnonzero(events.kind >= BOUNCE).tolist():
-        bounces.append((owner.get(int(events.send[i]), int(events.user[i])), int(heard[i])))
+    rows = np.flatnonzero(events.kind >= BOUNCE).tolist()
+    bounces += [(owner.get(int(events.send[i]), int(events.user[i])), int(heard[i])) for i in rows]
     told = reader.told_at
     return {s for s, u in owner.items() if any(u == v and told.get(s, now) < t <= now for v, t in bounces)}
 
