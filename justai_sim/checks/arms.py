@@ -11,6 +11,7 @@ from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, at_least
 from justai_sim.stats import fewer_by_chance
 from justai_sim.tables import I8, PARTS
 
+NO_SENDS = "the log has no sends"
 FEW = 0.1
 """A variant is broken, not merely worse, where it gets less than this part of the others' rate."""
 
@@ -31,7 +32,7 @@ def quiet(f: Facts) -> Iterator[Said]:
             # Without a send whose window has closed all are looked at: the variants are equally young.
             use = every
         if not hit[use].any():
-            yield NotChecked(f"variants without {what}s", f"the log has no {what} to compare with")
+            yield NotChecked(f"variants without {what}s", "no send has any that counts" if len(f.sent) else NO_SENDS)
             continue
         row = o.send_row[use]
         yield from _quiet(f, what, s.template[row] * size + s.variant[row], hit[use], size)
@@ -41,12 +42,14 @@ def _quiet(f: Facts, what: str, cell: I8, hit: np.ndarray, size: int) -> Iterato
     cells, at = np.unique(cell, return_inverse=True)
     n, y = np.bincount(at), np.bincount(at, hit)
     template = cells // size
+    weak = 0
     for i, c in enumerate(cells.tolist()):
         own = template == template[i]
         # The other variants of the template; a template with one variant, or all of them quiet, is held against others.
         against = own if own.sum() > 1 and y[own].sum() - y[i] > 0 else np.ones(len(n), bool)
         N, K = int(n[against].sum()), int(y[against].sum())
         others = (K - y[i]) / max(N - n[i], 1)
+        weak += fewer_by_chance(0, int(n[i]), K, N - int(n[i])) >= LEVEL / (3 * len(cells))
         if not y[i] < FEW * others * n[i]:
             continue
         p = fewer_by_chance(int(y[i]), int(n[i]), K - int(y[i]), N - int(n[i]))
@@ -61,6 +64,10 @@ def _quiet(f: Facts, what: str, cell: I8, hit: np.ndarray, size: int) -> Iterato
             f"where {others * n[i]:,.0f} were to be expected from the others; the chance of that is {exceeding(p)}.",
             _MEND[what], {"sends": int(n[i]), "found": int(y[i]), "expected": float(others * n[i]), "chance": p},
         )  # fmt: skip
+    if weak:
+        yield NotChecked(
+            f"variants without {what}s", f"{weak} of {count(len(cells), 'variant')} have too few sends to tell"
+        )
 
 
 _MEND = {
@@ -98,6 +105,7 @@ def held_out(f: Facts) -> Iterator[Said]:
     s = f.log.sends
     held = np.unique(s.user[f.ghosts])
     if not len(held):
+        yield NotChecked("holdout", "the log has no held-out users")
         return
     mixed = int(np.isin(held, s.user[f.sent]).sum())
     if mixed:

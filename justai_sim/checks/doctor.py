@@ -31,6 +31,7 @@ CHECKS: dict[str, Callable[[Facts], Iterator[Said]]] = {
     "conversions and their name": goals.conversions,
     "other spellings": goals.spellings,
     "ids of both sides": goals.people,
+    "credit": goals.nothing_credited,
     "missing user ids": goals.missing_users,
     "page-view-like goal": goals.page_views,
     "restated goal": goals.restated,
@@ -78,28 +79,36 @@ class Diagnosis:
     def headline(self) -> str:
         """The first sentence: what more credit is worth; then how many findings there are."""
         n = {s: sum(f.severity == s for f in self.findings) for s in SEVERITIES}
-        told = ", ".join(f"{k} {s}" for s, k in n.items() if k) or "nothing"
+        told = ", ".join(f"{k} {s}{'s' if s == 'note' and k > 1 else ''}" for s, k in n.items() if k) or "nothing"
         return f"{MORE_IS_NOT_BETTER}: what tells variants apart counts. Found: {told}."
+
+    @property
+    def not_checked(self) -> list[str]:
+        """What could not be looked at, a line a reason."""
+        by_reason: dict[str, list[str]] = {}
+        for u in self.unchecked:
+            by_reason.setdefault(u.why, []).append(u.name)
+        return [f"{', '.join(names)} ({why})" for why, names in by_reason.items()]
 
     def __str__(self) -> str:
         out = [self.headline]
         for f in self.findings:
             out += ["", *_wrapped(f"{f.severity.upper()} {f.name}: ", f.sentence), *_wrapped("  next: ", f.next_step)]
         if self.unchecked:
-            out += ["", *(line for u in self.unchecked for line in _wrapped("not checked: ", f"{u.name} ({u.why})"))]
+            out += ["", *(line for text in self.not_checked for line in _wrapped("not checked: ", text))]
         if self.clean:
             out += ["", *_wrapped("nothing found: ", ", ".join(self.clean))]
         return "\n".join(out)
 
     def _repr_html_(self) -> str:
         table = self.frame.to_html(index=False) if self.findings else ""
-        notes = "".join(f"<li>not checked: {escape(u.name)} ({escape(u.why)})</li>" for u in self.unchecked)
+        notes = "".join(f"<li>not checked: {escape(text)}</li>" for text in self.not_checked)
         clean = f"<p>nothing found: {escape(', '.join(self.clean))}</p>" if self.clean else ""
         return f"<p>{escape(self.headline)}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "") + clean
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    return textwrap.wrap(head + text, WIDTH, subsequent_indent="  ", drop_whitespace=True, initial_indent="")
+    return textwrap.wrap(head + text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def doctor(

@@ -106,9 +106,10 @@ class Facts:
 
     @cached_property
     def receipts(self) -> bool:
-        """Whether the log tells when its events were received."""
-        e = self.log.events
-        return bool(((e.received_at != MISSING) & (e.received_at != e.occurred_at)).any())
+        """Whether the log tells when its rows were received."""
+        e, s = self.log.events, self.log.sends
+        told = (e.received_at != MISSING) & (e.received_at != e.occurred_at)
+        return bool(told.any() or ((s.received_at != MISSING) & (s.received_at != s.sent_at)).any())
 
     @cached_property
     def by_name(self) -> dict[str, int]:

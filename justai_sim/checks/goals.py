@@ -9,18 +9,20 @@ from collections.abc import Iterator
 import numpy as np
 
 from justai_sim.checks.facts import Facts
-from justai_sim.checks.finding import Finding, Said, at_least, count, listed, percent
+from justai_sim.checks.finding import Finding, NotChecked, Said, at_least, count, listed, percent
 from justai_sim.clock import DAY, MINUTE, MISSING
-from justai_sim.tables import CONVERSION, I8, KINDS
+from justai_sim.tables import CONVERSION, I8, KINDS, REASONS, UNSUBSCRIBE
+from justai_sim.whatif import words
 
 ENOUGH = 10
 """Events below which a share says nothing."""
+FEW_GOALS = f"fewer than {ENOUGH} goal conversions"
 WEEKLY = 1.0
 """A goal that a user meets more often than this a week on average is no purchase."""
 TWIN = MINUTE
 """Two events of a user that lie so close together tell of the same thing."""
 PAGE_WORDS = re.compile(r"page|view|visit|session|screen|impression|scroll|heartbeat|pixel", re.I)
-RESTATED = re.compile(r"conversion|converted|restated", re.I)
+RESTATED = re.compile(r"conver(sion|ted)", re.I)
 
 
 def conversions(f: Facts) -> Iterator[Said]:
@@ -28,7 +30,7 @@ def conversions(f: Facts) -> Iterator[Said]:
     names = f.by_name
     if not names:
         kinds = np.bincount(f.log.events.kind, minlength=len(KINDS)).tolist()
-        there = ", ".join(f"{n:,} {k}" for k, n in zip(KINDS, kinds, strict=True) if n) or "no event"
+        there = ", ".join(count(n, k) for k, n in zip(KINDS, kinds, strict=True) if n) or "no event"
         yield Finding(
             "no_conversions", "wrong", f"The log holds no conversion: {count(len(f.log.sends), 'send')}, {there}.",
             "Send the event that counts (e.g. purchase) to the webhook, or add its export; is it switched on?",
@@ -88,6 +90,7 @@ def people(f: Facts) -> Iterator[Said]:
     user = f.user[f.goal]
     known = user >= 0
     if known.sum() < ENOUGH or not len(f.sent):
+        yield NotChecked("ids of both sides", FEW_GOALS if len(f.sent) else "the log has no sends")
         return
     met = int(np.isin(user[known], f.log.sends.user).sum())
     if met == 0:
@@ -100,10 +103,38 @@ def people(f: Facts) -> Iterator[Said]:
         )  # fmt: skip
 
 
+def nothing_credited(f: Facts) -> Iterator[Said]:
+    """Goal conversions of which not one is credited, and why."""
+    if not len(f.goal) or not len(f.sent):
+        return
+    reason = np.bincount(f.got.reason[f.goal], minlength=len(REASONS))
+    if reason[REASONS.index("credited")]:
+        return
+    why = {REASONS[i]: int(reason[i]) for i in np.argsort(-reason, kind="stable") if reason[i]}
+    said = ", ".join(f"{words.REASON.get(k, k)} ({n:,})" for k, n in why.items())
+    yield Finding(
+        "nothing_credited", "wrong" if len(f.goal) >= ENOUGH else "doubtful",
+        f"Not one of {count(len(f.goal), 'goal conversion')} is credited. Why: {said}.", _MEND[next(iter(why))],
+        {"conversions": len(f.goal)} | why,
+    )  # fmt: skip
+
+
+_MEND = {
+    "in_offset": "Nothing can count during the ignored first days; if conversions come that soon, look at other "
+    "windows with justai-sim surface.",
+    "past_lookback": "Load the sends of the days before these conversions too.",
+    "before_send": "Load conversions of the days after the sends too; check the time zones of both.",
+    "no_anchor": "Use --set anchor=sent, or load what the anchor is taken from.",
+    "not_delivered": "See why these sends bounced or were dropped.",
+    "no_send": "Send the same user id with conversions as with messages, or load the sends of these users.",
+}
+"""By the most frequent reason."""
+
+
 def missing_users(f: Facts) -> Iterator[Said]:
     """Events without a user whose send does not tell one either."""
     e = f.log.events
-    rows = np.flatnonzero(f.first & (e.kind <= 3))  # responses; status events need no user
+    rows = np.flatnonzero(f.first & (e.kind <= UNSUBSCRIBE))  # responses; status events need no user
     lost = f.user[rows] < 0
     if not lost.any():
         return
@@ -123,6 +154,7 @@ def page_views(f: Facts) -> Iterator[Said]:
     for goal in f.goals:
         rows = f.goal[e.name[f.goal] == f.log.names("name").index(goal)] if goal in f.by_name else f.goal[:0]
         if len(rows) < ENOUGH:
+            yield NotChecked("page-view-like goal", FEW_GOALS)
             continue
         when = f.occurred[rows]
         weeks = max((f.as_of - min(int(when.min()), int(f.log.sends.sent_at.min(initial=f.as_of)))) / (7 * DAY), 1.0)
@@ -227,5 +259,3 @@ def refused(f: Facts) -> Iterator[Said]:
             f"{n:,} of {count(whole, 'row')} could not be read ({percent(n, whole)}), most of them for {most!r}.",
             "Look at them: justai-sim load ... --rejects DIR.", {"rows": n, "share": n / whole},
         )  # fmt: skip
-
-

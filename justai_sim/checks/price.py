@@ -19,6 +19,8 @@ from justai_sim.streams import uniform
 from justai_sim.tables import F8, I8, PARTS, REASON
 
 GROUPS = 20
+MOST = 10_000_000
+"""Sends per variant beyond which the number itself says nothing."""
 MORE_IS_NOT_BETTER = "More credited conversions are not better"
 
 
@@ -43,8 +45,10 @@ class Price:
         back = "background unknown" if self.background is None else f"background about {percent(self.background)}"
         if not self.second:
             return f"{back}; no two variants to tell apart"
-        needed = f"{self.needed:,.0f} sends" if np.isfinite(self.needed) else "no number of sends"
-        return f"{back}; {needed} per variant to detect the present difference"
+        if not np.isfinite(self.needed):
+            return f"{back}; no difference to detect"
+        needed = f"{self.needed:,.0f}" if self.needed < MOST else f"over {MOST:,}"
+        return f"{back}; {needed} sends per variant to detect the present difference"
 
     def terms(self) -> str:
         """What the words of `words` stand for."""

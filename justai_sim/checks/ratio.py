@@ -62,6 +62,8 @@ def sample_ratio(f: Facts) -> Iterator[Said]:
         for t in np.unique(sends.template[known]).tolist():
             here = known & (sends.template == t)
             found[t] = logged(sends.user[here], sends.variant[here], at[here] // DAY, sends.propensity[here])
+    if not any(len(d.user) * np.nanmax(d.share) >= EXPECTED for d in found.values()):
+        yield NotChecked("sample ratio", f"fewer than {EXPECTED:.0f} sends of each variant")
     looks = max(sum(len(np.unique(d.variant)) for d in found.values()), 1)
     for t, draws in found.items():
         yield from _tested(f, t, draws, LEVEL / looks)

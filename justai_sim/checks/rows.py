@@ -9,7 +9,7 @@ import numpy as np
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import Finding, NotChecked, Said, at_least, count, percent
 from justai_sim.clock import MISSING, SECOND
-from justai_sim.tables import CLICK, CONVERSION, DELIVERY, I8, OPEN, REASON, SENT
+from justai_sim.tables import CLICK, DELIVERY, I8, OPEN, REASON, SENT, UNSUBSCRIBE
 
 SHARE = 0.05
 """The part of opens by machines, or of sends without delivery, from which on it is worth a line."""
@@ -39,14 +39,14 @@ def shared_ids(f: Facts) -> Iterator[Said]:
     if differ:
         yield Finding(
             "shared_send_ids", "wrong",
-            f"{count(differ, 'send id')} belong to several users, and only the first row of each counts.",
+            f"Several users share {count(differ, 'send id')}: only the first row of each counts.",
             "Make send_id one message to one user, e.g. campaign:user.", {"ids": differ},
         )  # fmt: skip
     differ = _differing(s.send, s.template * (int(s.variant.max(initial=0)) + 1) + s.variant) - differ
     if differ > 0:
         yield Finding(
             "two_variants", "wrong",
-            f"{count(differ, 'send id')} carry two variants or templates, and the first row heard of counts.",
+            f"Rows of {count(differ, 'send id')} differ in variant or template: the first one heard of counts.",
             "Make send_id one message; look at what writes the variant into it.", {"ids": differ},
         )  # fmt: skip
     lost = f.got.reason == REASON["duplicate"]
@@ -57,8 +57,8 @@ def shared_ids(f: Facts) -> Iterator[Said]:
         if differ:
             yield Finding(
                 "shared_event_ids", "wrong",
-                f"{count(differ, 'event id')} stand for events of different kinds or names; of each user only one "
-                "counts.", "Give every event an id of its own, e.g. kind:message:time.", {"ids": differ},
+                f"Events of different kinds or names share {count(differ, 'event id')}: of each user one counts.",
+                "Give every event an id of its own, e.g. kind:message:time.", {"ids": differ},
             )  # fmt: skip
 
 
@@ -101,7 +101,8 @@ def _flagged(f: Facts, what: str, n: int, whole: int) -> Finding:
     share = n / whole
     effect = "excluded from the rates" if out else f"counted (machine={f.rule.machine})"
     return Finding(
-        f"machine_{what}s", "note" if out else "doubtful",
+        f"machine_{what}s",
+        "note" if out else "doubtful",
         f"{n:,} of {count(whole, what)} ({percent(share)}) were made by machines, and are {effect}. A machine's {what} "
         "hides the person's: differences of variants show smaller than they are.",
         "Judge variants by clicks or conversions." if what == "open" else "Judge variants by conversions.",
@@ -145,13 +146,13 @@ def undelivered(f: Facts) -> Iterator[Said]:
 def unknown_sends(f: Facts) -> Iterator[Said]:
     """Responses that name sends which the log does not hold."""
     e = f.log.events
-    rows = np.flatnonzero(f.first & (e.send >= 0) & (e.kind <= CONVERSION + 3))
+    rows = np.flatnonzero(f.first & (e.send >= 0) & (e.kind <= UNSUBSCRIBE))
     n = int((f.named[rows] < 0).sum())
     if at_least(n, len(rows)) > 0.01:
         yield Finding(
             "unknown_sends", "wrong" if at_least(n, len(rows)) > 0.2 else "doubtful",
-            f"{n:,} of {count(len(rows), 'response')} that name a send ({percent(n, len(rows))}) name one that the log "
-            "does not hold.",
+            f"{n:,} of {count(len(rows), 'response')} with a message id ({percent(n, len(rows))}): the log holds no "
+            "such send.",
             "Load the sends of an earlier time too; check that sends and responses carry the same message id.",
             {"events": n, "share": n / len(rows)},
         )  # fmt: skip
