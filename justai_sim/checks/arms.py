@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from justai_sim.checks.codes import flags, ranked, repeated
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, at_least, count, exceeding, percent
 from justai_sim.stats import fewer_by_chance
@@ -39,7 +40,7 @@ def quiet(f: Facts) -> Iterator[Said]:
 
 
 def _quiet(f: Facts, what: str, cell: I8, hit: np.ndarray, size: int) -> Iterator[Said]:
-    cells, at = np.unique(cell, return_inverse=True)
+    cells, at = ranked(cell)
     n, y = np.bincount(at), np.bincount(at, hit)
     template = cells // size
     weak = 0
@@ -82,12 +83,7 @@ def several_arms(f: Facts) -> Iterator[Said]:
     s = f.log.sends
     user, template, variant = s.user[f.sent], s.template[f.sent], s.variant[f.sent]
     width = int(template.max(initial=0)) + 1
-    pair = user * width + template
-    order = np.lexsort((variant, pair))
-    pair, variant = pair[order], variant[order]
-    same = pair[1:] == pair[:-1]
-    again = len(np.unique(pair[1:][same]))
-    several = len(np.unique(pair[1:][same & (variant[1:] != variant[:-1])]))
+    again, several = repeated(user * width + template, variant)
     if not several:
         return
     yield Finding(
@@ -103,15 +99,15 @@ def several_arms(f: Facts) -> Iterator[Said]:
 def held_out(f: Facts) -> Iterator[Said]:
     """Held-out users who got a message all the same."""
     s = f.log.sends
-    held = np.unique(s.user[f.ghosts])
-    if not len(held):
+    held = flags(s.user[f.ghosts], f.users)
+    if not held.any():
         yield NotChecked("holdout", "the log has no held-out users")
         return
-    mixed = int(np.isin(held, s.user[f.sent]).sum())
+    mixed, every = int((held & f.messaged).sum()), int(held.sum())
     if mixed:
         yield Finding(
-            "holdout_reached", "doubtful" if at_least(mixed, len(held)) < 0.01 else "wrong",
-            f"{mixed:,} of {count(len(held), 'held-out user')} ({percent(mixed, len(held))}) got a message: the "
+            "holdout_reached", "doubtful" if at_least(mixed, every) < 0.01 else "wrong",
+            f"{mixed:,} of {count(every, 'held-out user')} ({percent(mixed, every)}) got a message: the "
             "holdout is no measure of what would have come anyway.",
-            "Check that held-out users are excluded from every template.", {"users": mixed, "share": mixed / len(held)},
+            "Check that held-out users are excluded from every template.", {"users": mixed, "share": mixed / every},
         )  # fmt: skip

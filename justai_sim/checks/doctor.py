@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 
+import numpy as np
 import pandas as pd
 
 from justai_sim.attribution import Rule
 from justai_sim.checks import arms, goals, ratio, rows, times
+from justai_sim.checks.codes import flags
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import SEVERITIES, Finding, NotChecked, Said
 from justai_sim.checks.goals import PAGE_WORDS, nearest_first
 from justai_sim.checks.price import MORE_IS_NOT_BETTER
 from justai_sim.checks.window import window
-from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError, nearest
-from justai_sim.log import conversion_names
 from justai_sim.loop.replay import last_received
 from justai_sim.meant import with_currency
 from justai_sim.tables import CONVERSION, Log
@@ -149,15 +149,16 @@ def doctor(
 def counted_goals(log: Log, asked: Sequence[str]) -> list[str]:
     """The goals asked for that the log has; else the name nearest to the first of them; else the one that most looks
     like a purchase: no page view, with amounts, frequent. Empty where there is no named conversion."""
-    names = [n.name for n in conversion_names(log) if n.name]
+    e, texts = log.events, log.names("name")
+    n = np.bincount(e.name[e.kind == CONVERSION] + 1, minlength=len(texts) + 1)[1:]
+    names = [texts[i] for i in np.argsort(-n, kind="stable").tolist() if n[i]]
     present = [g for g in asked if g in names]
     if present or not names:
         return present
     if asked:
         return nearest_first(asked[0], names)[:1]
-    e = log.events
-    paid = (e.kind == CONVERSION) & (e.value != MISSING) & (e.value > 0)
-    with_amount = set(log.text("name", pd.unique(e.name[paid])))
+    paid = flags(e.name[(e.kind == CONVERSION) & (e.value > 0)], len(texts))
+    with_amount = {texts[i] for i in np.flatnonzero(paid).tolist()}
     return sorted(names, key=lambda n: (bool(PAGE_WORDS.search(n)), n not in with_amount, names.index(n)))[:1]
 
 

@@ -13,6 +13,7 @@ from justai_sim.attribution.attribute import under
 from justai_sim.attribution.prepare import Ready, prepare
 from justai_sim.attribution.window import Contest
 from justai_sim.checks.ages import Ages
+from justai_sim.checks.codes import flags
 from justai_sim.clock import MISSING
 from justai_sim.estimate.age import countable
 from justai_sim.tables import B1, CLICK, CONVERSION, HELD_OUT, I8, OPEN, REASON, Log
@@ -84,6 +85,16 @@ class Facts:
         """Rows of known sends, one a send id, ghosts left out."""
         o = self.got.outcomes
         return o.send_row[~o.ghost]
+
+    @property
+    def users(self) -> int:
+        """All user codes lie below."""
+        return len(self.log.codes["user"])
+
+    @cached_property
+    def messaged(self) -> B1:
+        """Per user code: whether the user got a message."""
+        return flags(self.log.sends.user[self.sent], self.users)
 
     @cached_property
     def ages(self) -> Ages:

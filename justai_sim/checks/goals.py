@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from justai_sim.checks.codes import flags
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import Finding, NotChecked, Said, at_least, count, listed, percent
 from justai_sim.clock import DAY, MINUTE, MISSING
@@ -92,7 +93,7 @@ def people(f: Facts) -> Iterator[Said]:
     if known.sum() < ENOUGH or not len(f.sent):
         yield NotChecked("ids of both sides", FEW_GOALS if len(f.sent) else "the log has no sends")
         return
-    met = int(np.isin(user[known], f.log.sends.user).sum())
+    met = int(flags(f.log.sends.user, f.users)[user[known]].sum())
     if met == 0:
         yield Finding(
             "ids_do_not_match", "wrong",
@@ -158,7 +159,7 @@ def page_views(f: Facts) -> Iterator[Said]:
             continue
         when = f.occurred[rows]
         weeks = max((f.as_of - min(int(when.min()), int(f.log.sends.sent_at.min(initial=f.as_of)))) / (7 * DAY), 1.0)
-        people = len(np.unique(np.concatenate([f.user[rows], f.log.sends.user])))
+        people = int((flags(f.user[rows], f.users) | f.messaged).sum())
         rate = len(rows) / people / weeks
         no_amount = bool((e.value[rows] == MISSING).all())
         named = bool(PAGE_WORDS.search(goal)) and no_amount

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from justai_sim.checks.codes import ranked
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, count, exceeding, percent
 from justai_sim.clock import DAY, MISSING
@@ -59,12 +60,12 @@ def sample_ratio(f: Facts) -> Iterator[Said]:
             return
         at = np.where(sends.decided_at == MISSING, sends.sent_at, sends.decided_at)
         found = {}
-        for t in np.unique(sends.template[known]).tolist():
+        for t in ranked(sends.template[known])[0].tolist():
             here = known & (sends.template == t)
             found[t] = logged(sends.user[here], sends.variant[here], at[here] // DAY, sends.propensity[here])
     if not any(len(d.user) * np.nanmax(d.share) >= EXPECTED for d in found.values()):
         yield NotChecked("sample ratio", f"fewer than {EXPECTED:.0f} sends of each variant")
-    looks = max(sum(len(np.unique(d.variant)) for d in found.values()), 1)
+    looks = max(sum(len(ranked(d.variant)[0]) for d in found.values()), 1)
     for t, draws in found.items():
         yield from _tested(f, t, draws, LEVEL / looks)
 
@@ -77,7 +78,7 @@ def _declared(f: Facts, split: Mapping[str, float]) -> dict[int, Draws]:
     rows = f.got.outcomes.send_row  # a held-out share may be part of the split
     rows = rows[~np.isnan(share)[s.variant[rows]]]
     found = {}
-    for t in np.unique(s.template[rows]).tolist():
+    for t in ranked(s.template[rows])[0].tolist():
         here = rows[s.template[rows] == t]
         one, even = np.zeros(len(here), np.int64), np.ones((1, len(share)))
         found[t] = Draws(s.user[here], s.variant[here], one, share[None, :], even)
@@ -88,7 +89,7 @@ def logged(user: I8, variant: I8, day: I8, p: F8) -> Draws:
     """Draws from the propensity that each send was drawn with. A variant's share of a day is the harmonic mean of its
     own sends' propensities: 1 / p summed over them estimates the day's sends without bias, also where shares changed
     within the day. On a day without any send of it the share is what the others' leave."""
-    _, stratum = np.unique(day, return_inverse=True)
+    stratum = ranked(day)[1]
     days, size = int(stratum.max(initial=-1)) + 1, int(variant.max(initial=-1)) + 1
     cell = stratum * size + variant
     n = np.bincount(cell, minlength=days * size).reshape(days, size)
@@ -131,9 +132,8 @@ def _design(d: Draws, v: int, use: np.ndarray) -> float:
     """By how much sends of one user, who may keep a variant, raise the variance of the count; at least 1."""
     p = np.nan_to_num(d.share[:, v])[d.stratum[use]]
     off = (d.variant[use] == v) - p
-    _, who = np.unique(d.user[use], return_inverse=True)
     alone = float(off @ off)
-    together = np.bincount(who.ravel(), off) if len(off) else off
+    together = np.bincount(d.user[use], off) if len(off) else off
     return max(1.0, float(together @ together) / alone) if alone > 0 else 1.0
 
 

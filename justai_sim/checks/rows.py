@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from justai_sim.checks.codes import flags, repeated
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import Finding, NotChecked, Said, at_least, count, percent
 from justai_sim.clock import MISSING, SECOND
-from justai_sim.tables import CLICK, DELIVERY, I8, OPEN, REASON, SENT, UNSUBSCRIBE
+from justai_sim.tables import CLICK, DELIVERY, OPEN, REASON, SENT, UNSUBSCRIBE
 
 SHARE = 0.05
 """The part of opens by machines, or of sends without delivery, from which on it is worth a line."""
@@ -21,7 +22,7 @@ def copies(f: Facts) -> Iterator[Said]:
     """Rows told more than once; harmless, as one counts."""
     events = int((f.got.reason == REASON["duplicate"]).sum())
     s = f.log.sends
-    sends = len(s) - len(np.unique(s.send))
+    sends = len(s) - int(flags(s.send, len(f.log.codes["send"])).sum())
     if events + sends:
         whole = len(f.log.events) + len(s)
         yield Finding(
@@ -35,14 +36,14 @@ def copies(f: Facts) -> Iterator[Said]:
 def shared_ids(f: Facts) -> Iterator[Said]:
     """Ids that stand for several things, so that all but one of them are lost."""
     s, e = f.log.sends, f.log.events
-    differ = _differing(s.send, s.user)
+    differ = repeated(s.send, s.user)[1]
     if differ:
         yield Finding(
             "shared_send_ids", "wrong",
             f"Several users share {count(differ, 'send id')}: only the first row of each counts.",
             "Make send_id one message to one user, e.g. campaign:user.", {"ids": differ},
         )  # fmt: skip
-    differ = _differing(s.send, s.template * (int(s.variant.max(initial=0)) + 1) + s.variant) - differ
+    differ = repeated(s.send, s.template * (int(s.variant.max(initial=0)) + 1) + s.variant)[1] - differ
     if differ > 0:
         yield Finding(
             "two_variants", "wrong",
@@ -51,23 +52,15 @@ def shared_ids(f: Facts) -> Iterator[Said]:
         )  # fmt: skip
     lost = f.got.reason == REASON["duplicate"]
     if lost.any():
-        rows = np.flatnonzero(np.isin(e.event, np.unique(e.event[lost])))
+        rows = np.flatnonzero(flags(e.event[lost], len(f.log.codes["event"]))[e.event])
         what = e.kind[rows].astype(np.int64) * (int(e.name.max(initial=0)) + 2) + e.name[rows] + 1
-        differ = _differing(e.event[rows], what)
+        differ = repeated(e.event[rows], what)[1]
         if differ:
             yield Finding(
                 "shared_event_ids", "wrong",
                 f"Events of different kinds or names share {count(differ, 'event id')}: of each user one counts.",
                 "Give every event an id of its own, e.g. kind:message:time.", {"ids": differ},
             )  # fmt: skip
-
-
-def _differing(key: I8, value: I8) -> int:
-    """How many keys (those >= 0) occur with more than one value."""
-    key, value = key[key >= 0], value[key >= 0]
-    order = np.lexsort((value, key))
-    key, value = key[order], value[order]
-    return len(np.unique(key[1:][(key[1:] == key[:-1]) & (value[1:] != value[:-1])]))
 
 
 def machines(f: Facts) -> Iterator[Said]:
