@@ -10,7 +10,7 @@ from justai_sim.checks.codes import flags, ranked, repeated
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, at_least, count, exceeding, percent
 from justai_sim.stats import fewer_by_chance
-from justai_sim.tables import I8, PARTS
+from justai_sim.tables import B1, I8, PARTS
 
 NO_SENDS = "the log has no sends"
 FEW = 0.1
@@ -25,7 +25,6 @@ def quiet(f: Facts) -> Iterator[Said]:
         "click": (o.clicks > 0, f.got.mature_engagement()),
         "conversion": (o.numerator >= PARTS // 2, f.got.mature()),
     }
-    size = len(f.log.names("variant")) or 1
     every = o.reached & ~o.ghost
     for what, (hit, ripe) in looks.items():
         use = every & ripe
@@ -36,45 +35,64 @@ def quiet(f: Facts) -> Iterator[Said]:
             yield NotChecked(f"variants without {what}s", "no send has any that counts" if len(f.sent) else NO_SENDS)
             continue
         row = o.send_row[use]
-        yield from _quiet(f, what, s.template[row] * size + s.variant[row], hit[use], size)
+        yield from _quiet(f, what, s.template[row], s.variant[row], hit[use])
 
 
-def _quiet(f: Facts, what: str, cell: I8, hit: np.ndarray, size: int) -> Iterator[Said]:
-    cells, at = ranked(cell)
+def _quiet(f: Facts, what: str, template: I8, variant: I8, hit: B1) -> Iterator[Said]:
+    size = int(variant.max(initial=0)) + 1
+    cells, at = ranked(template * size + variant)
     n, y = np.bincount(at), np.bincount(at, hit)
-    template = cells // size
+    own = cells // size
+    templates, of = ranked(own)
+    names, variants = f.log.names("template"), f.log.names("variant")
+    level = LEVEL / (3 * (len(cells) + len(templates)))
+    silent = np.zeros(len(templates), bool)
+    if len(templates) > 1:
+        N, Y = np.bincount(of, n).astype(np.int64), np.bincount(of, y).astype(np.int64)
+        for i, t in enumerate(templates.tolist()):
+            said = _verdict(f"All variants of {names[t]!r}", what, N[i], Y[i], N.sum() - N[i], Y.sum() - Y[i], level)
+            if said:
+                silent[i] = True
+                yield said
     weak = 0
     for i, c in enumerate(cells.tolist()):
-        own = template == template[i]
-        # The other variants of the template; a template with one variant, or all of them quiet, is held against others.
-        against = own if own.sum() > 1 and y[own].sum() - y[i] > 0 else np.ones(len(n), bool)
-        N, K = int(n[against].sum()), int(y[against].sum())
-        others = (K - y[i]) / max(N - n[i], 1)
-        weak += fewer_by_chance(0, int(n[i]), K, N - int(n[i])) >= LEVEL / (3 * len(cells))
-        if not y[i] < FEW * others * n[i]:
+        here = of == of[i]
+        others_n, others_y = int(n[here].sum() - n[i]), int(y[here].sum() - y[i])
+        if silent[of[i]] or not others_y:
             continue
-        p = fewer_by_chance(int(y[i]), int(n[i]), K - int(y[i]), N - int(n[i]))
-        if p >= LEVEL / (3 * len(cells)):
-            continue
-        name = f.log.names("variant")[c % size]
-        where = f.log.names("template")[c // size]
-        got = f"{int(y[i]):,}" if y[i] else "no"
-        yield Finding(
-            f"no_{what}s", "wrong",
-            f"Variant {name!r} of {where!r}: {count(int(n[i]), 'send')} and {got} {what}{'' if y[i] == 1 else 's'}, "
-            f"where {others * n[i]:,.0f} were to be expected from the others; the chance of that is {exceeding(p)}.",
-            _MEND[what], {"sends": int(n[i]), "found": int(y[i]), "expected": float(others * n[i]), "chance": p},
-        )  # fmt: skip
+        weak += fewer_by_chance(0, int(n[i]), others_y, others_n) >= level
+        who = f"Variant {variants[c % size]!r} of {names[own[i]]!r}"
+        said = _verdict(who, what, n[i], y[i], others_n, others_y, level)
+        if said:
+            yield said
     if weak:
         yield NotChecked(
             f"variants without {what}s", f"{weak} of {count(len(cells), 'variant')} have too few sends to tell"
         )
 
 
+def _verdict(who: str, what: str, n: int, y: int, others_n: int, others_y: int, level: float) -> Finding | None:
+    """The finding, if y of n sends are next to nothing beside others_y of others_n, and too few for chance."""
+    n, y = int(n), int(y)
+    expected = n * int(others_y) / max(int(others_n), 1)
+    if not y < FEW * expected:
+        return None
+    p = fewer_by_chance(y, n, int(others_y), int(others_n))
+    if p >= level:
+        return None
+    got = f"{y:,}" if y else "no"
+    return Finding(
+        f"variant_without_{what}s", "wrong",
+        f"{who}: {count(n, 'send')} and {got} {what}{'' if y == 1 else 's'}, where {expected:,.0f} were to be expected "
+        f"from the others; the chance of that is {exceeding(p)}.",
+        _MEND[what], {"sends": n, "found": y, "expected": expected, "chance": p},
+    )  # fmt: skip
+
+
 _MEND = {
-    "open": "Send the variant to yourself: is the tracking pixel in it, and is it delivered to the inbox?",
-    "click": "Send the variant to yourself and follow its links: are they broken, or not tracked?",
-    "conversion": "Follow the variant's links to the end: does its landing page work and send the event?",
+    "open": "Send it to yourself: see that the tracking pixel is in it, and that it reaches the inbox.",
+    "click": "Send it to yourself and follow its links: they may be broken, or not tracked.",
+    "conversion": "Follow its links to the end: see that the landing page works and sends the event.",
 }
 
 

@@ -34,7 +34,7 @@ def conversions(f: Facts) -> Iterator[Said]:
         there = ", ".join(count(n, k) for k, n in zip(KINDS, kinds, strict=True) if n) or "no event"
         yield Finding(
             "no_conversions", "wrong", f"The log holds no conversion: {count(len(f.log.sends), 'send')}, {there}.",
-            "Send the event that counts (e.g. purchase) to the webhook, or add its export; is it switched on?",
+            "Send the event that counts (e.g. purchase) to the webhook, or add its export; check it is switched on.",
             {"conversions": 0, "sends": len(f.log.sends)},
         )  # fmt: skip
         return

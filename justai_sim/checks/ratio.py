@@ -13,7 +13,7 @@ from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, count, exceeding, percent
 from justai_sim.clock import DAY, MISSING
 from justai_sim.loop.replay import with_decisions
-from justai_sim.tables import F8, I8
+from justai_sim.tables import B1, F8, I8
 
 EXPECTED = 30.0
 """Sends of a variant that must be expected, so that the normal approximation holds at LEVEL."""
@@ -27,129 +27,152 @@ MEND = (
 
 @dataclass(frozen=True)
 class Draws:
-    """Sends of one template with the share at which each variant was to be drawn, by day; columns of sends (n,).
+    """Sends with the share at which each variant was to be drawn, by stratum: a template on a day, or a template.
 
-    stratum: a day's code; share (strata, variants): NaN where it is not known; uneven (strata, variants): by how much
-    shares that change within a day raise the variance of a count, at least 1; total (strata,): sends.
+    user, variant, stratum: by send; template, total (strata,): its template and its sends; share (strata, variants):
+    NaN where it is not known; uneven (strata, variants): by how much shares that change within a day raise the variance
+    of a count, at least 1. daily: whether strata are days, and shares estimated from their sends.
     """
 
     user: I8
     variant: I8
     stratum: I8
+    template: I8
+    total: I8
     share: F8
     uneven: F8
-
-    @property
-    def total(self) -> I8:
-        return np.bincount(self.stratum, minlength=len(self.share))
+    daily: bool
 
 
 def sample_ratio(f: Facts) -> Iterator[Said]:
     """Shares of the variants against the logged propensities, or the declared split."""
-    if f.split is not None:
-        found = _declared(f, f.split)
-    else:
-        sends = f.log.sends.take(f.sent)
-        if not (sends.propensity > 0).any():
-            sends = with_decisions(sends, f.log.decisions)
-        known = sends.propensity > 0
-        if not known.any():
-            yield NotChecked(
-                "sample ratio", "the log has no propensities; say what was meant with --split control=0.1,other=0.9"
-            )
-            return
-        at = np.where(sends.decided_at == MISSING, sends.sent_at, sends.decided_at)
-        found = {}
-        for t in ranked(sends.template[known])[0].tolist():
-            here = known & (sends.template == t)
-            found[t] = logged(sends.user[here], sends.variant[here], at[here] // DAY, sends.propensity[here])
-    if not any(len(d.user) * np.nanmax(d.share) >= EXPECTED for d in found.values()):
-        yield NotChecked("sample ratio", f"fewer than {EXPECTED:.0f} sends of each variant")
-    looks = max(sum(len(ranked(d.variant)[0]) for d in found.values()), 1)
-    for t, draws in found.items():
-        yield from _tested(f, t, draws, LEVEL / looks)
+    d = _logged(f) if f.split is None else _declared(f, f.split)
+    if d is None:
+        why = "the log has no propensities; say what was meant with --split control=0.1,other=0.9"
+        yield NotChecked("sample ratio", why)
+        return
+    templates, of = ranked(d.template)
+    names = f.log.names("template")
+    wheres: list[tuple[str, B1]] = [(repr(names[t]), of == i) for i, t in enumerate(templates.tolist())]
+    if len(templates) > 1:  # what is the same in all of them is told once, and seen sooner
+        wheres.insert(0, ("all templates together", np.ones(len(d.total), bool)))
+    level = LEVEL / max(len(wheres) * d.share.shape[1], 1)
+    told: set[int] = set()
+    power = False
+    for where, strata in wheres:
+        for v in range(d.share.shape[1]):
+            if v in told:
+                continue
+            got = _counts(d, v, strata)
+            power |= got is not None
+            if got is None or got.chance >= level:
+                continue
+            told.add(v)
+            yield _mismatch(f"{f.log.names('variant')[v]!r} of {where}", got)
+    if f.split is None:
+        yield from _absent(d)
+    if not power:
+        yield NotChecked("sample ratio", f"fewer than {EXPECTED:.0f} sends of each variant were to be expected")
 
 
-def _declared(f: Facts, split: Mapping[str, float]) -> dict[int, Draws]:
+def _declared(f: Facts, split: Mapping[str, float]) -> Draws | None:
     s, names = f.log.sends, f.log.names("variant")
     share = np.full(len(names), np.nan)
     for name, p in split.items():
         share[names.index(name)] = p
     rows = f.got.outcomes.send_row  # a held-out share may be part of the split
     rows = rows[~np.isnan(share)[s.variant[rows]]]
-    found = {}
-    for t in ranked(s.template[rows])[0].tolist():
-        here = rows[s.template[rows] == t]
-        one, even = np.zeros(len(here), np.int64), np.ones((1, len(share)))
-        found[t] = Draws(s.user[here], s.variant[here], one, share[None, :], even)
-    return found
+    templates, stratum = ranked(s.template[rows])
+    shares = np.tile(share, (len(templates), 1))
+    total = np.bincount(stratum, minlength=len(templates))
+    return Draws(s.user[rows], s.variant[rows], stratum, templates, total, shares, np.ones(shares.shape), False)
 
 
-def logged(user: I8, variant: I8, day: I8, p: F8) -> Draws:
-    """Draws from the propensity that each send was drawn with. A variant's share of a day is the harmonic mean of its
-    own sends' propensities: 1 / p summed over them estimates the day's sends without bias, also where shares changed
-    within the day. On a day without any send of it the share is what the others' leave."""
-    stratum = ranked(day)[1]
-    days, size = int(stratum.max(initial=-1)) + 1, int(variant.max(initial=-1)) + 1
+def _logged(f: Facts) -> Draws | None:
+    sends = f.log.sends.take(f.got.outcomes.send_row)  # a holdout that is drawn with them has propensities too
+    if not (sends.propensity > 0).any():
+        sends = with_decisions(sends, f.log.decisions)
+    known = sends.propensity > 0
+    if not known.any():
+        return None
+    s = sends.take(known)
+    at = np.where(s.decided_at == MISSING, s.sent_at, s.decided_at)
+    return logged(s.user, s.template, s.variant, at // DAY, s.propensity)
+
+
+def logged(user: I8, template: I8, variant: I8, day: I8, p: F8) -> Draws:
+    """Draws from the propensity that each send was drawn with; columns (n,). A variant's share of a day is the harmonic
+    mean of its own sends' propensities: 1 / p summed over them estimates the day's sends without bias, also where
+    shares changed within the day."""
+    width = int(template.max(initial=0)) + 1
+    found, stratum = ranked((day - day.min(initial=0)) * width + template)
+    days, size = len(found), int(variant.max(initial=-1)) + 1
     cell = stratum * size + variant
     n = np.bincount(cell, minlength=days * size).reshape(days, size)
     inverse = np.bincount(cell, 1 / p, days * size).reshape(days, size)
     share = np.divide(n, inverse, out=np.full(n.shape, np.nan), where=n > 0)
     varied = np.bincount(cell, (1 - p) / p**2, days * size).reshape(days, size) * share**2
     uneven = np.divide(varied, n * (1 - share), out=np.ones(n.shape), where=n * (1 - share) > 1e-9)
-    return Draws(user, variant, stratum, share, np.maximum(uneven, 1.0))
+    return Draws(user, variant, stratum, found % width, n.sum(1), share, np.maximum(uneven, 1.0), True)
 
 
-def _tested(f: Facts, template: int, d: Draws, level: float) -> Iterator[Said]:
-    total = d.total
-    where, names = f.log.names("template")[template], f.log.names("variant")
-    for v in np.flatnonzero((~np.isnan(d.share)).any(0)).tolist():
-        p = d.share[:, v]
-        # A day on which the variant could hardly occur would be chosen by its occurring.
-        look = ~np.isnan(p) & ((len(total) == 1) | (total * np.nan_to_num(p) >= 10))
-        expected = float((total * p)[look].sum())
-        mine = look[d.stratum]
-        found = int((d.variant[mine] == v).sum())
-        factor = _design(d, v, mine)
-        if expected < EXPECTED * factor:
-            continue
-        spread = np.sqrt(factor * float((total * p * (1 - p) * d.uneven[:, v])[look].sum()))
-        z = (abs(found - expected) - 0.5) / max(spread, 1e-9)
-        chance = 2 * float(special.ndtr(-z)) if z > 0 else 1.0
-        if chance >= level:
-            continue
-        n = int(total[look].sum())
-        yield Finding(
-            "sample_ratio", "wrong",
-            f"Variant {names[v]!r} of {where!r} has {count(found, 'send')} of {n:,} ({percent(found, n)}), where "
-            f"{expected:,.0f} ({percent(expected, n)}) were meant; the chance of that is {exceeding(chance)}.",
-            MEND, {"found": found, "expected": expected, "of": n, "chance": chance},
-        )  # fmt: skip
-    yield from _absent(where, d)
+@dataclass(frozen=True)
+class Counts:
+    """Sends of a variant, how many were meant, of how many sends; and the chance of a difference like that."""
+
+    found: int
+    expected: float
+    of: int
+    chance: float
 
 
-def _design(d: Draws, v: int, use: np.ndarray) -> float:
+def _counts(d: Draws, v: int, strata: B1) -> Counts | None:
+    """None where too few sends of the variant were to be expected."""
+    p, total = d.share[:, v], d.total
+    # A day on which the variant could hardly occur would be chosen by its occurring.
+    meant = total * np.nan_to_num(p)
+    look = strata & ((meant >= 10) if d.daily else ~np.isnan(p))
+    mine = look[d.stratum]
+    expected, found = float(meant[look].sum()), int((d.variant[mine] == v).sum())
+    if expected < EXPECTED:
+        return None
+    factor = _design(d, v, mine)
+    if expected < EXPECTED * factor:
+        return None
+    spread = np.sqrt(factor * float((meant * (1 - p) * d.uneven[:, v])[look].sum()))
+    z = (abs(found - expected) - 0.5) / max(spread, 1e-9)
+    return Counts(found, expected, int(total[look].sum()), 2 * float(special.ndtr(-z)) if z > 0 else 1.0)
+
+
+def _mismatch(who: str, c: Counts) -> Finding:
+    return Finding(
+        "sample_ratio", "wrong",
+        f"Variant {who} has {count(c.found, 'send')} of {c.of:,} ({percent(c.found, c.of)}), where {c.expected:,.0f} "
+        f"({percent(c.expected, c.of)}) were meant; the chance of that is {exceeding(c.chance)}.",
+        MEND, {"found": c.found, "expected": c.expected, "of": c.of, "chance": c.chance},
+    )  # fmt: skip
+
+
+def _design(d: Draws, v: int, use: B1) -> float:
     """By how much sends of one user, who may keep a variant, raise the variance of the count; at least 1."""
-    p = np.nan_to_num(d.share[:, v])[d.stratum[use]]
-    off = (d.variant[use] == v) - p
+    off = (d.variant[use] == v) - np.nan_to_num(d.share[:, v])[d.stratum[use]]
     alone = float(off @ off)
     together = np.bincount(d.user[use], off) if len(off) else off
     return max(1.0, float(together @ together) / alone) if alone > 0 else 1.0
 
 
-def _absent(where: str, d: Draws) -> Iterator[Said]:
+def _absent(d: Draws) -> Iterator[Said]:
     """Days on which the variants that were sent had a share well below 1: others were drawn, and none was sent."""
-    total, seen = d.total, np.nansum(d.share, axis=1)
+    seen = np.nansum(d.share, axis=1)
     gap = np.clip(1 - seen, 0, 1)
-    missing = total * gap / np.maximum(seen, 0.05)
+    missing = d.total * gap / np.maximum(seen, 0.05)
     # Shares that changed within a day are known to some error: a small gap is none.
-    lost = (gap > np.maximum(0.02, 4 / np.sqrt(total))) & (missing >= ABSENT)
-    lost &= np.isnan(d.share).any(1)
+    lost = (gap > np.maximum(0.02, 4 / np.sqrt(d.total))) & (missing >= ABSENT) & np.isnan(d.share).any(1)
     if lost.any():
         n = int(missing[lost].sum())
         yield Finding(
             "sample_ratio", "wrong",
-            f"On {count(int(lost.sum()), 'day')} the variants of {where!r} that were sent had only "
+            f"On {count(int(lost.sum()), 'day')} (each template apart) the variants that were sent had only "
             f"{percent(float(seen[lost].mean()))} of the draws: about {count(n, 'send')} of another one are missing.",
             MEND, {"days": int(lost.sum()), "missing": n},
         )  # fmt: skip

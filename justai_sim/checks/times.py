@@ -128,17 +128,15 @@ def shifted(f: Facts) -> Iterator[Said]:
     sent = s.sent_at[f.named[rows]]
     delay = f.occurred[rows] - sent
     # An hour's shift comes and goes with summer time, so each week is looked at by itself, then all together.
+    every = shift_of(delay, SHIFTS, LEVEL / 2 / len(SHIFTS))
     week = (sent - int(sent.min())) // (7 * DAY)
     order = np.argsort(week, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(week[order])) + 1)
-    looks = (len(parts) + 1) * len(SHIFTS)
-    found: dict[int, list[I8]] = {}
-    for part in parts if len(parts) > 1 else []:
-        k = shift_of(delay[part], LEVEL / looks)
+    found: dict[int, list[I8]] = {every: [order]} if every else {}
+    for part in [] if every else parts:
+        k = shift_of(delay[part], (-1, 1), LEVEL / 4 / len(parts))
         if k:
             found.setdefault(k, []).append(part)
-    if not found and (k := shift_of(delay, LEVEL / looks)):
-        found[k] = [order]
     for k, some in sorted(found.items()):
         at = np.concatenate(some)
         start, end = (clock.iso(int(t))[:10] for t in (sent[at].min(), sent[at].max()))
@@ -152,8 +150,8 @@ def shifted(f: Facts) -> Iterator[Said]:
         )  # fmt: skip
 
 
-def shift_of(delay: I8, level: float) -> int:
-    """The whole number of hours at which delays (n,), microseconds, start beyond chance; 0 if they start at 0.
+def shift_of(delay: I8, hours: tuple[int, ...], level: float) -> int:
+    """The whole number of `hours` at which delays (n,), microseconds, start beyond chance; 0 if at none of them.
 
     Responses are the likelier the younger the message. So delays that are shifted by k hours are next to absent up to
     there, and jump within minutes of it: both must hold, as people who sleep until morning make neither at the hour.
@@ -163,10 +161,10 @@ def shift_of(delay: I8, level: float) -> int:
     def between(low: int, high: int) -> int:
         return int(np.searchsorted(ordered, high) - np.searchsorted(ordered, low))
 
-    for k in SHIFTS:
-        at = k * HOUR
-        before, after = between(at - 25 * MINUTE, at - SKEW), between(at - SKEW, at + 15 * MINUTE)
-        if after < 10 or between(int(ordered[0]), at - SKEW) > 0.02 * len(ordered):
+    for k in hours:
+        at = k * HOUR - SKEW
+        before, after = between(at - 30 * MINUTE, at), between(at, at + 30 * MINUTE)
+        if before > 0.1 * after or between(int(ordered[0]), at) > 0.02 * len(ordered):
             continue
         if special.bdtr(before, before + after, 0.5) < level:
             return k
