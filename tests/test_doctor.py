@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 import justai_sim as js
 from justai_sim import stats
 from justai_sim.checks import ratio, times
-from justai_sim.checks.doctor import CHECKS, Diagnosis
-from justai_sim.checks.finding import LEVEL, SEVERITIES, Finding, at_least
-from justai_sim.checks.price import MORE_IS_NOT_BETTER
+from justai_sim.checks.ages import EDGES as AGE_EDGES
+from justai_sim.checks.ages import Ages
+from justai_sim.checks.doctor import CHECKS
+from justai_sim.checks.facts import Facts
+from justai_sim.checks.finding import LEVEL, SEVERITIES, Finding
+from justai_sim.checks.price import MORE_IS_NOT_BETTER, Prices
 from justai_sim.cli import run
 from justai_sim.clock import DAY, HOUR, MINUTE, MISSING, SECOND
 from justai_sim.errors import UsageError
@@ -399,3 +402,328 @@ def test_every_finding_of_the_code_has_a_fault_and_a_line_in_the_docs() -> None:
     assert names <= tested, names - tested
     page = (ROOT / "docs" / "doctor.md").read_text()
     assert all(f"`{name}`" in page for name in tested), [n for n in tested if f"`{n}`" not in page]
+
+
+# -- silence ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("users", [40, 400, 3000])
+def test_clean_logs_of_any_size_raise_nothing(users: int) -> None:
+    for seed in CLEAN_SEEDS:
+        got = js.doctor(clean_log(seed, users))
+        assert not got.findings, (seed, got.findings)
+
+
+def test_campaign_days_nights_and_weekends_are_no_silence() -> None:
+    """All sends on Mondays at nine; nobody responds before seven, and nobody buys at weekends."""
+    for seed in range(12):
+        got = js.doctor(_campaigns(clean_log(seed)))
+        assert not [f for f in got.findings if f.severity != "note"], (seed, got.findings)
+
+
+def _campaigns(log: Log) -> Log:
+    rng = np.random.default_rng(9)
+    s, e = log.sends, log.events
+    moved = T0 + (s.sent_at - T0) // (7 * DAY) * 7 * DAY + 9 * HOUR - s.sent_at
+    back = np.where(e.send >= 0, moved[np.maximum(e.send, 0)], 0)
+    at = e.occurred_at + back
+    night = (e.kind <= CLICK) & (at % DAY < 7 * HOUR)
+    at = np.where(night, at - at % DAY + 7 * HOUR + rng.integers(0, 3 * HOUR, len(at)), at)
+    weekday = (at // DAY + 3) % 7
+    at = np.where((e.kind == CONVERSION) & (weekday >= 5), at + (7 - weekday) * DAY, at)
+    sent = s.sent_at + moved
+    return with_events(
+        with_sends(log, sent_at=sent, received_at=sent + SECOND), occurred_at=at, received_at=at + SECOND
+    )
+
+
+def test_a_declared_split_that_was_kept_raises_nothing() -> None:
+    for seed in range(20):
+        log = clean_log(seed)
+        log = without_sends(log, log.sends.status == HELD_OUT)
+        log = with_sends(log, propensity=np.full(len(log.sends), np.nan))
+        assert "sample_ratio" not in found(log, split=SHARES)
+
+
+def test_the_chance_of_a_sample_ratio_is_a_chance() -> None:
+    """Shares that change within the day, users who keep their variant: p is below 0.05 in about one world of twenty."""
+    rng = np.random.default_rng(3)
+    low, worlds = 0, 0
+    for world in range(300):
+        n = 3000
+        user = np.sort(rng.integers(0, 1000, n))
+        day = rng.integers(0, 5, n)
+        kept = world % 2 == 0
+        share = np.full(n, 0.3) if kept else rng.choice([0.1, 0.3, 0.6], n)
+        draw = rng.random(1000)[user] if kept else rng.random(n)
+        variant = np.where(draw < share, 1, 0)
+        p = np.where(variant == 1, share, 1 - share)
+        counts = ratio._counts(ratio.logged(user, np.zeros(n, int), variant, day, p), 1, np.ones(5, bool))
+        assert counts is not None
+        low, worlds = low + (counts.chance < 0.05), worlds + 1
+    spread = np.sqrt(0.05 * 0.95 * worlds)
+    assert abs(low - 0.05 * worlds) < 4 * spread, low
+
+
+# -- what it says -------------------------------------------------------------------------------------
+
+
+def test_more_credited_is_not_better_is_said_first_with_its_price(clean: Log) -> None:
+    log, options = in_offset(clean)
+    got = js.doctor(log, **options)
+    f = next(f for f in got.findings if f.name == "in_offset")
+    assert f.sentence.startswith(MORE_IS_NOT_BETTER)
+    assert str(got).startswith(MORE_IS_NOT_BETTER)
+    base = js.replay(log, goals=["purchase"]).attribution.reasons()
+    for days in (0, 1):
+        n = js.replay(log, goals=["purchase"], offset_days=days).attribution.reason
+        credited = int(((n == js_reason("credited")) & (log.events.kind == CONVERSION)).sum())
+        start = int(((js.replay(log, goals="purchase").attribution.reason == js_reason("credited"))
+                     & (log.events.kind == CONVERSION)).sum())  # fmt: skip
+        assert f.numbers[f"offset_{days}_more"] == credited - start
+        assert f"Offset {days} would give {credited - start:,} more (background about" in f.sentence
+        assert f.numbers[f"offset_{days}_sends_needed_per_variant"]
+    assert f.numbers["conversions"] == base["in_offset"]
+    assert f.numbers["in_use_background_source"] == "holdout"
+
+
+def js_reason(name: str) -> int:
+    from justai_sim.tables import REASON
+
+    return REASON[name]
+
+
+@pytest.mark.parametrize(
+    ("holdout", "history", "source"), [(True, 1, "holdout"), (False, 1, "before"), (False, 0, "unknown")]
+)
+def test_the_background_share_is_the_truth(holdout: bool, history: int, source: str) -> None:
+    """Known by construction: a share of the credited conversions is organic; without history it is unknown."""
+    log = clean_log(7, users=12_000, effect=0.05, background=0.004)
+    if not holdout:
+        log = without_sends(log, log.sends.status == HELD_OUT)
+    if not history:
+        first = np.full(12_000, T0 + 99 * DAY)
+        np.minimum.at(first, log.sends.user, log.sends.sent_at)
+        e = log.events
+        log = without_events(log, (e.kind == CONVERSION) & (e.occurred_at < first[e.user]))
+    facts = Facts(log, js.Rule(), ["purchase"], ["purchase"], int(log.events.received_at.max()))
+    price = Prices(facts).of()
+    assert price.source == source
+    if source == "unknown":
+        assert price.background is None
+        assert price.numbers()["background_share"] == "unknown"
+        assert price.words().startswith("background unknown; ")
+        return
+    # Days 3 to 14 after each of two messages 6 days apart, cut at the end of the log: 17 days a user at most.
+    s = log.sends
+    real = s.take(s.status != HELD_OUT)
+    first = np.unique(real.user, return_index=True)[1]
+    days = np.minimum(real.sent_at[first] + 20 * DAY, T0 + DAYS * DAY) - real.sent_at[first] - 3 * DAY
+    organic = 0.004 * float(np.maximum(days, 0).sum()) / DAY
+    assert price.background == pytest.approx(organic / price.credited, rel=0.15)
+
+
+def test_every_part_of_the_report_is_there(clean: Log) -> None:
+    got = js.doctor(clean)
+    assert "Found: nothing." in str(got)
+    assert set(got.clean) | {u.name for u in got.unchecked} >= set(CHECKS) - {"silence", "quiet variants"}
+    log = with_sends(clean, propensity=np.full(len(clean.sends), np.nan))
+    text = str(js.doctor(log))
+    assert "not checked: sample ratio (the log has no propensities; say what was meant with --split" in text
+    order = [SEVERITIES.index(f.severity) for f in js.doctor(*[unknown_sends(clean)[0]], lookback_days=6).findings]
+    assert order == sorted(order)
+
+
+def test_names_from_a_log_reach_no_terminal_and_no_page_raw(clean: Log) -> None:
+    log, _ = no_clicks(clean)
+    from justai_sim.tables import TextCodes
+
+    evil = ["a", "\x1b[31m<script>alert(1)</script>", "control", "held_out"]
+    log = replace(log, codes={**log.codes, "variant": TextCodes(evil)})
+    got = js.doctor(log)
+    assert any("script" in f.sentence for f in got.findings)
+    assert "\x1b" not in str(got)
+    assert "<script>" not in got._repr_html_()
+    assert got.frame["finding"].tolist() == [f.name for f in got.findings]
+
+
+def test_the_kind_of_a_shift_is_told(clean: Log) -> None:
+    for hours in (-5, -1, 1, 6, 11):
+        f = found(time_shift(clean, hours)[0])["time_shift"]
+        assert f.numbers["hours"] == hours
+    f = found(time_shift_in_summer(clean)[0])["time_shift"]
+    assert f.numbers["hours"] == 1
+    assert str(f.numbers["from"]) >= "2026-01-26"
+
+
+@given(st.lists(st.integers(0, 200 * 60), min_size=1, max_size=60), st.sampled_from(times.SHIFTS))
+def test_a_shift_is_never_seen_where_delays_start_at_once(minutes: list[int], k: int) -> None:
+    delay = np.array([0, *minutes]) * MINUTE
+    assert len(delay) > 50 or times.shift_of(delay, (k,), LEVEL) == 0
+
+
+def test_ages_agree_with_a_count_by_hand() -> None:
+    rng = np.random.default_rng(2)
+    user, at = rng.integers(0, 5, 40), T0 + rng.integers(0, 400, 40) * HOUR
+    end = T0 + 500 * HOUR
+    ages = Ages.of(user, at, end)
+    edges = np.array([0, 10, 100, 1000]) * HOUR
+    by_hand, when = np.zeros(3), T0 + np.arange(0, 500) * HOUR + 30 * MINUTE
+    for u in range(5):
+        mine = at[user == u]
+        for t in when:
+            before = mine[mine <= t]
+            if len(before):
+                by_hand[np.searchsorted(edges, t - before.max(), side="right") - 1] += 1 / 24
+    assert ages.exposure(edges.astype(float)) == pytest.approx(by_hand)
+    for u, t in zip(rng.integers(-1, 6, 50).tolist(), rng.choice(when, 50).tolist(), strict=True):
+        before = at[(user == u) & (at <= t)]
+        assert ages.since(np.array([u]), np.array([t]))[0] == (t - before.max() if len(before) else -1)
+    flat = np.full(len(AGE_EDGES) - 1, 2.0)
+    covered = sum((at[user == u] <= t).any() for u in range(5) for t in when[100:300])
+    assert ages.expected(flat, T0 + 100 * HOUR, T0 + 300 * HOUR) == pytest.approx(2 * covered / 24)
+
+
+def test_trials_needed_find_the_difference_four_times_in_five() -> None:
+    n = int(stats.trials_needed(0.05, 0.06))
+    rng = np.random.default_rng(1)
+    y = rng.binomial(n, [[0.05], [0.06]], (2, 20_000))
+    _, p = stats.two_proportion_z(y[0], n, y[1], n)
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.015)
+
+
+@given(st.integers(0, 40), st.integers(0, 60), st.integers(0, 40), st.integers(0, 60))
+def test_fewer_by_chance_is_fishers_test(y: int, more: int, others_y: int, others_more: int) -> None:
+    from scipy.stats import hypergeom
+
+    n, m = y + more, others_y + others_more
+    expected = hypergeom.cdf(y, n + m, y + others_y, n) if n + m else 1.0
+    assert stats.fewer_by_chance(y, n, others_y, m) == pytest.approx(expected, abs=1e-9)
+
+
+# -- any log, any way in ------------------------------------------------------------------------------
+
+
+@given(small.logs(features="all", goals=("purchase", "sign_up")), small.rules())
+def test_no_log_with_faults_and_no_rule_raises(log: Any, rule: js.Rule) -> None:
+    got = js.doctor(log.log, rule=rule)
+    assert str(got).startswith(MORE_IS_NOT_BETTER)
+    assert got._repr_html_()
+    assert all(f.sentence and f.next_step for f in got.findings)
+
+
+@given(small.logs(features="all"), st.sampled_from(["purchase", "page_view", "Purchase", "nothing at all", ""]))
+def test_no_goal_raises(log: Any, goal: str) -> None:
+    got = js.doctor(log.log, goals=[goal] if goal else [])
+    assert len(got.findings) + len(got.unchecked) + len(got.clean) >= len(CHECKS) - 2
+
+
+def test_empty_tables() -> None:
+    empty = clean_log(0, users=20)
+    empty = without_events(without_sends(empty, np.ones(len(empty.sends), bool)), np.ones(len(empty.events), bool))
+    assert {"no_sends", "no_conversions"} <= set(found(empty))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"split": {"contrl": 0.5, "a": 0.5}}, "did you mean 'control'"),
+        ({"split": {"control": 0.5, "a": 0.4}}, "add up to 0.9"),
+        ({"split": {"control": 0, "a": 1}}, "expected a number above 0"),
+        ({"control": "contrl"}, "did you mean 'control'"),
+        ({"credits": "linear"}, "did you mean 'credit'"),
+        ({"rule": "naive"}, "expected a Rule"),
+    ],
+)
+def test_wrong_calls(clean: Log, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        js.doctor(clean, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain log on disk with a quiet variant."""
+    from justai_sim import frames
+
+    out = tmp_path_factory.mktemp("plain")
+    log, _ = no_clicks(clean_log(1, users=1500))
+    for table in ("sends", "events"):
+        frames.to_frame(log, table).to_parquet(out / f"{table}.parquet", index=False)
+    return out
+
+
+def cli(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    code = run([str(a) for a in argv])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return code, said.out, said.err
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    code, text, err = cli(capsys, "doctor", folder, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert text.startswith(MORE_IS_NOT_BETTER)
+    assert "WRONG variant_without_clicks: Variant 'b' of 't1'" in text
+    assert "(the last receipt); goal: 'purchase'" in err
+    assert all(len(line) <= 110 for line in text.splitlines())
+    assert (tmp_path / "out" / "doctor.txt").read_text() == text
+    code, out, _ = cli(
+        capsys, "doctor", folder, "--json", "--set", "lookback_days=7", "--split", "a=0.9,b=0.05,control=0.05"
+    )
+    got = json.loads(out)
+    assert code == 0
+    assert got["schema_version"] == 1
+    assert got["rule"]["lookback_days"] == 7
+    names = [f["name"] for f in got["findings"]]
+    assert {"variant_without_clicks", "sample_ratio", "past_lookback"} <= set(names)
+    written = json.loads((tmp_path / "out" / "doctor.json").read_text())
+    assert written["kind"] == "doctor"
+    assert written["findings"][0]["severity"] == "wrong"
+
+
+def test_the_command_goes_on_where_the_goal_is_misspelt(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, text, _ = cli(capsys, "doctor", folder, "--goal", "Purchases")
+    assert code == 0
+    assert "No event is called 'Purchases'. Present, nearest first: 'purchase'" in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["--control", "contrl"], 2, "did you mean 'control'"),
+        (["--split", "contrl=0.5,a=0.5"], 2, "did you mean 'control'"),
+        (["--split", "control:0.5"], 2, "expected variant=share"),
+        (["--split", "a=0.5,a=0.5"], 2, "twice"),
+        (["--set", "credit=liner"], 2, "did you mean 'linear'"),
+        (["--preset", "defalt"], 2, "did you mean 'default'"),
+        (["--as-of", "2026-01-12"], 2, "--timezone"),
+        (["--esp", "braz"], 2, "did you mean 'braze'"),
+        (["--golas", "x"], 2, "goal"),
+    ],
+)
+def test_wrong_options(
+    capsys: pytest.CaptureFixture[str], folder: Path, argv: list[str], code: int, message: str
+) -> None:
+    got, out, err = cli(capsys, "doctor", folder, *argv)
+    assert got == code, err
+    assert message in err
+    assert out == ""
+
+
+def test_wrong_places(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    code, _, err = cli(capsys, "doctor", folder.with_name(folder.name + "x"))
+    assert code == 3
+    assert "did you mean" in err
+    code, _, err = cli(capsys, "doctor", tmp_path)
+    assert code == 3
+    assert "name its --esp" in err
+    code, _, err = cli(capsys, "doctor", folder, "--out", folder)
+    assert code == 2
+    assert "holds a log" in err
+
+
+@pytest.mark.parametrize("esp", ["braze", "customerio", "iterable", "segment", "sfmc"])
+def test_samples_of_providers(capsys: pytest.CaptureFixture[str], esp: str) -> None:
+    code, text, err = cli(capsys, "doctor", samples(esp), "--esp", esp)
+    assert code == 0, err
+    assert text.startswith(MORE_IS_NOT_BETTER)

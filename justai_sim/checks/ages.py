@@ -63,7 +63,8 @@ class Ages:
     def rate(self, age: I8) -> F8:
         """Events per user-day between EDGES, of events with these ages."""
         n = np.histogram(age[age >= 0], EDGES)[0]
-        return np.divide(n, self.exposure(EDGES), out=np.zeros(len(n)), where=n > 0)
+        days = self.exposure(EDGES)
+        return np.divide(n, days, out=np.zeros(len(n)), where=days > 0)
 
     def expected(self, rate: F8, start: int, end: int) -> float:
         """Events to be expected in [start, end) at the rates by age."""

@@ -47,7 +47,7 @@ def at_least(part: int, whole: int) -> float:
     """The share part / whole that is certain at LEVEL: the lower end of its Wilson interval, 0 without any.
 
     >>> round(at_least(10, 100), 3), at_least(0, 0)
-    (0.031, 0.0)
+    (0.033, 0.0)
     """
     return float(wilson(part, whole, 1 - 2 * LEVEL)[0]) if whole else 0.0
 
