@@ -74,7 +74,7 @@ def wrong_event(log: Log) -> Planted:
 def goal_not_chosen(log: Log) -> Planted:
     some = np.flatnonzero(log.events.kind == CONVERSION)[:300]
     at = log.events.occurred_at[some] + 7 * HOUR
-    more = more_events(log, some, name=np.ones(300, int), event=_new(log, 300), occurred_at=at)
+    more = more_events(log, some, name=np.ones(300, int), event=_new(log, 300), occurred_at=at, received_at=at)
     return named(more, "buy", "login"), {}
 
 

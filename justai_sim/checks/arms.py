@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from justai_sim.checks.codes import flags, ranked, repeated
 from justai_sim.checks.facts import Facts
-from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, at_least, count, exceeding, percent
+from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, at_least, count, exceeding, listed, percent
 from justai_sim.stats import fewer_by_chance
 from justai_sim.tables import B1, I8, PARTS
 
@@ -50,42 +51,56 @@ def _quiet(f: Facts, what: str, template: I8, variant: I8, hit: B1) -> Iterator[
     if len(templates) > 1:
         N, Y = np.bincount(of, n).astype(np.int64), np.bincount(of, y).astype(np.int64)
         for i, t in enumerate(templates.tolist()):
-            said = _verdict(f"All variants of {names[t]!r}", what, N[i], Y[i], N.sum() - N[i], Y.sum() - Y[i], level)
-            if said:
+            got = judged(names[t], N[i], Y[i], N.sum() - N[i], Y.sum() - Y[i])
+            if got.chance < level:
                 silent[i] = True
-                yield said
+                yield _said(f"All variants of {names[t]!r}", what, [got])
     weak = 0
+    broken: dict[int, list[Verdict]] = {}
     for i, c in enumerate(cells.tolist()):
         here = of == of[i]
         others_n, others_y = int(n[here].sum() - n[i]), int(y[here].sum() - y[i])
         if silent[of[i]] or not others_y:
             continue
         weak += fewer_by_chance(0, int(n[i]), others_y, others_n) >= level
-        who = f"Variant {variants[c % size]!r} of {names[own[i]]!r}"
-        said = _verdict(who, what, n[i], y[i], others_n, others_y, level)
-        if said:
-            yield said
+        got = judged(names[own[i]], n[i], y[i], others_n, others_y)
+        if got.chance < level:
+            broken.setdefault(c % size, []).append(got)
+    for v, some in broken.items():
+        yield _said(f"Variant {variants[v]!r} of {listed([g.template for g in some])}", what, some)
     if weak:
         yield NotChecked(
             f"variants without {what}s", f"{weak} of {count(len(cells), 'variant')} have too few sends to tell"
         )
 
 
-def _verdict(who: str, what: str, n: int, y: int, others_n: int, others_y: int, level: float) -> Finding | None:
-    """The finding, if y of n sends are next to nothing beside others_y of others_n, and too few for chance."""
-    n, y = int(n), int(y)
-    expected = n * int(others_y) / max(int(others_n), 1)
-    if not y < FEW * expected:
-        return None
-    p = fewer_by_chance(y, n, int(others_y), int(others_n))
-    if p >= level:
-        return None
-    got = f"{y:,}" if y else "no"
+@dataclass(frozen=True)
+class Verdict:
+    """Sends of a variant (or template), how many have what is asked for, how many the others let expect, and the
+    chance of so few; 1 where it is no next to nothing."""
+
+    template: str
+    sends: int
+    found: int
+    expected: float
+    chance: float
+
+
+def judged(template: str, n: int, y: int, others_n: int, others_y: int) -> Verdict:
+    """y of n sends beside others_y of others_n."""
+    expected = int(n) * int(others_y) / max(int(others_n), 1)
+    p = fewer_by_chance(int(y), int(n), int(others_y), int(others_n)) if y < FEW * expected else 1.0
+    return Verdict(template, int(n), int(y), expected, p)
+
+
+def _said(who: str, what: str, some: list[Verdict]) -> Finding:
+    n, y, expected = sum(g.sends for g in some), sum(g.found for g in some), sum(g.expected for g in some)
+    chance = max(g.chance for g in some)
     return Finding(
         f"variant_without_{what}s", "wrong",
-        f"{who}: {count(n, 'send')} and {got} {what}{'' if y == 1 else 's'}, where {expected:,.0f} were to be expected "
-        f"from the others; the chance of that is {exceeding(p)}.",
-        _MEND[what], {"sends": n, "found": y, "expected": expected, "chance": p},
+        f"{who}: {count(n, 'send')} and {f'{y:,}' if y else 'no'} {what}{'' if y == 1 else 's'}, where {expected:,.0f} "
+        f"were to be expected from the others; the chance of that is {exceeding(chance)}.",
+        _MEND[what], {"sends": n, "found": y, "expected": expected, "chance": chance},
     )  # fmt: skip
 
 

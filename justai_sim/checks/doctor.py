@@ -28,6 +28,11 @@ from justai_sim.whatif.study import control_of
 CHECKS: dict[str, Callable[[Facts], Iterator[Said]]] = {
     "sends": goals.no_sends,
     "refused rows": goals.refused,
+    "unit of times": times.units,
+    "late times": times.late,
+    "future times": times.future,
+    "time zones": times.shifted,
+    "silence": times.silent,
     "conversions and their name": goals.conversions,
     "other spellings": goals.spellings,
     "ids of both sides": goals.people,
@@ -37,11 +42,6 @@ CHECKS: dict[str, Callable[[Facts], Iterator[Said]]] = {
     "restated goal": goals.restated,
     "repeated conversions": goals.twins,
     "window": window,
-    "silence": times.silent,
-    "late times": times.late,
-    "future times": times.future,
-    "unit of times": times.units,
-    "time zones": times.shifted,
     "quiet variants": arms.quiet,
     "sample ratio": ratio.sample_ratio,
     "several arms": arms.several_arms,
@@ -52,7 +52,7 @@ CHECKS: dict[str, Callable[[Facts], Iterator[Said]]] = {
     "deliveries": rows.undelivered,
     "unknown sends": rows.unknown_sends,
 }
-"""The list, in the order of reading; each check is a function of the facts."""
+"""The list, causes before what follows from them; each check is a function of the facts."""
 WIDTH = 110
 
 

@@ -124,9 +124,9 @@ class Facts:
 
     @cached_property
     def by_name(self) -> dict[str, int]:
-        """Conversion names and how many events that count each has, most frequent first."""
+        """Conversion names and how many events each has, copies left out, most frequent first."""
         e = self.log.events
-        rows = np.flatnonzero((e.kind == CONVERSION) & self.first)
+        rows = np.flatnonzero((e.kind == CONVERSION) & (self.got.reason != REASON["duplicate"]))
         n = np.bincount(e.name[rows] + 1, minlength=len(self.log.names("name")) + 1).tolist()
         names = ["", *self.log.names("name")]
         return {names[i]: n[i] for i in sorted(range(len(n)), key=lambda i: (-n[i], names[i])) if n[i]}

@@ -243,7 +243,9 @@ def no_sends(f: Facts) -> Iterator[Said]:
     if not len(f.sent):
         yield Finding(
             "no_sends", "wrong",
-            f"The log holds no sends ({count(len(f.log.events), 'event')}), so nothing can be credited.",
+            f"None of {count(len(f.log.sends), 'send')} was received in time, so nothing can be credited."
+            if len(f.log.sends)
+            else f"The log holds no sends ({count(len(f.log.events), 'event')}), so nothing can be credited.",
             "Add the export of sends; a Segment source that tells only of deliveries is read with --esp "
             "segment-deliveries.", {"sends": 0},
         )  # fmt: skip

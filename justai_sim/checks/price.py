@@ -41,8 +41,10 @@ class Price:
     needed: float
 
     def words(self) -> str:
-        """'background about 36 %; 3,100 sends per variant'."""
-        back = "background unknown" if self.background is None else f"background about {percent(self.background)}"
+        """'background about 36 % of all; 3,100 sends per variant'."""
+        back = (
+            "background unknown" if self.background is None else f"background about {percent(self.background)} of all"
+        )
         if not self.second:
             return f"{back}; no two variants to tell apart"
         if not np.isfinite(self.needed):
@@ -59,7 +61,9 @@ class Price:
         }[self.source]
         pair = f" The difference is that of {self.first!r} and {self.second!r}, which have {self.sends[0]:,} and "
         pair += f"{self.sends[1]:,} sends whose window has closed."
-        return f"Background is what would have come anyway ({told})." + (pair if self.second else "")
+        return f"Background is the part of all that are credited that would have come anyway ({told})." + (
+            pair if self.second else ""
+        )
 
     def numbers(self) -> dict[str, Number]:
         """For `Finding.numbers`."""

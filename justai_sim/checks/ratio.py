@@ -10,15 +10,17 @@ from scipy import special
 
 from justai_sim.checks.codes import ranked
 from justai_sim.checks.facts import Facts
-from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, count, exceeding, percent
+from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, count, exceeding, listed, percent
 from justai_sim.clock import DAY, MISSING
 from justai_sim.loop.replay import with_decisions
 from justai_sim.tables import B1, F8, I8
 
 EXPECTED = 30.0
 """Sends of a variant that must be expected, so that the normal approximation holds at LEVEL."""
+LIKELY = 10.0
+"""Sends of a variant expected on a day, so that it hardly lacks by chance (e^-10)."""
 ABSENT = 20.0
-"""A variant is missing from a day on which so many of its sends were to be expected."""
+"""Sends that must be missing altogether before a variant is said to be absent."""
 MEND = (
     "Compare by variant what was served, sent and loaded: a variant that fails to render, or a webhook that loses one, "
     "leaves such a gap. Until then no difference between variants can be trusted."
@@ -59,18 +61,19 @@ def sample_ratio(f: Facts) -> Iterator[Said]:
     level = LEVEL / max(len(wheres) * d.share.shape[1], 1)
     told: set[int] = set()
     power = False
+    gone, n = lacking(d) if d.daily else (np.zeros(len(d.total), bool), 0)
+    if n:
+        yield _absent(f, d, gone, n)
     for where, strata in wheres:
         for v in range(d.share.shape[1]):
             if v in told:
                 continue
-            got = _counts(d, v, strata)
+            got = _counts(d, v, strata & ~gone)
             power |= got is not None
             if got is None or got.chance >= level:
                 continue
             told.add(v)
             yield _mismatch(f"{f.log.names('variant')[v]!r} of {where}", got)
-    if f.split is None:
-        yield from _absent(d)
     if not power:
         yield NotChecked("sample ratio", f"fewer than {EXPECTED:.0f} sends of each variant were to be expected")
 
@@ -131,7 +134,7 @@ def _counts(d: Draws, v: int, strata: B1) -> Counts | None:
     p, total = d.share[:, v], d.total
     # A day on which the variant could hardly occur would be chosen by its occurring.
     meant = total * np.nan_to_num(p)
-    look = strata & ((meant >= 10) if d.daily else ~np.isnan(p))
+    look = strata & ((meant >= LIKELY) if d.daily else ~np.isnan(p))
     mine = look[d.stratum]
     expected, found = float(meant[look].sum()), int((d.variant[mine] == v).sum())
     if expected < EXPECTED:
@@ -161,18 +164,30 @@ def _design(d: Draws, v: int, use: B1) -> float:
     return max(1.0, float(together @ together) / alone) if alone > 0 else 1.0
 
 
-def _absent(d: Draws) -> Iterator[Said]:
-    """Days on which the variants that were sent had a share well below 1: others were drawn, and none was sent."""
+def lacking(d: Draws) -> tuple[B1, int]:
+    """Days (strata,) on which a variant of their template was drawn and not one of its sends is there: the shares of
+    those that were sent leave a gap; and how many sends are missing. None where that may be chance."""
+    templates, of = ranked(d.template)
+    there = ~np.isnan(d.share)
+    usual = np.stack([there[of == i].any(0) for i in range(len(templates))])[of]
     seen = np.nansum(d.share, axis=1)
-    gap = np.clip(1 - seen, 0, 1)
-    missing = d.total * gap / np.maximum(seen, 0.05)
-    # Shares that changed within a day are known to some error: a small gap is none.
-    lost = (gap > np.maximum(0.02, 4 / np.sqrt(d.total))) & (missing >= ABSENT) & np.isnan(d.share).any(1)
-    if lost.any():
-        n = int(missing[lost].sum())
-        yield Finding(
-            "sample_ratio", "wrong",
-            f"On {count(int(lost.sum()), 'day')} (each template apart) the variants that were sent had only "
-            f"{percent(float(seen[lost].mean()))} of the draws: about {count(n, 'send')} of another one are missing.",
-            MEND, {"days": int(lost.sum()), "missing": n},
-        )  # fmt: skip
+    # A variant that was hardly to be expected on a day is not missing from it.
+    gone = (usual & ~there).any(1) & (d.total * (1 - seen) >= LIKELY)
+    missing = d.total * (1 - seen) / np.maximum(seen, 0.05)
+    n = float(missing[gone].sum())
+    # Shares that changed within a day are known to some error, of about the root of its sends.
+    if n < max(ABSENT, 4 * float(np.sqrt(d.total[gone].sum()))):
+        return np.zeros(len(seen), bool), 0
+    return gone, int(n)
+
+
+def _absent(f: Facts, d: Draws, gone: B1, n: int) -> Finding:
+    days = len(np.unique(d.stratum[gone[d.stratum]]))
+    where = listed([f.log.names("template")[t] for t in ranked(d.template[gone])[0].tolist()])
+    sent = int(d.total[gone].sum())
+    return Finding(
+        "sample_ratio", "wrong",
+        f"A variant of {where} is missing altogether on some days ({days} counting each template by itself): by their "
+        f"propensities the {sent:,} sends of these days were {percent(sent, sent + n)} of what was drawn, so about "
+        f"{count(n, 'send')} are not there.", MEND, {"days": days, "missing": n, "found": sent},
+    )  # fmt: skip

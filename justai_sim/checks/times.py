@@ -100,7 +100,7 @@ def future(f: Facts) -> Iterator[Said]:
     whole = len(e) + len(s)
     yield Finding(
         "future", "wrong" if at_least(n + m, whole) > 0.01 else "doubtful",
-        f"{count(n, 'event')} and {count(m, 'send')} happened after we heard of them, by up to {spread(most / HOUR)} "
+        f"{count(n, 'event')} and {count(m, 'send')} happened after we heard of them, by up to {count(max(round(most / HOUR), 1), 'hour')} "
         f"({percent(n + m, whole)} of all rows): their clock is ahead, or their zone was misread. The time of receipt "
         "is used.",
         "Check the zone of the source (--timezone for times without an offset) and the clocks of users' devices.",
@@ -137,6 +137,9 @@ def shifted(f: Facts) -> Iterator[Said]:
         k = shift_of(delay[part], (-1, 1), LEVEL / 4 / len(parts))
         if k:
             found.setdefault(k, []).append(part)
+    if not every and len(found) == 1:  # with other weeks that show the same, if less clearly
+        k = next(iter(found))
+        found[k] = [part for part in parts if shift_of(delay[part], (k,), 0.01)]
     for k, some in sorted(found.items()):
         at = np.concatenate(some)
         start, end = (clock.iso(int(t))[:10] for t in (sent[at].min(), sent[at].max()))
