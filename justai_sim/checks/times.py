@@ -97,10 +97,10 @@ def future(f: Facts) -> Iterator[Said]:
     if not n + m:
         return
     most = max(int(ahead.max(initial=0)), int(ahead_sends.max(initial=0)))
-    whole = len(e) + len(s)
+    whole, longest = len(e) + len(s), count(max(round(most / HOUR), 1), "hour")
     yield Finding(
         "future", "wrong" if at_least(n + m, whole) > 0.01 else "doubtful",
-        f"{count(n, 'event')} and {count(m, 'send')} happened after we heard of them, by up to {count(max(round(most / HOUR), 1), 'hour')} "
+        f"{count(n, 'event')} and {count(m, 'send')} happened after we heard of them, by up to {longest} "
         f"({percent(n + m, whole)} of all rows): their clock is ahead, or their zone was misread. The time of receipt "
         "is used.",
         "Check the zone of the source (--timezone for times without an offset) and the clocks of users' devices.",
