@@ -343,7 +343,7 @@ FAULTS: dict[str, tuple[Callable[[Log], Planted], str]] = {
     "time_shift (summer)": (time_shift_in_summer, "wrong"),
     "variant_without_opens": (no_opens, "wrong"),
     "variant_without_clicks": (no_clicks, "wrong"),
-    "variant_without_clicks (template)": (no_clicks_of_a_template, "wrong"),
+    "variant_without_clicks (template)": (no_clicks_of_a_template, "doubtful"),
     "variant_without_conversions (variant)": (no_conversions_of_a_variant, "wrong"),
     "sample_ratio": (sample_ratio, "wrong"),
     "sample_ratio (split)": (sample_ratio_of_the_split, "wrong"),
@@ -532,6 +532,24 @@ def test_every_part_of_the_report_is_there(clean: Log) -> None:
     assert "not checked: sample ratio (the log has no propensities; say what was meant with --split" in text
     order = [SEVERITIES.index(f.severity) for f in js.doctor(*[unknown_sends(clean)[0]], lookback_days=6).findings]
     assert order == sorted(order)
+
+
+def test_many_findings_of_one_name_are_shortened_in_the_text(clean: Log) -> None:
+    one = js.doctor(no_clicks(clean)[0])
+    f = next(f for f in one.findings if f.name == "variant_without_clicks")
+    text = str(replace(one, findings=[f] * 12))
+    assert text.count("WRONG variant_without_clicks") == 5
+    assert "and 7 more of variant_without_clicks" in text
+
+
+def test_the_commands_of_the_page_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "doctor.md").read_text()
+    commands = re.findall(r"^justai-sim (doctor .*)$", page, re.M)
+    assert len(commands) >= 2
+    for command in commands:
+        code, text, _ = cli(capsys, *command.split(), "--help")
+        assert code == 0
+        assert all(word in text for word in command.split() if word.startswith("--"))
 
 
 def test_names_from_a_log_reach_no_terminal_and_no_page_raw(clean: Log) -> None:

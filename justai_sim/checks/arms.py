@@ -9,7 +9,18 @@ import numpy as np
 
 from justai_sim.checks.codes import flags, ranked, repeated
 from justai_sim.checks.facts import Facts
-from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, at_least, count, exceeding, listed, percent
+from justai_sim.checks.finding import (
+    LEVEL,
+    Finding,
+    NotChecked,
+    Said,
+    Severity,
+    at_least,
+    count,
+    exceeding,
+    listed,
+    percent,
+)
 from justai_sim.stats import fewer_by_chance
 from justai_sim.tables import B1, I8, PARTS
 
@@ -54,7 +65,8 @@ def _quiet(f: Facts, what: str, template: I8, variant: I8, hit: B1) -> Iterator[
             got = judged(names[t], N[i], Y[i], N.sum() - N[i], Y.sum() - Y[i])
             if got.chance < level:
                 silent[i] = True
-                yield _said(f"All variants of {names[t]!r}", what, [got])
+                # Templates are not drawn at random: a receipt has no link to follow.
+                yield _said(f"All variants of {names[t]!r}", what, [got], "doubtful")
     weak = 0
     broken: dict[int, list[Verdict]] = {}
     for i, c in enumerate(cells.tolist()):
@@ -93,11 +105,11 @@ def judged(template: str, n: int, y: int, others_n: int, others_y: int) -> Verdi
     return Verdict(template, int(n), int(y), expected, p)
 
 
-def _said(who: str, what: str, some: list[Verdict]) -> Finding:
+def _said(who: str, what: str, some: list[Verdict], severity: Severity = "wrong") -> Finding:
     n, y, expected = sum(g.sends for g in some), sum(g.found for g in some), sum(g.expected for g in some)
     chance = max(g.chance for g in some)
     return Finding(
-        f"variant_without_{what}s", "wrong",
+        f"variant_without_{what}s", severity,
         f"{who}: {count(n, 'send')} and {f'{y:,}' if y else 'no'} {what}{'' if y == 1 else 's'}, where {expected:,.0f} "
         f"were to be expected from the others; the chance of that is {exceeding(chance)}.",
         _MEND[what], {"sends": n, "found": y, "expected": expected, "chance": chance},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,8 @@ CHECKS: dict[str, Callable[[Facts], Iterator[Said]]] = {
 }
 """The list, causes before what follows from them; each check is a function of the facts."""
 WIDTH = 110
+MOST = 5
+"""Findings of one name that the text shows; `findings` holds all."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,15 @@ class Diagnosis:
 
     def __str__(self) -> str:
         out = [self.headline]
+        same: Counter[str] = Counter()
         for f in self.findings:
+            same[f.name] += 1
+            if same[f.name] > MOST:
+                continue
             out += ["", *_wrapped(f"{f.severity.upper()} {f.name}: ", f.sentence), *_wrapped("  next: ", f.next_step)]
+        more = [f"{n - MOST:,} more of {name}" for name, n in same.items() if n > MOST]
+        if more:
+            out += ["", *_wrapped("and ", ", ".join(more))]
         if self.unchecked:
             out += ["", *(line for text in self.not_checked for line in _wrapped("not checked: ", text))]
         if self.clean:

@@ -70,7 +70,7 @@ def _early(f: Facts) -> float:
 
 
 def _past_lookback(f: Facts, prices: Prices, n: dict[str, int], whole: int) -> Finding:
-    longer = 2 * f.rule.lookback_days
+    longer = min(2 * f.rule.lookback_days, 36_500)
     said, more = _compared(prices, n["credited"], {f"lookback {longer:g}": {"lookback_days": longer}})
     return Finding(
         "past_lookback", "note",

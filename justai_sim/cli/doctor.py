@@ -22,9 +22,12 @@ def doctor(asked: Asked, control: str | None, split: str | None, out: Path | Non
     for shown in ("template", "since", "until"):
         del options[shown]  # a fault concerns the whole log
     shares = None if split is None else shares_of(split)
-    got = diagnose(asked.log(), control=control, split=shares, **options)
+    log = asked.log()
+    got = diagnose(log, control=control, split=shares, **options)
     goals = ", ".join(repr(g) for g in got.goals) or "none"
     say(f"as of {clock.iso(got.as_of)}{'' if asked.as_of else ' (the last receipt)'}; goal: {goals}")
+    for note in log.notes:
+        say(f"note: {note}")
     files = _write(got, out) if out is not None else []
     if json:
         emit_json(**_plain(got), files=files)
