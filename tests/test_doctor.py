@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -412,6 +413,22 @@ def test_clean_logs_of_any_size_raise_nothing(users: int) -> None:
     for seed in CLEAN_SEEDS:
         got = js.doctor(clean_log(seed, users))
         assert not got.findings, (seed, got.findings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("users", [60, 300, 3000])
+def test_false_alarms_are_rarer_than_one_in_a_thousand(users: int) -> None:
+    """The level is 10^-4 a check that tests for chance: of 1,000 clean logs about one may raise something."""
+    raised = sum(bool(js.doctor(clean_log(seed, users)).findings) for seed in range(1000, 2000))
+    assert raised <= 5
+
+
+@pytest.mark.slow
+def test_a_million_sends_take_seconds() -> None:
+    log, _ = in_offset(clean_log(1, users=510_000))
+    start = time.perf_counter()
+    js.doctor(log)
+    assert time.perf_counter() - start < 60  # 4 to 9 s on two busy cores
 
 
 def test_campaign_days_nights_and_weekends_are_no_silence() -> None:

@@ -62,7 +62,7 @@ class Price:
         pair = f" The difference is that of {self.first!r} and {self.second!r}, which have {self.sends[0]:,} and "
         pair += f"{self.sends[1]:,} sends whose window has closed."
         return f"Background is the part of all that are credited that would have come anyway ({told})." + (
-            pair if self.second else ""
+            pair if np.isfinite(self.needed) else ""
         )
 
     def numbers(self) -> dict[str, Number]:

@@ -85,13 +85,14 @@ def _compared(
     prices: Prices, credited: int, windows: dict[str, dict[str, float]]
 ) -> tuple[str, dict[str, Number]]:  # fmt: skip
     """What each window would give, beside the one in use, in words and numbers."""
-    use = prices.of()
+    use = told = prices.of()
     said, numbers = [f"In use, {credited:,} are credited ({use.words()})."], _prefixed("in_use", use)
     for name, change in windows.items():
         price = prices.of(**change)
+        told = told if np.isfinite(told.needed) else price
         said.append(f"{name[:1].upper()}{name[1:]} would give {price.credited - credited:,} more ({price.words()}).")
         numbers |= {f"{name.replace(' ', '_')}_more": price.credited - credited} | _prefixed(name, price)
-    return " ".join([*said, use.terms()]), numbers
+    return " ".join([*said, told.terms()]), numbers
 
 
 def _prefixed(name: str, price: Price) -> dict[str, Number]:
