@@ -475,9 +475,12 @@ def test_the_chance_of_a_sample_ratio_is_a_chance() -> None:
         draw = rng.random(1000)[user] if kept else rng.random(n)
         variant = np.where(draw < share, 1, 0)
         p = np.where(variant == 1, share, 1 - share)
-        counts = ratio._counts(ratio.logged(user, np.zeros(n, int), variant, day, p), 1, np.ones(5, bool))
-        assert counts is not None
-        low, worlds = low + (counts.chance < 0.05), worlds + 1
+        d = ratio.logged(user, np.zeros(n, int), variant, day, p)
+        some = np.ones(len(d.where), bool)
+        c = ratio.counts(d, some, d.which)[1]
+        spread = ratio._design(d, d.which == 1) * float((d.meant * (1 - d.share) * d.uneven)[d.which == 1].sum())
+        chance = ratio._chance(c.found, c.expected, spread)
+        low, worlds = low + (chance < 0.05), worlds + 1
     spread = np.sqrt(0.05 * 0.95 * worlds)
     assert abs(low - 0.05 * worlds) < 4 * spread, low
 

@@ -58,20 +58,18 @@ def _quiet(f: Facts, what: str, template: I8, variant: I8, hit: B1) -> Iterator[
     templates, of = ranked(own)
     names, variants = f.log.names("template"), f.log.names("variant")
     level = LEVEL / (3 * (len(cells) + len(templates)))
+    N, Y = np.bincount(of, n).astype(np.int64), np.bincount(of, y).astype(np.int64)
     silent = np.zeros(len(templates), bool)
-    if len(templates) > 1:
-        N, Y = np.bincount(of, n).astype(np.int64), np.bincount(of, y).astype(np.int64)
-        for i, t in enumerate(templates.tolist()):
-            got = judged(names[t], N[i], Y[i], N.sum() - N[i], Y.sum() - Y[i])
-            if got.chance < level:
-                silent[i] = True
-                # Templates are not drawn at random: a receipt has no link to follow.
-                yield _said(f"All variants of {names[t]!r}", what, [got], "doubtful")
+    for i, t in enumerate(templates.tolist() if len(templates) > 1 else ()):
+        got = judged(names[t], N[i], Y[i], N.sum() - N[i], Y.sum() - Y[i])
+        if got.chance < level:
+            silent[i] = True
+            # Templates are not drawn at random: a receipt has no link to follow.
+            yield _said(f"All variants of {names[t]!r}", what, [got], "doubtful")
     weak = 0
     broken: dict[int, list[Verdict]] = {}
     for i, c in enumerate(cells.tolist()):
-        here = of == of[i]
-        others_n, others_y = int(n[here].sum() - n[i]), int(y[here].sum() - y[i])
+        others_n, others_y = int(N[of[i]] - n[i]), int(Y[of[i]] - y[i])
         if silent[of[i]] or not others_y:
             continue
         weak += fewer_by_chance(0, int(n[i]), others_y, others_n) >= level

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from justai_sim.checks.codes import ranked
+from justai_sim.checks.codes import flags, ranked
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, count, exceeding, listed, percent
 from justai_sim.clock import DAY, MISSING
@@ -31,9 +31,9 @@ MEND = (
 class Draws:
     """Sends with the share at which each variant was to be drawn, by stratum: a template on a day, or a template.
 
-    user, variant, stratum: by send; template, total (strata,): its template and its sends; share (strata, variants):
-    NaN where it is not known; uneven (strata, variants): by how much shares that change within a day raise the variance
-    of a count, at least 1. daily: whether strata are days, and shares estimated from their sends.
+    user, variant, stratum: by send; template, total (strata,): its template, its sends. The rest by cell, a stratum and
+    a variant: where, which; sent: its sends; share; uneven: by how much shares that change within a day raise the
+    variance of a count, at least 1. daily: whether strata are days, and shares estimated from their sends.
     """
 
     user: I8
@@ -41,9 +41,17 @@ class Draws:
     stratum: I8
     template: I8
     total: I8
+    where: I8
+    which: I8
+    sent: I8
     share: F8
     uneven: F8
     daily: bool
+
+    @property
+    def meant(self) -> F8:
+        """Sends to be expected of each cell."""
+        return self.total[self.where] * self.share
 
 
 def sample_ratio(f: Facts) -> Iterator[Said]:
@@ -53,42 +61,43 @@ def sample_ratio(f: Facts) -> Iterator[Said]:
         why = "the log has no propensities; say what was meant with --split control=0.1,other=0.9"
         yield NotChecked("sample ratio", why)
         return
-    templates, of = ranked(d.template)
-    names = f.log.names("template")
-    wheres: list[tuple[str, B1]] = [(repr(names[t]), of == i) for i, t in enumerate(templates.tolist())]
-    if len(templates) > 1:  # what is the same in all of them is told once, and seen sooner
-        wheres.insert(0, ("all templates together", np.ones(len(d.total), bool)))
-    level = LEVEL / max(len(wheres) * d.share.shape[1], 1)
-    told: set[int] = set()
-    power = False
     gone, n = lacking(d) if d.daily else (np.zeros(len(d.total), bool), 0)
     if n:
         yield _absent(f, d, gone, n)
-    for where, strata in wheres:
-        for v in range(d.share.shape[1]):
-            if v in told:
-                continue
-            got = _counts(d, v, strata & ~gone)
-            power |= got is not None
-            if got is None or got.chance >= level:
-                continue
+    # A day on which a variant could hardly occur would be chosen by its occurring.
+    look = ~gone[d.where] & ((d.meant >= LIKELY) | (not d.daily))
+    templates, variants = f.log.names("template"), f.log.names("variant")
+    several = len(ranked(d.template)[0]) > 1
+    by_variant = counts(d, look, d.which)
+    by_both = counts(d, look, d.template[d.where] * len(variants) + d.which)
+    level = LEVEL / max(len(by_variant) * several + len(by_both), 1)
+    told: set[int] = set()
+    # What is the same in all templates is told once, and seen sooner.
+    for v, c in by_variant.items() if several else ():
+        if c.chance < level:
             told.add(v)
-            yield _mismatch(f"{f.log.names('variant')[v]!r} of {where}", got)
-    if not power:
+            yield _mismatch(f"{variants[v]!r} of all templates together", c)
+    for key, c in by_both.items():
+        t, v = divmod(key, len(variants))
+        if c.chance < level and v not in told:
+            yield _mismatch(f"{variants[v]!r} of {templates[t]!r}", c)
+    if not any(c.expected >= EXPECTED for c in by_variant.values()):
         yield NotChecked("sample ratio", f"fewer than {EXPECTED:.0f} sends of each variant were to be expected")
 
 
 def _declared(f: Facts, split: Mapping[str, float]) -> Draws | None:
     s, names = f.log.sends, f.log.names("variant")
-    share = np.full(len(names), np.nan)
-    for name, p in split.items():
-        share[names.index(name)] = p
+    codes, shares = np.array([names.index(v) for v in split]), np.array(list(split.values()))
     rows = f.got.outcomes.send_row  # a held-out share may be part of the split
-    rows = rows[~np.isnan(share)[s.variant[rows]]]
+    rows = rows[flags(codes, len(names))[s.variant[rows]]]
     templates, stratum = ranked(s.template[rows])
-    shares = np.tile(share, (len(templates), 1))
-    total = np.bincount(stratum, minlength=len(templates))
-    return Draws(s.user[rows], s.variant[rows], stratum, templates, total, shares, np.ones(shares.shape), False)
+    T, V = len(templates), len(codes)
+    where, which = np.repeat(np.arange(T), V), np.tile(codes, T)
+    n = np.bincount(stratum * len(names) + s.variant[rows], minlength=T * len(names))
+    return Draws(
+        s.user[rows], s.variant[rows], stratum, templates, np.bincount(stratum, minlength=T), where, which,
+        n[where * len(names) + which], np.tile(shares, T), np.ones(T * V), False,
+    )  # fmt: skip
 
 
 def _logged(f: Facts) -> Draws | None:
@@ -107,21 +116,23 @@ def logged(user: I8, template: I8, variant: I8, day: I8, p: F8) -> Draws:
     """Draws from the propensity that each send was drawn with; columns (n,). A variant's share of a day is the harmonic
     mean of its own sends' propensities: 1 / p summed over them estimates the day's sends without bias, also where
     shares changed within the day."""
-    width = int(template.max(initial=0)) + 1
-    found, stratum = ranked((day - day.min(initial=0)) * width + template)
-    days, size = len(found), int(variant.max(initial=-1)) + 1
-    cell = stratum * size + variant
-    n = np.bincount(cell, minlength=days * size).reshape(days, size)
-    inverse = np.bincount(cell, 1 / p, days * size).reshape(days, size)
-    share = np.divide(n, inverse, out=np.full(n.shape, np.nan), where=n > 0)
-    varied = np.bincount(cell, (1 - p) / p**2, days * size).reshape(days, size) * share**2
-    uneven = np.divide(varied, n * (1 - share), out=np.ones(n.shape), where=n * (1 - share) > 1e-9)
-    return Draws(user, variant, stratum, found % width, n.sum(1), share, np.maximum(uneven, 1.0), True)
+    width, size = int(template.max(initial=0)) + 1, int(variant.max(initial=0)) + 1
+    strata, stratum = ranked((day - day.min(initial=0)) * width + template)
+    cells, cell = ranked(stratum * size + variant)
+    n, inverse = np.bincount(cell), np.bincount(cell, 1 / p)
+    share = n / inverse
+    varied = np.bincount(cell, (1 - p) / p**2) * share**2
+    uneven = np.divide(varied, n * (1 - share), out=np.ones(len(n)), where=n * (1 - share) > 1e-9)
+    return Draws(
+        user, variant, stratum, strata % width, np.bincount(stratum), cells // size, cells % size, n, share,
+        np.maximum(uneven, 1.0), True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Sends of a variant, how many were meant, of how many sends; and the chance of a difference like that."""
+    """Sends of a variant, how many were meant, of how many sends; and the chance of a difference like that, 1 where too
+    few were to be expected."""
 
     found: int
     expected: float
@@ -129,22 +140,39 @@ class Counts:
     chance: float
 
 
-def _counts(d: Draws, v: int, strata: B1) -> Counts | None:
-    """None where too few sends of the variant were to be expected."""
-    p, total = d.share[:, v], d.total
-    # A day on which the variant could hardly occur would be chosen by its occurring.
-    meant = total * np.nan_to_num(p)
-    look = strata & ((meant >= LIKELY) if d.daily else ~np.isnan(p))
-    mine = look[d.stratum]
-    expected, found = float(meant[look].sum()), int((d.variant[mine] == v).sum())
-    if expected < EXPECTED:
-        return None
-    factor = _design(d, v, mine)
-    if expected < EXPECTED * factor:
-        return None
-    spread = np.sqrt(factor * float((meant * (1 - p) * d.uneven[:, v])[look].sum()))
-    z = (abs(found - expected) - 0.5) / max(spread, 1e-9)
-    return Counts(found, expected, int(total[look].sum()), 2 * float(special.ndtr(-z)) if z > 0 else 1.0)
+def counts(d: Draws, look: B1, group: I8) -> dict[int, Counts]:
+    """Found and meant by group of cells (a variant, or a variant of a template), over the cells in `look`."""
+    groups, at = ranked(group[look])
+    meant, share = d.meant[look], d.share[look]
+    found, of = np.bincount(at, d.sent[look]), np.bincount(at, d.total[d.where[look]])
+    expected, variance = np.bincount(at, meant), np.bincount(at, meant * (1 - share) * d.uneven[look])
+    out = {}
+    for i, g in enumerate(groups.tolist()):
+        factor = 1.0
+        chance = _chance(found[i], expected[i], variance[i])
+        if expected[i] >= EXPECTED and chance < LEVEL:  # users can only make it less rare
+            factor = _design(d, look & (group == g))
+            chance = _chance(found[i], expected[i], factor * variance[i])
+        enough = expected[i] >= EXPECTED * factor
+        out[g] = Counts(int(found[i]), float(expected[i]), int(of[i]), chance if enough else 1.0)
+    return out
+
+
+def _chance(found: float, expected: float, variance: float) -> float:
+    z = (abs(found - expected) - 0.5) / max(variance, 1e-18) ** 0.5
+    return 2 * float(special.ndtr(-z)) if z > 0 else 1.0
+
+
+def _design(d: Draws, cells: B1) -> float:
+    """By how much sends of one user, who may keep a variant, raise the variance of its count; at least 1. `cells`: one
+    variant's."""
+    share = np.full(len(d.total), np.nan)
+    share[d.where[cells]] = d.share[cells]
+    p = share[d.stratum]
+    use = ~np.isnan(p)
+    off = (d.variant[use] == d.which[cells][0]) - p[use]
+    alone, together = float(off @ off), np.bincount(d.user[use], off)
+    return max(1.0, float(together @ together) / alone) if alone > 0 else 1.0
 
 
 def _mismatch(who: str, c: Counts) -> Finding:
@@ -156,23 +184,15 @@ def _mismatch(who: str, c: Counts) -> Finding:
     )  # fmt: skip
 
 
-def _design(d: Draws, v: int, use: B1) -> float:
-    """By how much sends of one user, who may keep a variant, raise the variance of the count; at least 1."""
-    off = (d.variant[use] == v) - np.nan_to_num(d.share[:, v])[d.stratum[use]]
-    alone = float(off @ off)
-    together = np.bincount(d.user[use], off) if len(off) else off
-    return max(1.0, float(together @ together) / alone) if alone > 0 else 1.0
-
-
 def lacking(d: Draws) -> tuple[B1, int]:
     """Days (strata,) on which a variant of their template was drawn and not one of its sends is there: the shares of
     those that were sent leave a gap; and how many sends are missing. None where that may be chance."""
-    templates, of = ranked(d.template)
-    there = ~np.isnan(d.share)
-    usual = np.stack([there[of == i].any(0) for i in range(len(templates))])[of]
-    seen = np.nansum(d.share, axis=1)
+    size = int(d.which.max(initial=0)) + 1
+    usual = np.bincount(ranked(d.template[d.where] * size + d.which)[0] // size)[d.template]
+    there = np.bincount(d.where, minlength=len(d.total))
+    seen = np.bincount(d.where, d.share, len(d.total))
     # A variant that was hardly to be expected on a day is not missing from it.
-    gone = (usual & ~there).any(1) & (d.total * (1 - seen) >= LIKELY)
+    gone = (there < usual) & (d.total * (1 - seen) >= LIKELY)
     missing = d.total * (1 - seen) / np.maximum(seen, 0.05)
     n = float(missing[gone].sum())
     # Shares that changed within a day are known to some error, of about the root of its sends.
@@ -182,7 +202,7 @@ def lacking(d: Draws) -> tuple[B1, int]:
 
 
 def _absent(f: Facts, d: Draws, gone: B1, n: int) -> Finding:
-    days = len(np.unique(d.stratum[gone[d.stratum]]))
+    days = int(gone.sum())
     where = listed([f.log.names("template")[t] for t in ranked(d.template[gone])[0].tolist()])
     sent = int(d.total[gone].sum())
     return Finding(
