@@ -485,6 +485,22 @@ def test_the_chance_of_a_sample_ratio_is_a_chance() -> None:
     assert abs(low - 0.05 * worlds) < 4 * spread, low
 
 
+def test_a_thin_log_of_many_templates_is_looked_at_as_a_whole() -> None:
+    rng = np.random.default_rng(4)
+    n = 20_000
+    template, day, variant = rng.integers(0, 100, n), rng.integers(0, 60, n), rng.integers(0, 2, n)
+    p = np.full(n, 0.5)
+    d = ratio.logged(np.arange(n), template, variant, day, p)
+    assert len(d.total) == 100
+    every = ratio.counts(d, d.meant >= ratio.LIKELY, d.which)
+    assert all(c.chance > LEVEL for c in every.values())
+    keep = (variant == 0) | (rng.random(n) > 0.1)
+    d = ratio.logged(np.arange(n)[keep], template[keep], variant[keep], day[keep], p[keep])
+    assert ratio.counts(d, d.meant >= ratio.LIKELY, d.which)[1].chance < LEVEL
+    p = np.where(day < 30, 0.4, 0.5)  # shares that changed stay by day
+    assert len(ratio.logged(np.arange(n), template, variant, day, p).total) > 5000
+
+
 # -- what it says -------------------------------------------------------------------------------------
 
 

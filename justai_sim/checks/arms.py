@@ -80,7 +80,7 @@ def _quiet(f: Facts, what: str, template: I8, variant: I8, hit: B1) -> Iterator[
         yield _said(f"Variant {variants[v]!r} of {listed([g.template for g in some])}", what, some)
     if weak:
         yield NotChecked(
-            f"variants without {what}s", f"{weak} of {count(len(cells), 'variant')} have too few sends to tell"
+            f"variants without {what}s", f"{weak:,} of {count(len(cells), 'variant')} have too few sends to tell"
         )
 
 

@@ -19,6 +19,8 @@ EXPECTED = 30.0
 """Sends of a variant that must be expected, so that the normal approximation holds at LEVEL."""
 LIKELY = 10.0
 """Sends of a variant expected on a day, so that it hardly lacks by chance (e^-10)."""
+SAME = 1e-6
+"""Shares that differ by less are the same."""
 ABSENT = 20.0
 """Sends that must be missing altogether before a variant is said to be absent."""
 MEND = (
@@ -115,7 +117,23 @@ def _logged(f: Facts) -> Draws | None:
 def logged(user: I8, template: I8, variant: I8, day: I8, p: F8) -> Draws:
     """Draws from the propensity that each send was drawn with; columns (n,). A variant's share of a day is the harmonic
     mean of its own sends' propensities: 1 / p summed over them estimates the day's sends without bias, also where
-    shares changed within the day."""
+    shares changed within the day. Days that are too thin are taken together where shares never changed."""
+    whole = _strata(user, template, variant, np.zeros(len(day), np.int64), p)
+    share, days = np.bincount(whole.where, whole.share), _days(whole.stratum, day)
+    thin = np.full(len(share), np.inf)
+    np.minimum.at(thin, whole.where, whole.meant)
+    constant = np.bincount(whole.where, whole.uneven - 1) < SAME
+    together = constant & (share < 1 + SAME) & (thin < LIKELY * days)
+    return _strata(user, template, variant, np.where(together[whole.stratum], int(day.min(initial=0)), day), p)
+
+
+def _days(stratum: I8, day: I8) -> I8:
+    """On how many days each stratum has sends."""
+    span = int(np.ptp(day)) + 1
+    return np.bincount(ranked(stratum * span + day - day.min())[0] // span)
+
+
+def _strata(user: I8, template: I8, variant: I8, day: I8, p: F8) -> Draws:
     width, size = int(template.max(initial=0)) + 1, int(variant.max(initial=0)) + 1
     strata, stratum = ranked((day - day.min(initial=0)) * width + template)
     cells, cell = ranked(stratum * size + variant)
