@@ -31,6 +31,8 @@ from justai_sim.attribution import (
 )
 from justai_sim.attribution import attribute as attribute_tables
 from justai_sim.bandit.policy import PolicySpec
+from justai_sim.checks import doctor as checks
+from justai_sim.checks.doctor import Diagnosis
 from justai_sim.errors import DataError, UsageError
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
@@ -70,6 +72,7 @@ Instant: TypeAlias = "str | int | date | pd.Timestamp"
 __all__ = [
     "PRESETS",
     "Attributed",
+    "Diagnosis",
     "Estimates",
     "Interpretations",
     "Preset",
@@ -81,6 +84,7 @@ __all__ = [
     "TrainingWindow",
     "WhatIf",
     "attribute",
+    "doctor",
     "estimates",
     "interpretations",
     "load",
@@ -412,12 +416,42 @@ def what_if(
     if shares is not None:
         asked = [PolicySpec(name="fixed", shares=dict(shares)), *(p for p in asked if p != "fixed")]
     return policies.what_if(
-        log if isinstance(log, Log) else read_log(log), policies=asked,
+        log if isinstance(log, Log) else read_log(log),
+        policies=asked,
         variants=[variants] if isinstance(variants, str) else variants,
-        mixed=Mixed(control_share, epsilon, floor, logged_epsilon, logged_floor), estimator=estimator,
-        propensities=propensities, rule=with_settings(rule or Rule(), settings), goals=goals, control=control,
-        template=template, since=instant(since), until=instant(until), as_of=instant(as_of), metric=metric,
+        mixed=Mixed(control_share, epsilon, floor, logged_epsilon, logged_floor),
+        estimator=estimator,
+        propensities=propensities,
+        rule=with_settings(rule or Rule(), settings),
+        goals=goals,
+        control=control,
+        template=template,
+        since=instant(since),
+        until=instant(until),
+        as_of=instant(as_of),
+        metric=metric,
         currency_given="currency" in settings or rule is not None,
+    )
+
+
+def doctor(
+    log: Log | str | Path,
+    *,
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    control: str | None = None,
+    split: Mapping[str, float] | None = None,
+    as_of: Instant | None = None,
+    **settings: Any,
+) -> Diagnosis:
+    """What makes a log's numbers empty, wrong or misleading, each with its number and the next step.
+
+    `print(js.doctor(log, goals=["purchase"]))`; `.findings` for programs. `split`: the declared share of each variant,
+    e.g. `{"control": 0.1, "story": 0.9}`, for logs without propensities. Further settings are options of the rule.
+    """
+    return checks.doctor(
+        log if isinstance(log, Log) else read_log(log), rule=with_settings(rule or Rule(), settings), goals=goals,
+        control=control, split=split, as_of=instant(as_of), currency_given="currency" in settings or rule is not None,
     )  # fmt: skip
 
 

@@ -116,6 +116,38 @@ def min_detectable_lift(
     return high / p - 1
 
 
+def trials_needed(p1: float, p2: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Trials in each of two equal groups after which a two-sided test finds the difference of two shares.
+
+    Each group has its own variance. Inf where the shares are equal or none lies strictly between 0 and 1.
+
+    >>> round(trials_needed(0.02, 0.025)), trials_needed(0.02, 0.02)
+    (13807, inf)
+    """
+    variance = p1 * (1 - p1) + p2 * (1 - p2)
+    if p1 == p2 or not variance > 0:
+        return math.inf
+    z = z_value(1 - alpha) + float(special.ndtri(power))
+    return math.ceil(z * z * variance / (p1 - p2) ** 2)
+
+
+def fewer_by_chance(y: int, n: int, others_y: int, others_n: int) -> float:
+    """P(at most y of the successes of both groups fall into the first) if both have the same share: Fisher's exact
+    one-sided test of y of n against others_y of others_n.
+
+    >>> round(fewer_by_chance(0, 100, 50, 900), 5)
+    0.00448
+    """
+    N, K = n + others_n, y + others_y
+    k = np.arange(max(0, K - others_n), min(y, n, K) + 1)
+
+    def choose(a: Num, b: Num) -> F8:
+        return special.gammaln(np.add(a, 1)) - special.gammaln(np.add(b, 1)) - special.gammaln(np.subtract(a, b) + 1)
+
+    each = choose(n, k) + choose(others_n, K - k) - choose(N, K)
+    return min(float(np.exp(special.logsumexp(each))), 1.0) if len(k) else 1.0
+
+
 def simultaneous_band(
     groups: F8, level: float = 0.95, draws: int = 2000, *, rng: np.random.Generator
 ) -> tuple[F8, F8, float]:

@@ -217,6 +217,41 @@ def interpretations(
 
 
 @app.command
+def doctor(
+    log: Path, /, *, esp: str | None = None, goal: list[str] | None = None, control: str | None = None,
+    split: str | None = None, as_of: str | None = None, preset: Preset = None, settings: Settings = None,
+    timezone: Timezone = None, out: Out = None, json: Json = False,
+) -> None:  # fmt: skip
+    """What makes a log's numbers empty, wrong or misleading: each with the number behind it and the next step.
+
+    docs/doctor.md says what each finding means and when it is raised; a clean log raises a false one about once in a
+    thousand. What cannot be checked is said.
+
+    Example: justai-sim doctor export/ --esp braze --goal purchase
+
+    Parameters
+    ----------
+    log
+        A loaded log, a plain log folder, or with --esp an export.
+    esp
+        Read an export of this provider directly.
+    goal
+        Name of a conversion event that counts; may be repeated. Default: the one that most looks like a purchase.
+    control
+        The control variant; default: the one named control.
+    split
+        The declared share of each variant, e.g. control=0.1,story=0.9; default: the logged propensities.
+    as_of
+        What was known at this time; default: the last receipt.
+    """
+    from justai_sim.cli import doctor as doctors
+    from justai_sim.cli.whatif import Asked
+
+    asked = Asked(log, esp, goal or [], None, None, None, as_of, preset, settings or [], timezone)
+    doctors.doctor(asked, control, split, out, json)
+
+
+@app.command
 def reconcile(
     log: Path, /, *, against: Path, esp: str | None = None, goal: list[str] | None = None,
     template: str | None = None, since: str | None = None, until: str | None = None, as_of: str | None = None,
