@@ -152,12 +152,14 @@ class Judged:
                 out[key] = out.get(key, 0.0) + weight
         return out
 
-    def refunds(self, form: Form) -> Answer:
-        """Credits that an answer may hold or leave out: a refund with its order's weights."""
-        rows = [(self._key(form, e, s), w) for e, s, w in self.credits if self.reasons[e] == "refund"]
+    def optional(self, form: Form) -> Answer:
+        """Credits that an answer may hold or leave out: a refund with its order's weights, engagement if not asked
+        for. Totals hold neither."""
         out: Answer = {}
-        for key, w in rows if not form.totals else []:
-            out[key] = out.get(key, 0.0) + w
+        for e, s, w in [] if form.totals else self.credits:
+            if not self.counts(e):
+                key = self._key(form, e, s)
+                out[key] = out.get(key, 0.0) + w
         return out
 
     def _key(self, form: Form, event: int, send: int) -> tuple[str, ...]:
