@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -30,11 +31,12 @@ from justai_sim.attribution import (
 )
 from justai_sim.attribution import attribute as attribute_tables
 from justai_sim.bandit.policy import PolicySpec
-from justai_sim.errors import UsageError
+from justai_sim.errors import NotInLogWarning, UsageError
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
 from justai_sim.loop.program import Feedback, KeyMetric
 from justai_sim.loop.replay import last_received
+from justai_sim.meant import not_there
 from justai_sim.mix import comparable
 from justai_sim.pages.figures import (
     plot_age,
@@ -161,7 +163,8 @@ def attribute(
 ) -> Attributed:
     """Credit the events of two frames with the plain log's columns (see the README) to their sends.
 
-    `goals`: names of the conversion events, for all templates or per template; None: every name counts.
+    `goals`: names of the conversion events, for all templates or per template; None: every name counts. A
+    NotInLogWarning names those that the log does not have.
     """
     log = frames.from_frames(sends, events, timezone=timezone)
     bound = _bound(rule, log, goals)
@@ -202,6 +205,8 @@ def window_surface(
 
 def _bound(rule: Rule, log: Log, goals: Mapping[str, Collection[str]] | Collection[str] | None) -> Bound:
     goals = [goals] if isinstance(goals, str) else goals
+    for slip in not_there(log, goals):  # no error: a day's log need not hold every goal
+        warnings.warn(slip, NotInLogWarning, stacklevel=3)
     return bind(
         rule, templates=log.names("template"), names=log.names("name"), currencies=log.names("currency"), goals=goals
     )

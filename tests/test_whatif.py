@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -891,6 +892,36 @@ def test_the_command_reconcile(folder: Path, busy: Log, tmp_path: Path, capsys: 
     dash.write_text("variant_id,conversions\nZ,1\n")
     assert run(["reconcile", str(folder), "--against", str(dash)]) == 3
     assert "line 2: variant 'Z' is not in the log" in capsys.readouterr().err
+
+
+def test_the_command_reconcile_where_nothing_comes_close(
+    folder: Path, busy: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dash = tmp_path / "dash.csv"
+    for factor, says in ((0, "The dashboard's conversions are all 0, and every preset counts some."),
+                         (7, "No preset comes close to the dashboard; the nearest is ")):  # fmt: skip
+        theirs = dashboard_of(busy, Rule(), ("conversions",))
+        theirs.assign(conversions=factor * theirs["conversions"]).to_csv(dash, index=False)
+        out = tmp_path / f"out{factor}"
+        assert run(["reconcile", str(folder), "--against", str(dash), "--out", str(out)]) == 0
+        text = capsys.readouterr().out
+        assert text.startswith(says)
+        assert "no receipt: " in text
+        assert "from our conversions to theirs" not in text
+        assert "counted_by_closest" not in text
+        assert not (out / "receipt.png").exists()
+        assert not re.search(r"[ (]-\d|\d{4}\.\d%", text), "one kind of minus, no percentage of nothing"
+        assert ("−" if factor == 0 else "+") in text
+
+
+def test_one_kind_of_minus_in_a_receipt(folder: Path, busy: Log, tmp_path: Path, capsys: Any) -> None:
+    dash = tmp_path / "dash.csv"
+    dashboard_of(busy, PRESETS["braze_canvas"].rule, ("conversions",)).to_csv(dash, index=False)
+    assert run(["reconcile", str(folder), "--against", str(dash), "--set", "lookback_days=30"]) == 0
+    text = capsys.readouterr().out
+    assert "− we count; for them " in text
+    assert "- we count" not in text
+    assert not re.search(r"[ (]-\d", text)
 
 
 def test_the_forest_plot_marks_what_changes() -> None:
