@@ -63,7 +63,7 @@ def mine(
         seen |= set(keys)
         if (drop_copies and copy) or (refunds and refund) or (machine and e["machine"] is True):
             continue
-        if e["kind"] != "conversion" or e["name"] != "purchase":
+        if e["kind"] != "conversion" or str(e["name"]) != "purchase":
             continue
         own = [s for s in known if s["user_id"] == e["user_id"]]
         if newest_only:

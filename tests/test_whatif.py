@@ -25,6 +25,7 @@ from justai_sim.clock import DAY, HOUR
 from justai_sim.errors import DataError, JustaiError, UsageError
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.loop.program import Program, bound_to
+from justai_sim.pages.interpretations import PRESETS as PRESETS_HEAD
 from justai_sim.pages.style import render
 from justai_sim.tables import HELD_OUT, PARTS, Log
 from justai_sim.whatif import receipt, words
@@ -938,6 +939,25 @@ def test_the_forest_plot_marks_what_changes() -> None:
     assert all(low < x < high for x in drawn_rows["difference_per_1000"])
     assert "per 1,000 sends" in panel.get_xlabel()
     assert render(ax, "png")[:4] == b"\x89PNG"
+
+
+def test_the_forest_plot_says_its_levels_names_the_presets_and_explains_only_what_is_there() -> None:
+    log = arms_log({"control": [5.0] * 10 + [14.0] * 5, "A": [5.0] * 12, "a variant with a long name": [14.0] * 30})
+    table = js.interpretations(log).table
+    for alike in (True, False):
+        changed = table["leader_changes"].eq(True)
+        t = table[~changed].reset_index(drop=True) if alike else table
+        ax = js.plot_interpretations(t)
+        said = " ".join(x.get_text() for x in ax.texts)
+        assert "for all readings at once (Bonferroni)" in " ".join(said.split())
+        assert "tz=utc" not in said, "names as they are written"
+        shown = t[t["status"].isin(["in use", "changes"])]
+        panel = ax.child_axes[0]
+        inside = [x.get_text() for x in panel.texts]
+        assert (PRESETS_HEAD in inside) == (shown["kind"] == "preset").any()
+        squares = shown["leader_changes"].eq(True) & ~shown["sign_changes"].eq(True)
+        assert ("another leads" in said) == squares.any()
+        assert ("(name): leads, too close" in said) == any(x.startswith("(") for x in inside)
 
 
 def test_the_receipts_bars_end_where_the_next_begins(busy: Log) -> None:
