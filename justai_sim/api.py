@@ -33,12 +33,12 @@ from justai_sim.attribution import attribute as attribute_tables
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.checks import doctor as checks
 from justai_sim.checks.doctor import Diagnosis
-from justai_sim.errors import DataError, UsageError
+from justai_sim.errors import DataError, NotInLogWarning, UsageError
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
 from justai_sim.loop.program import Feedback, KeyMetric
 from justai_sim.loop.replay import last_received
-from justai_sim.meant import shared_ids
+from justai_sim.meant import not_there, shared_ids
 from justai_sim.mix import comparable
 from justai_sim.pages.figures import (
     plot_age,
@@ -188,7 +188,8 @@ def attribute(
     """Credit the events of two frames with the plain log's columns (see the README) to their sends.
 
     `goals`: names of the conversion events, for all templates or per template; None: every name counts. A
-    UserWarning says which rows were refused, and whether send ids stand for several messages.
+    UserWarning says which rows were refused and whether send ids stand for several messages, a NotInLogWarning names
+    goals that the log does not have.
     """
     log = frames.from_frames(sends, events, timezone=timezone)
     for note in shared_ids(log):
@@ -231,6 +232,8 @@ def window_surface(
 
 def _bound(rule: Rule, log: Log, goals: Mapping[str, Collection[str]] | Collection[str] | None) -> Bound:
     goals = [goals] if isinstance(goals, str) else goals
+    for slip in not_there(log, goals):  # no error: a day's log need not hold every goal
+        warnings.warn(slip, NotInLogWarning, stacklevel=3)
     return bind(
         rule, templates=log.names("template"), names=log.names("name"), currencies=log.names("currency"), goals=goals
     )

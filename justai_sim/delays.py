@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 
 from justai_sim.attribution import Attribution, Rule
-from justai_sim.clock import MISSING
+from justai_sim.clock import DAY, MISSING
 from justai_sim.estimate import delay
-from justai_sim.estimate.age import FIRST_AGE, age_profile, countable, send_weights
+from justai_sim.estimate.age import FIRST_AGE, LAST_AGE, age_profile, countable, send_weights
 from justai_sim.loop.replay import with_decisions
-from justai_sim.tables import B1, I8, Log
+from justai_sim.tables import B1, HELD_OUT, I8, Log
 
 GROUPS = 50
 """Random groups of users behind the intervals of the delay curves."""
+FEW_FOLLOW = 0.05
+"""Share of sends that follow others of their user, up to which the level before a send is about the background."""
 TOGETHER = "ALL"
 """All variants that are shown, each message counting the same."""
 
@@ -73,6 +75,19 @@ def _row(got: delay.Captured, name: str) -> dict[str, Any]:
         ends = (np.nan,) * 3 if v is None else (v.value, v.low, v.high)
         row |= dict(zip((key, f"{key}_low", f"{key}_high"), ends, strict=True))
     return row
+
+
+def overlapping(log: Log, keep: B1) -> bool:
+    """Whether more than a few of the sends in `keep` follow another to the same user, whose effects are then part of
+    the level before the send."""
+    s = log.sends
+    real = s.status != HELD_OUT
+    order = np.lexsort((s.sent_at, np.where(real, s.user, -1)))
+    order = order[real[order]]
+    after = np.zeros(len(s), bool)
+    gap, same = np.diff(s.sent_at[order]), np.diff(s.user[order]) == 0
+    after[order[1:]] = same & (gap > 0) & (gap < (LAST_AGE - FIRST_AGE) * DAY)
+    return bool((after & keep).sum() > FEW_FOLLOW * (real & keep).sum())
 
 
 def age_frame(log: Log, got: Attribution, keep: B1, group: I8, groups: int) -> tuple[pd.DataFrame, str]:

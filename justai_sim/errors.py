@@ -24,6 +24,10 @@ class DataError(JustaiError):
     exit_code = 3
 
 
+class NotInLogWarning(UserWarning):
+    """A name that was asked for and that the log does not have: perhaps a slip, perhaps a day without it."""
+
+
 def several(n: int, one: str) -> str:
     """A count with its noun.
 
@@ -31,6 +35,18 @@ def several(n: int, one: str) -> str:
     ('1 row', '1,200 rows')
     """
     return f"{n:,} {one}" if n == 1 else f"{n:,} {one}s"
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Names in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"]), listed(["a", "b", "c", "d", "e"])
+    ('a', 'a, b and c', 'a, b, c and 2 more')
+    """
+    found = list(names)
+    if len(found) > most:
+        return f"{', '.join(found[:most])} and {len(found) - most} more"
+    return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -36,6 +36,20 @@ def goals_of(log: Log, goals: Sequence[str], notes: list[str]) -> list[str]:
     if not names:
         notes.append("the log holds no conversion")
     return [n for n in present if n]
+
+
+def not_there(log: Log, goals: Mapping[str, Collection[str]] | Collection[str] | None) -> list[str]:
+    """What is wrong with goals that may be of all templates or per template: names that the log does not have. A log
+    without conversions, or without sends, says nothing of names."""
+    e, s = log.events, log.sends
+    present = [n for n in log.text("name", np.unique(e.name[e.kind == CONVERSION])) if n]
+    templates = log.text("template", np.unique(s.template))
+    per = goals if isinstance(goals, Mapping) else {}
+    wanted = goals or () if not isinstance(goals, Mapping) else [n for names in goals.values() for n in names]
+    found = [f"goals: {g!r} is no conversion of the log; {nearest(g, present)}"
+             for g in dict.fromkeys(wanted) if present and g not in present]  # fmt: skip
+    return found + [f"goals: {t!r} is no template of the log; {nearest(t, templates)}"
+                    for t in per if templates and t not in templates]  # fmt: skip
 
 
 def suspicious(log: Log, rule: Rule) -> list[str]:

@@ -16,7 +16,7 @@ from justai_sim import clock
 from justai_sim.attribution import Attribution, Bound, Rule, TrainingWindow
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.clock import DAY
-from justai_sim.delays import Delays, age_frame, delays
+from justai_sim.delays import Delays, age_frame, delays, overlapping
 from justai_sim.errors import DataError, UsageError, nearest, several
 from justai_sim.esp.generic import plain_files
 from justai_sim.estimate.maturity import remarks
@@ -52,7 +52,8 @@ class ReplayData:
     metrics: the frame of metrics.csv. reasons: `kind, reason, events`. shares: `day, template_id,
     variant_id, share` (what the policy would have set on that day), `sends, rate` (key metric as the page
     would have shown it then). age, windows: as in SweepData, groups being random groups of users; weighting: how the
-    sends of `age` are weighted. same_mix: as `Replay.same_mix`. delay, captured, background, warnings: as in `Delays`.
+    sends of `age` are weighted; overlapping: whether many follow others to the same users. same_mix:
+    as `Replay.same_mix`. delay, captured, background, warnings: as in `Delays`.
     """
 
     title: str
@@ -75,6 +76,7 @@ class ReplayData:
     warnings: list[str] = field(default_factory=list)
     weighting: str = "none"
     same_mix: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    overlapping: bool = False
 
     def doubted(self, a: dict[str, Any], b: dict[str, Any], less: bool = False) -> bool:
         """Whether a's lead over b (rows of `metrics` of one template; `less`: by being below) is not clear once both
@@ -228,6 +230,7 @@ class Replay:
             settings=self.settings(),
             delay=self.delay, captured=self.delays.captured, background=self.delays.background,
             warnings=self.warnings, weighting=self._age[1], same_mix=self.same_mix(),
+            overlapping=overlapping(self.log, self.shown),
         )  # fmt: skip
 
     def settings(self) -> dict[str, str]:
@@ -411,8 +414,8 @@ def write_tables(result: Replay, out: Path) -> None:
         "schema_version": 1, "kind": "replay", "version": __version__, "source": Path(result.log.source).name,
         "simulated": result.simulated, "as_of": clock.iso(result.attribution.as_of),
         "rule": msgspec.to_builtins(result.program.rule), "goals": result.program.goals,
-        "policy": msgspec.to_builtins(result.program.policy), "notes": result.notes,
-        "reasons": result.attribution.reasons(), "rejects": dict(result.log.rejects),
+        "policy": msgspec.to_builtins(result.program.policy), "notes": [*result.notes, *result.mix[1]],
+        "warnings": result.warnings, "reasons": result.attribution.reasons(), "rejects": dict(result.log.rejects),
         "skipped": dict(result.log.skipped),
     }  # fmt: skip
     (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from justai_sim.attribution import Bound
-from justai_sim.errors import UsageError, nearest
+from justai_sim.errors import UsageError, listed, nearest
 from justai_sim.estimate.surface import FEW, HalfSample, Judged, chosen_and_judged, expected, judge
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.streams import generator, uniform
@@ -63,16 +63,39 @@ class WindowSurface:
         return y, n, c
 
     @cached_property
+    def _able(self) -> B1:
+        """Which variants would have FEW conversions in which window, (offsets, lookbacks, variants)."""
+        counted = self.sums["conversions"], self.sums["sends"]
+        if self.weighted is not None and np.nansum(self.weighted["sends"]):
+            counted = self.weighted["effective"], self.weighted["sends"]
+        return np.asarray(np.nan_to_num(expected(*counted)) >= FEW)
+
+    @cached_property
     def compared(self) -> I8:
-        """Index of the variants that are compared: those with enough conversions in any window at all."""
-        c, n = self.sums["conversions"], self.sums["sends"]
-        most = np.nan_to_num(expected(c, n)).max((0, 1), initial=0.0)
-        return np.flatnonzero(most >= FEW)
+        """Index of the variants that are compared: those with enough conversions in at least half of the windows in
+        which any two variants have them.
+
+        A variant with fewer would make all other windows blind, and a map of few windows tells little. What decides
+        are its sends and the rate of all variants together, so no variant is left out for how it did.
+        """
+        two = self._able.sum(2) > 1
+        if not two.any():
+            return np.flatnonzero(self._able.any((0, 1)))
+        return np.flatnonzero(2 * self._able[two].sum(0) >= two.sum())
 
     @property
     def left_out(self) -> list[str]:
-        """The variants that have too few sends to be compared in any window."""
+        """The variants that have too few sends to be compared in most windows."""
         return [v for i, v in enumerate(self.variants) if i not in self.compared]
+
+    @property
+    def blinding(self) -> tuple[list[str], int]:
+        """The compared variants that alone make windows blind, in which the others have enough conversions, and the
+        number of these windows."""
+        _, n, c = self._y
+        able = np.nan_to_num(expected(c, n)) >= FEW
+        blind = self.windows & ~self.judged.told & able.any(2) & ~able.all(2)
+        return [self.variants[v] for v in self.compared[(~able[blind]).any(0)]], int(blind.sum())
 
     @cached_property
     def judged(self) -> Judged:
@@ -183,8 +206,13 @@ class WindowSurface:
         if not able and self.weighted is not None and not np.nansum(self.weighted["sends"]):
             return f"None of {blind} windows can tell: no template had all variants at the same time. {CHOOSE}"
         if not able:
-            return f"None of {blind} windows can tell: too few conversions of some variant, or too few users."
+            who = listed(self.left_out) if len(self.compared) == 1 < len(self.variants) else "some variant"
+            return f"None of {blind} windows can tell: too few conversions of {who}, or too few users."
         rest = (f"; {close} too close" if close else "") + (f"; {blind} cannot tell" if blind else "")
+        names, n = self.blinding
+        if n:
+            rest += ": " if n == blind else f", {n} of them: "
+            rest += f"too few conversions of {listed(names)}"
         if not count:
             return f"No leader in any of {able} windows that can tell{rest}."
         if len(count) == 1:

@@ -6,11 +6,13 @@ import tracemalloc
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import justai_sim as js
 from justai_sim.attribution import Bound, Rule, attribute, bind
 from justai_sim.clock import DAY, LATEST, MISSING
-from justai_sim.errors import DataError, UsageError
+from justai_sim.errors import DataError, NotInLogWarning, UsageError
 from justai_sim.tables import BOUNCED, CONVERSION, MICRO, OPEN, PARTS, REASON, Events, Sends
 
 T0 = 1_767_225_600_000_000
@@ -144,3 +146,21 @@ def test_a_name_that_is_no_goal_is_wrong_even_where_no_template_is_known() -> No
     other = bind(Rule(), templates=[], names=["other", "purchase"], goals=["purchase"])
     got = attribute(other, Sends.empty(), events(2, name=np.array([0, 1])))
     assert got.reasons() == {"wrong_event": 1, "no_send": 1}
+
+
+def test_goals_that_the_log_does_not_have_are_told_with_the_nearest_name() -> None:
+    at = pd.Timestamp("2026-01-01", tz="UTC")
+    sends = pd.DataFrame({"send_id": ["s"], "user_id": ["u"], "template_id": ["welcome"], "variant_id": ["A"],
+                          "sent_at": [at]})  # fmt: skip
+    events = pd.DataFrame({"event_id": ["e"], "user_id": ["u"], "kind": ["conversion"], "name": ["purchase"],
+                           "occurred_at": [at + pd.Timedelta(days=5)]})  # fmt: skip
+    said = r"goals: 'purchse' is no conversion of the log; did you mean 'purchase'\?"
+    for wrong in (["purchse"], "purchse", {"welcome": ["purchse"]}):
+        with pytest.warns(NotInLogWarning, match=said):
+            js.attribute(Rule(), sends, events, goals=wrong)
+    with pytest.warns(NotInLogWarning, match=r"'welcom' is no template of the log; did you mean 'welcome'\?"):
+        js.window_surface(Rule(), sends, events, [0], [7], goals={"welcom": ["purchase"]})
+    right: tuple[Any, ...] = (None, "purchase", {"welcome": ["purchase"]})
+    for goals in right:  # a warning would be an error here
+        assert len(js.attribute(Rule(), sends, events, goals=goals).credits) == 1
+    js.attribute(Rule(), sends, events[:0], goals=["purchse"])

@@ -140,3 +140,32 @@ def test_a_report_never_overwrites_a_log(tmp_path: Path, capsys: pytest.CaptureF
     # the demo's folder begins anew when it holds another scenario
     assert run(["load", log, "--esp", "generic", "--out", str(tmp_path / "loaded")]) == 0
     assert run(["replay", str(tmp_path / "loaded"), "--out", str(tmp_path / "loaded")]) == 2
+
+
+def test_the_manifest_holds_what_the_replay_said(tmp_path: Path) -> None:
+    got = js.simulate("welcome").replay(goals=["purchase"])
+    js.report(got, tmp_path)
+    told = json.loads((tmp_path / "manifest.json").read_text())
+    assert told["notes"] == [*got.notes, *got.mix[1]]
+    assert told["warnings"] == got.warnings != []
+
+
+@pytest.mark.parametrize(("gap", "several"), [(5, True), (60, False)])
+def test_the_age_figure_says_where_earlier_messages_are_in_the_level_before(gap: int, several: bool) -> None:
+    """A second step after 5 days lies within what the figure shows of the first, one after 60 days does not."""
+    n, at = 400, pd.Timestamp("2026-01-01", tz="UTC")
+    user = np.arange(n) % 200
+    sends = pd.DataFrame({
+        "send_id": [f"s{i}" for i in range(n)], "user_id": [f"u{u}" for u in user],
+        "template_id": np.where(np.arange(n) < 200, "T1", "T2"), "variant_id": np.where(user % 2, "A", "control"),
+        "sent_at": at + pd.to_timedelta(np.where(np.arange(n) < 200, 0, gap), unit="D"),
+    })  # fmt: skip
+    events = pd.DataFrame({
+        "event_id": [f"e{i}" for i in range(60)], "user_id": [f"u{i}" for i in range(60)], "kind": "conversion",
+        "name": "purchase", "occurred_at": [at + pd.Timedelta(days=d) for d in range(60)],
+    })  # fmt: skip
+    data = js.replay(frames.from_frames(sends, events)).data("t")
+    assert data.overlapping == several
+    ax = js.plot_age(data.age, overlapping=data.overlapping)
+    text = " ".join(x.get_text() for x in ax.texts)
+    assert ("is no background" in text) == several

@@ -16,15 +16,15 @@ import justai_sim as js
 from justai_sim import frames
 from justai_sim.attribution import bind
 from justai_sim.cli import run
-from justai_sim.cli.surface import days_of
+from justai_sim.cli.surface import days_of, judgement
 from justai_sim.clock import DAY
 from justai_sim.errors import UsageError
-from justai_sim.estimate.surface import FEW, Compared, _errors, chosen_and_judged, compare, judge
+from justai_sim.estimate.surface import FEW, Compared, _errors, chosen_and_judged, compare, expected, judge
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.pages.replay_page import headline
 from justai_sim.stats import two_proportion_z
 from justai_sim.streams import generator
-from justai_sim.surfaces import GROUPS, of_frame, user_groups
+from justai_sim.surfaces import GROUPS, WindowSurface, of_frame, user_groups
 from justai_sim.tables import F8
 
 Counts = tuple[F8, F8]
@@ -323,6 +323,71 @@ def test_a_variant_with_a_handful_of_sends_does_not_blind_the_map() -> None:
     assert set(got.frame["variant_id"]) == {"a", "b", "tiny"}
 
 
+def with_a_third_arm(sends_of_third: int, rates: tuple[float, float, float] = (0.05, 0.10, 0.07)) -> Any:
+    """20,000 users with a send each, a third variant that got few of them, the map of all windows."""
+    n, rng = 20_000, generator(7, "third arm")
+    variant = np.where(np.arange(n) < sends_of_third, 2, np.arange(n) % 2)
+    sent = 1_767_225_600_000_000 + (rng.random(n) * 20 * DAY).astype(np.int64)
+    bought = np.flatnonzero(rng.random(n) < np.array(rates)[variant])
+    sends = pd.DataFrame({
+        "send_id": [f"s{i}" for i in range(n)], "user_id": [f"u{i}" for i in range(n)], "template_id": "T",
+        "variant_id": np.array(["A", "B", "C"])[variant], "sent_at": sent,
+    })  # fmt: skip
+    events = pd.DataFrame({
+        "event_id": [f"e{i}" for i in bought], "user_id": sends["user_id"][bought].to_numpy(), "kind": "conversion",
+        "name": "purchase", "occurred_at": sent[bought] + (rng.exponential(5, len(bought)) * DAY).astype(np.int64),
+    })  # fmt: skip
+    return js.window_surface(js.Rule(), sends, events, as_of=int(sent.max()) + 40 * DAY)
+
+
+@pytest.mark.parametrize("few", [100, 200, 250])
+def test_a_third_variant_with_few_sends_is_left_out_and_the_others_are_told_apart(few: int) -> None:
+    got = with_a_third_arm(few)
+    assert got.left_out == ["C"]
+    assert got.counts()["B"] > 200
+    assert "cannot tell" not in got.answer()
+
+
+def test_a_variant_that_makes_windows_blind_is_named() -> None:
+    got = with_a_third_arm(500, (0.05, 0.10, 0.01))
+    assert got.left_out == []
+    blind = got.counts()["cannot tell"]
+    assert 20 < blind < 106
+    assert got.blinding == (["C"], blind)
+    assert f"{blind} cannot tell: too few conversions of C." in got.answer()
+    _, n, c = got._y
+    assert not (expected(c, n)[~got.judged.told & got.windows][:, 2] >= FEW).any()
+
+
+def third_arms(maps: int) -> tuple[float, float, float]:
+    """Of A/A maps with a third arm of 2 to 8 % of the sends: those that name a leader, that leave the arm out, that
+    compare it though it makes windows blind."""
+    named = left = blind = 0
+    for i in range(maps):
+        rng = generator(i, "third arms")
+        small = rng.uniform(0.02, 0.08)
+        y, n = counts(rng, [(1 - small) / 2, (1 - small) / 2, small], rate=0.03)
+        days = np.array(OFFSETS, float), np.array(LOOKBACKS, float)
+        got = WindowSurface(["a", "b", "c"], *days, {"conversions": y, "sends": n}, (3.0, 14.0))
+        named += bool(got.cells["beyond"].any())
+        left += got.left_out == ["c"]
+        blind += got.blinding[1] > 0
+    return named / maps, left / maps, blind / maps
+
+
+def test_leaving_a_small_variant_out_names_no_leader_of_equal_ones() -> None:
+    named, left, blind = third_arms(40)
+    assert named <= at_most(0.05, 40)
+    assert min(left, blind) > 0.1, "both happen"
+
+
+@pytest.mark.slow
+def test_leaving_a_small_variant_out_names_no_leader_at_length() -> None:
+    named, left, blind = third_arms(600)
+    print(f"{named:.3f} of 600 maps name a leader; the small arm is left out of {left:.2f}, makes {blind:.2f} blind")
+    assert named <= at_most(0.05, 600)
+
+
 def test_an_empty_surface_says_so() -> None:
     empty: dict[str, list[Any]] = {c: [] for c in ("send_id", "user_id", "template_id", "variant_id", "sent_at")}
     events: dict[str, list[Any]] = {c: [] for c in ("event_id", "user_id", "kind", "occurred_at")}
@@ -390,6 +455,7 @@ def test_command_prints_answer_table_and_judgement(log_folder: Path, tmp_path: P
         "The window in use (14/3): ",
         "day 3 to 14 (in use)",
         "Chosen on half of the users",
+        "at 95 % for this one window, judged alone and once. The map asks more of a window (z above ",
         "No window is re",
     ):
         assert part in text
@@ -404,6 +470,19 @@ def test_command_prints_answer_table_and_judgement(log_folder: Path, tmp_path: P
     assert [c["leader"] for c in got["cells"]] == cells["leader"].tolist()
     assert got["bound"] > special.ndtri(0.975)
     assert got["chosen"][0]["low_per_1000"] is None
+
+
+def test_a_window_judged_alone_is_not_said_to_confirm_what_the_map_does_not() -> None:
+    """The other half is beyond chance by itself, and the map has no leader."""
+    y = np.full((1, 2, 100, 2), np.nan)
+    rng = generator(11, "alone")
+    y[...] = rng.poisson(5, (1, 2, 100, 2)) + np.array([0.0, 0.55])
+    got = WindowSurface(["a", "b"], np.zeros(1), np.array([7.0, 14.0]),
+                        {"conversions": y, "sends": np.full_like(y, 100.0)}, (0.0, 7.0))  # fmt: skip
+    text = judgement(got)
+    assert "above 0 at 95 % for this one window" in text
+    assert "confirmed" not in text
+    assert f"z above {got.judged.bound:.2f}"[:8] in text
 
 
 @pytest.mark.parametrize("changing", ["template", "day"])

@@ -20,8 +20,9 @@ from justai_sim.cli import run
 from justai_sim.errors import UsageError
 from justai_sim.tables import REASONS
 from justai_sim.testing.answers import judge
+from justai_sim.testing.check import ON_EDGES
 from justai_sim.testing.draw import FEATURES, TICK, Seeded, Shape, draw_log, feature_set
-from justai_sim.testing.edges import edges
+from justai_sim.testing.edges import edge_logs, edges, features_of
 from justai_sim.testing.rows import event_row, heard, send_row
 from tests.oracle import brute
 from tests.worked_examples import EXAMPLES
@@ -62,7 +63,7 @@ def mine(
         seen |= set(keys)
         if (drop_copies and copy) or (refunds and refund) or (machine and e["machine"] is True):
             continue
-        if e["kind"] != "conversion" or e["name"] != "purchase":
+        if e["kind"] != "conversion" or str(e["name"]) != "purchase":
             continue
         own = [s for s in known if s["user_id"] == e["user_id"]]
         if newest_only:
@@ -95,7 +96,7 @@ def test_a_right_attribution_holds_every_law() -> None:
     report = testing.check_attribution(mine, features=OWN, max_examples=20)
     report.raise_if_broken()
     assert report.ok
-    assert sum(f.examples for f in report.findings) == 20 * len(testing.LAWS)
+    assert sum(f.examples for f in report.findings) == 20 * (len(testing.LAWS) + len(ON_EDGES))
 
 
 @pytest.mark.slow
@@ -189,7 +190,7 @@ def test_the_text_says_what_happened_and_why() -> None:
     assert "purchase e1 Thu 4 Jan 00:00, exactly 3 days after S1" in text
     assert "the rule: credits e1 to S1" in text
     assert "rule 4" in text
-    assert "holds on 30 logs: answers, permutation," in text
+    assert "holds on 60 logs: answers\nholds on 30 logs: permutation," in text
     assert "not checked, the function takes no parameter `rule`: wider, same_winner, partition" in text
     assert "BROKEN" in report._repr_html_()
     with pytest.raises(AssertionError, match="exactly 3 days after S1"):
@@ -201,6 +202,68 @@ def test_production_holds_every_law_with_every_feature() -> None:
         return js.attribute(rule, sends, events, goals=["purchase"]).credits
 
     testing.check_attribution(production, features="all", max_examples=12).raise_if_broken()
+
+
+BY_DEFAULT: list[dict[str, Any]] = [
+    {},
+    {"credit": "linear"},
+    {"credit": "all"},
+    {"day_rule": "calendar", "tz": "America/New_York"},
+    {"anchor": "opened"},
+    {"scope": "group", "groups": {"T1": "G", "T2": "G"}},
+]
+
+
+@pytest.mark.parametrize("settings", BY_DEFAULT, ids=str)
+@pytest.mark.parametrize("resolution", ["microsecond", "day"])
+def test_production_holds_with_the_features_that_are_the_default(settings: dict[str, Any], resolution: Any) -> None:
+    """Its credits of opens may be there though engagement is not asked for."""
+    rule = Rule(**settings)
+
+    def production(sends: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
+        return js.attribute(rule, sends, events, goals=["purchase"]).credits
+
+    laws = ["answers", "agreement", "weights"]
+    testing.check_attribution(production, rule, resolution=resolution, laws=laws, max_examples=40).raise_if_broken()
+
+
+def test_engagement_may_be_left_out_but_not_go_to_another_send() -> None:
+    def oldest(sends: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
+        """Opens to the oldest send."""
+        pairs = events[events["kind"] == "open"].merge(sends, on="user_id", suffixes=("", "_of"))
+        pairs = pairs[pairs["occurred_at"] - pairs["sent_at"] < 14 * DAYS].query("sent_at <= occurred_at")
+        first = pairs.sort_values("sent_at").drop_duplicates("event_id").assign(send_id=lambda f: f["send_id_of"])
+        return pd.concat([mine(sends, events), first[["event_id", "send_id"]]])
+
+    report = testing.check_attribution(oldest, features=["other_events"], laws=["agreement"])
+    text = str(report)
+    assert not report.ok
+    assert "the rule: credits e1 to S" in text, text
+    assert "as engagement is not among the features, it may be left out" in text
+
+
+@pytest.mark.parametrize("features", [None, "all"])
+def test_a_wrong_reading_of_ids_is_caught_by_the_edges(features: Any) -> None:
+    def joins(sends: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
+        return js.attribute(Rule(explicit="window_then_join"), sends, events, goals=["purchase"]).credits
+
+    report = testing.check_attribution(joins, features=features, laws=["agreement"])
+    assert len(report.broken["agreement"].small) == 3, str(report)
+
+
+def test_edges_have_only_the_features_that_are_asked_for() -> None:
+    for features in ([], ["ties"], ["late", "ids"], ["other_events"], None, "all"):
+        for resolution in TICK:
+            shape = Shape(Rule(), feature_set(features), resolution)  # type: ignore[arg-type]
+            found = edge_logs(shape)
+            assert len(found) > 15
+            assert all(shape.allows(small) and features_of(small, shape) <= shape.features for small in found)
+    every = Shape(Rule(), feature_set("all"))
+    assert {f for small in edge_logs(every) for f in features_of(small, every)} == set(FEATURES) - {"ties"}
+    for name in FEATURES:  # and drawn logs agree on what a feature is
+        shape = Shape(Rule(), frozenset({name}))
+        for number in range(50):
+            assert features_of(draw_log(Seeded(f"{name} {number}"), shape), shape) <= {name}
 
 
 @pytest.mark.parametrize("credit", ["linear", pytest.param("all_variants", marks=pytest.mark.slow)])

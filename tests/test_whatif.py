@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from justai_sim.clock import DAY, HOUR
 from justai_sim.errors import DataError, JustaiError, UsageError
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.loop.program import Program, bound_to
+from justai_sim.pages.interpretations import PRESETS as PRESETS_HEAD
 from justai_sim.pages.style import render
 from justai_sim.tables import HELD_OUT, PARTS, Log
 from justai_sim.whatif import receipt, words
@@ -893,6 +895,36 @@ def test_the_command_reconcile(folder: Path, busy: Log, tmp_path: Path, capsys: 
     assert "line 2: variant 'Z' is not in the log" in capsys.readouterr().err
 
 
+def test_the_command_reconcile_where_nothing_comes_close(
+    folder: Path, busy: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dash = tmp_path / "dash.csv"
+    for factor, says in ((0, "The dashboard's conversions are all 0, and every preset counts some."),
+                         (7, "No preset comes close to the dashboard; the nearest is ")):  # fmt: skip
+        theirs = dashboard_of(busy, Rule(), ("conversions",))
+        theirs.assign(conversions=factor * theirs["conversions"]).to_csv(dash, index=False)
+        out = tmp_path / f"out{factor}"
+        assert run(["reconcile", str(folder), "--against", str(dash), "--out", str(out)]) == 0
+        text = capsys.readouterr().out
+        assert text.startswith(says)
+        assert "no receipt: " in text
+        assert "from our conversions to theirs" not in text
+        assert "counted_by_closest" not in text
+        assert not (out / "receipt.png").exists()
+        assert not re.search(r"[ (]-\d|\d{4}\.\d%", text), "one kind of minus, no percentage of nothing"
+        assert ("−" if factor == 0 else "+") in text
+
+
+def test_one_kind_of_minus_in_a_receipt(folder: Path, busy: Log, tmp_path: Path, capsys: Any) -> None:
+    dash = tmp_path / "dash.csv"
+    dashboard_of(busy, PRESETS["braze_canvas"].rule, ("conversions",)).to_csv(dash, index=False)
+    assert run(["reconcile", str(folder), "--against", str(dash), "--set", "lookback_days=30"]) == 0
+    text = capsys.readouterr().out
+    assert "− we count; for them " in text
+    assert "- we count" not in text
+    assert not re.search(r"[ (]-\d", text)
+
+
 def test_the_forest_plot_marks_what_changes() -> None:
     log = arms_log({"control": [5.0] * 10 + [14.0] * 5, "A": [5.0] * 12, "a variant with a long name": [14.0] * 30})
     t = js.interpretations(log).table
@@ -907,6 +939,25 @@ def test_the_forest_plot_marks_what_changes() -> None:
     assert all(low < x < high for x in drawn_rows["difference_per_1000"])
     assert "per 1,000 sends" in panel.get_xlabel()
     assert render(ax, "png")[:4] == b"\x89PNG"
+
+
+def test_the_forest_plot_says_its_levels_names_the_presets_and_explains_only_what_is_there() -> None:
+    log = arms_log({"control": [5.0] * 10 + [14.0] * 5, "A": [5.0] * 12, "a variant with a long name": [14.0] * 30})
+    table = js.interpretations(log).table
+    for alike in (True, False):
+        changed = table["leader_changes"].eq(True)
+        t = table[~changed].reset_index(drop=True) if alike else table
+        ax = js.plot_interpretations(t)
+        said = " ".join(x.get_text() for x in ax.texts)
+        assert "for all readings at once (Bonferroni)" in " ".join(said.split())
+        assert "tz=utc" not in said, "names as they are written"
+        shown = t[t["status"].isin(["in use", "changes"])]
+        panel = ax.child_axes[0]
+        inside = [x.get_text() for x in panel.texts]
+        assert (PRESETS_HEAD in inside) == (shown["kind"] == "preset").any()
+        squares = shown["leader_changes"].eq(True) & ~shown["sign_changes"].eq(True)
+        assert ("another leads" in said) == squares.any()
+        assert ("(name): leads, too close" in said) == any(x.startswith("(") for x in inside)
 
 
 def test_the_receipts_bars_end_where_the_next_begins(busy: Log) -> None:

@@ -41,7 +41,7 @@ def surface(
     got = result.surface_on(*grid, metric=metric)
     if got.left_out:
         names = ", ".join(v or "(none)" for v in got.left_out)
-        say(f"note: not compared, too few conversions in every window: {names}")
+        say(f"note: not compared, too few conversions in most windows: {names}")
     files = _write(result, got, notes, out) if out is not None else []
     if json:
         _emit(result, got, notes, files)
@@ -106,11 +106,13 @@ def judgement(got: WindowSurface) -> str:
     if not both:
         return "Half of the users are too few to choose a window on and judge it on the others."
     one, other = both
-    held = "is confirmed" if other["low_per_1000"] > 0 else "is not confirmed"
+    said = "above 0" if other["low_per_1000"] > 0 else "not above 0"
+    bound = number(got.judged.bound)
     return (
         f"Chosen on half of the users: {_window(got, one)}, {one['first']} before {one['second']} by "
         f"{number(one['difference_per_1000'])} per 1,000 (z {number(one['z'])}); the other half says {_ranged(other)} "
-        f"(z {number(other['z'])}): it {held}."
+        f"(z {number(other['z'])}): {said} at 95 % for this one window, judged alone and once. The map asks more of a "
+        f"window (z above {bound}, with all users), as it asks all at once; only that makes a leader of the map."
     )
 
 

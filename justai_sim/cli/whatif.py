@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from justai_sim import log as logs
 from justai_sim.attribution import Rule, with_settings
 from justai_sim.attribution.presets import PRESETS, preset
 from justai_sim.cli.logs import _say_rejects, _time, parse_settings
-from justai_sim.cli.output import Bar, emit_json, say, table
+from justai_sim.cli.output import Bar, emit_json, number, say, table
 from justai_sim.errors import UsageError
 from justai_sim.esp.generic import plain_files
 from justai_sim.whatif import words
@@ -160,36 +161,48 @@ def _print_reconciliation(got: Reconciliation) -> None:
             total = given[["theirs", "ours", "closest"]].sum().to_dict()
             total["difference"] = apart(total["theirs"], total["ours"])
             rows.append({"template_id": ALL, "variant_id": "", "measure": measure, **total, nearest: total["closest"]})
-    table([{k: str(v) if k in head[:3] else v for k, v in r.items()} for r in rows], head)
-    if len(got.receipt):
+    as_text: dict[str, Callable[[Any], str]] = {**dict.fromkeys(head[:3], str), "difference": _signed}
+    table([{k: as_text.get(k, number)(v) for k, v in r.items()} for r in rows], head)
+    if len(got.receipt) and got.close:
         print(f"\nfrom our conversions to theirs, as {nearest} counts")
         steps = [
             {"step": words.step(r["step"], r["reason"]), "": "", "events": r["events"],
-             "conversions": words.signed(r["conversions"], 0) if r["reason"] else r["conversions"]}
+             "conversions": r["conversions"] if r["step"] in ("ours", "theirs") else _signed(r["conversions"])}
             for r in got.receipt[got.receipt["template_id"] == ALL].to_dict("records")
         ]  # fmt: skip
         table(steps, ("step", "", "events", "conversions"))
     print(f"\nwhat other systems would count, by how far their {what} are from the dashboard's")
     table(
-        [{"preset": r["preset"], "conversions": r["conversions"], f"{what} apart": f"{r['distance']:.1%}"}
+        [{"preset": r["preset"], "conversions": r["conversions"], f"{what} apart": words.off(r["distance"], got.empty)}
          for r in got.presets.head(MOST_PRESETS).to_dict("records")],
         ("preset", "conversions", f"{what} apart"),
     )  # fmt: skip
     print("\nwhat our rule did with every goal event")
-    table([{"": "", **r} for r in got.reasons.to_dict("records")], ("reason", "", "events", "counted_by_closest"))
+    columns = ["reason", "", "events", *(["counted_by_closest"] if got.close else [])]
+    table([{"": "", **r} for r in got.reasons.to_dict("records")], columns)
     print()
     print("\n".join(more))
 
 
+def _signed(x: Any) -> str:
+    """A difference, with the sign that `words.signed` writes."""
+    text = number(abs(x))
+    return text if text in ("0", "-") else ("−" if x < 0 else "+") + text
+
+
 def _verdict(got: Reconciliation) -> list[str]:
     what, name = got.measure.replace("_", " "), got.closest[0]
-    off = f"{got.distance:.1%} of their {what} apart" if got.distance > 0 else f"its {what} are the same"
-    lines = [
-        f"The dashboard counts most like {name} ({off})." if got.close
-        else f"No preset comes close to the dashboard; the nearest is {name} ({off})."
-    ]  # fmt: skip
+    off = f"{words.off(got.distance)} of their {what} apart" if got.distance > 0 else f"its {what} are the same"
+    if not got.close:
+        first = (
+            f"The dashboard's {what} are all 0, and every preset counts some." if got.empty
+            else f"No preset comes close to the dashboard; the nearest is {name} ({off})."
+        )  # fmt: skip
+        return [first, "no receipt: it would lead to a reading that is not the dashboard's; see whether both show "
+                "the same days, templates and goal (--since, --until, --template, --goal)"]  # fmt: skip
+    lines = [f"The dashboard counts most like {name} ({off})."]
     if got.contradicts:
-        others = ", ".join(f"{m.replace('_', ' ')} ({d:.1%} apart)" for m, d in got.contradicts.items())
+        others = ", ".join(f"{m.replace('_', ' ')} ({words.off(d)} apart)" for m, d in got.contradicts.items())
         lines.append(f"other numbers of the dashboard are not those of {name}: {others}")
     left = got.receipt[got.receipt["step"] == "unexplained"]
     whole, each = left[left["template_id"] == ALL]["conversions"], left[left["template_id"] != ALL]["conversions"]
@@ -216,7 +229,7 @@ def _write_reconciliation(got: Reconciliation, out: Path) -> list[str]:
 
     _csv(out, {k: getattr(got, k) for k in ("comparison", "receipt", "presets", "reasons")})
     names = ["comparison.csv", "receipt.csv", "presets.csv", "reasons.csv"]
-    if len(got.receipt):
+    if len(got.receipt) and got.close:
         save(plot_receipt(got.receipt), out / "receipt")
         names += ["receipt.png", "receipt.svg"]
     return _told(out, names)

@@ -104,20 +104,20 @@ class Window:
         self.total, self.inside = effect.sum(1), effect @ weight
         self.total_parts, self.inside_parts = influence.sum(2), influence @ weight
 
-    def captured(self, variant: int) -> Captured:
-        """One variant's, or with -1 the mean over the messages of all that are shown."""
+    def captured(self, variant: int, level: float = 0.95) -> Captured:
+        """One variant's, or with -1 the mean over the messages of all that are shown; `level` is the share's."""
         sends = self.fit.sends[: self.shown]
         pick = sends / max(int(sends.sum()), 1) if variant < 0 else np.eye(self.shown)[variant]
         values = [float(v[: self.shown] @ pick) for v in (self.total, self.inside)]
         parts = [p[:, : self.shown] @ pick for p in (self.total_parts, self.inside_parts)]
         total, inside = (estimate(p, v) for p, v in zip(parts, values, strict=True))
         n = int(sends.sum()) if variant < 0 else int(sends[variant])
-        return Captured(variant, n, total, inside, self._share(values, parts) if total.sign > 0 else None)
+        return Captured(variant, n, total, inside, self._share(values, parts, level) if total.sign > 0 else None)
 
-    def _share(self, values: list[float], parts: list[F8]) -> Value | None:
+    def _share(self, values: list[float], parts: list[F8], level: float) -> Value | None:
         """None where the interval is wider than the whole: it would say nothing."""
         cov = np.cov(parts) * len(parts[0])
-        low, high = stats.ratio_interval(values[1], values[0], cov[1, 1], cov[0, 0], cov[0, 1])
+        low, high = stats.ratio_interval(values[1], values[0], cov[1, 1], cov[0, 0], cov[0, 1], level)
         if not (self.fit.known and high - low <= 1):
             return None
         return Value(values[1] / values[0], float(low), float(high))
@@ -183,8 +183,7 @@ def warnings(look: Window, names: list[str], offset: float, lookback: float, sam
             f"{window} sees."
         ]
     out = []
-    each = [look.captured(v) for v in range(look.shown)]
-    few = [c for c in each if c.share is not None and c.share.high < 0.5]
+    few = less_than_half(look)
     if together.share is not None and together.share.high < 0.5:
         out.append(f"Loses more than half: {window} sees {_of(together.share)} of what messages add within {days}.")
     elif few:
@@ -193,6 +192,15 @@ def warnings(look: Window, names: list[str], offset: float, lookback: float, sam
     if same_mix or look.shown < 2:
         return out + rankings(look, names, window, days)
     return [*out, UNLIKE]
+
+
+def less_than_half(look: Window) -> list[Captured]:
+    """The variants of whose effect the window sees less than half, at 5 % over all variants (Bonferroni), as in
+    `rankings`; with the 95 % intervals that the table shows. Half of it is the share of all together, which is asked
+    first: an end of an interval errs in one direction only."""
+    level = 1 - 0.05 / max(look.shown, 1)
+    sure = [look.captured(v, level).share for v in range(look.shown)]
+    return [look.captured(v) for v, share in enumerate(sure) if share is not None and share.high < 0.5]
 
 
 def rankings(look: Window, names: list[str], window: str, days: str) -> list[str]:

@@ -32,6 +32,10 @@ from justai_sim.tables import F8
 QUESTION = "What your window sees"
 X_LABEL = "days since the send"
 BEFORE = "before the send"
+NOT_BACKGROUND = (
+    f" Users got other messages earlier, as in a flow: the level {BEFORE!r} holds the effects of these and is no "
+    "background."
+).replace("'", '"')
 IGNORED, TINT = "#c9c9c9", "#fdf3d7"
 
 
@@ -141,19 +145,22 @@ def plot_age(
     control: str = "control",
     offset_days: float = 3,
     lookback_days: float = 14,
+    overlapping: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
     """Above: conversions per 1,000 sends on each day since the send; below: leader minus control, cumulated.
 
     `age`: `group, variant_id, age_day, conversions, exposure` (send-days); groups are the independent units
-    of the band (worlds, or groups of users), which holds all days at once at 95 %. The returned axes are a
-    container; its `child_axes` are the two panels.
+    of the band (worlds, or groups of users), which holds all days at once at 95 %. `overlapping`: sends follow others
+    to the same users, as the steps of a flow do, so that the level before a send is no background. The returned axes
+    are a container; its `child_axes` are the two panels.
     """
     got = curves(age, control, offset_days, lookback_days)
     if got is None:
         return panels(ax, QUESTION, f"Nothing to compare: it takes sends of {shown(control)} and of a variant.", [])[0]
+    note = NOT_BACKGROUND if overlapping and not np.isnan(got.before) else ""
     names = [*(shown(v.variant) for v in _drawn(got)), shown(control), "others", BEFORE]
-    ax, (top, low), _ = panels(ax, QUESTION, sentence(got, offset_days, lookback_days), [2.3, 1.75],
+    ax, (top, low), _ = panels(ax, QUESTION, f"{sentence(got, offset_days, lookback_days)}{note}", [2.3, 1.75],
                                right=room_for(names))  # fmt: skip
     for panel in (top, low):
         panel.ax.set_xlim(min(-7.0, got.ages[0]), got.ages[-1] + 1)

@@ -28,8 +28,13 @@ from justai_sim.pages.style import (
 from justai_sim.whatif.words import clear, unchanged, verdict
 
 QUESTION = "What would another reading of the rule have said?"
-ROW, GAP = 0.3, 0.5
-"""Inches that a reading takes, and rows between the options and the presets."""
+ROW, GAP = 0.3, 0.9
+"""Inches that a reading takes, and rows between the options and the presets, where their heading stands."""
+PRESETS = "as other systems count"
+LEVELS = (
+    "Each interval is a 95 % one by itself. Whether a leader is clear or too close is judged for all readings at once "
+    "(Bonferroni), so a reading whose interval leaves out 0 may still be too close."
+)
 STAYS, LEADS, FLIPS = PALETTE[0], PALETTE[1], PALETTE[5]
 
 
@@ -44,11 +49,15 @@ def plot_interpretations(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if not len(rows) or pd.isna(frame["difference_per_1000"].iloc[0]):
         return panels(ax, QUESTION, "Nothing to compare: it takes sends of two variants.", [])[0]
     rows = rows.reset_index(drop=True)
-    notes = [unchanged(frame).capitalize()] if unchanged(frame) else []
+    same = unchanged(frame)
+    notes = [same[0].upper() + same[1:]] if same else []
+    if len(rows) > 1:
+        notes.append(LEVELS)
     labels = [_label(r) for _, r in rows.iterrows()]
     places = _places(rows, labels)
     marks = [_mark(r) for _, r in rows.iterrows()]
-    left = min(max(text_width(line, SMALL) for label in labels for line in label) + 0.3, 0.45 * width_of(ax))
+    widths = [text_width(line, SMALL) for label in labels for line in label] + [text_width(PRESETS, SMALL, "bold")]
+    left = min(max(widths) + 0.3, 0.45 * width_of(ax))
     right = max([text_width(m, SMALL) for m in marks if m], default=0.0) + 0.25
     lines = [line for n in notes for line in wrap(n, width_of(ax) - 0.3, SMALL)]
     height = ROW * (places[-1] + 1.2)
@@ -62,7 +71,7 @@ def plot_interpretations(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     unit = "sends" if use["unit"] == "sends" else "users"
     what = "conversions" if use["metric"] == "conversion_rate" else str(use["metric"]).replace("_", " ")
     units(panel, "", f"{shown(use['variant'])} minus {shown(use['against'])}: {what} per 1,000 {unit}")
-    _key(ax, width, total, 0.18 * len(lines))
+    _key(ax, width, total, 0.18 * len(lines), rows, any(m.startswith("(") for m in marks))
     for i, line in enumerate(lines):
         y = (0.12 + 0.18 * (len(lines) - 1 - i)) / total
         write(ax, 0.1 / width, y, line, fontsize=SMALL, color="#5e5e5e", va="bottom", transform=ax.transAxes)
@@ -100,7 +109,7 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
     use = rows.iloc[0]
     points = [*rows["difference_per_1000"], use["difference_low"], use["difference_high"], 0.0]
     low, high = float(np.nanmin(points)), float(np.nanmax(points))
-    room = max(float(np.nan_to_num(use["difference_high"] - use["difference_low"])), high - low, 1e-9) / 2
+    room = max(float(np.nan_to_num(use["difference_high"] - use["difference_low"])), high - low, 0.01) / 2
     low = max(low - room, float(np.nanmin([*rows["difference_low"], low])))
     high = min(high + room, float(np.nanmax([*rows["difference_high"], high])))
     edge = 0.04 * (high - low)
@@ -119,6 +128,11 @@ def _draw(panel: Panel, rows: pd.DataFrame, places: list[float], marks: list[str
         ax.axvspan(use["difference_low"], use["difference_high"], color=tint(STAYS, 0.13), linewidth=0, zorder=0)
     ax.axvline(use["difference_per_1000"], color=STAYS, linewidth=1, zorder=1)
     ax.axvline(0, color=CONTROL, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
+    first = next((i for i, kind in enumerate(rows["kind"]) if kind == "preset"), 0)
+    if first:
+        ax.annotate(PRESETS, (0, places[first] - 0.85), xycoords=("axes fraction", "data"), xytext=(-4, 0),
+                    textcoords="offset points", ha="right", va="center", fontsize=SMALL, weight="bold", color=INK,
+                    family=FONT, annotation_clip=False)  # fmt: skip
     for (_, r), y, mark in zip(rows.iterrows(), places, marks, strict=True):
         colour = FLIPS if r["sign_changes"] else LEADS if r["leader_changes"] else STAYS
         x, a, b = r["difference_per_1000"], r["difference_low"], r["difference_high"]
@@ -139,14 +153,20 @@ def _shape(row: Any) -> str:
     return "x" if row["sign_changes"] else "s" if row["leader_changes"] else "o"
 
 
-def _key(ax: Axes, width: float, total: float, below: float) -> None:
-    """What the marks mean, in one line below the axis."""
+def _key(ax: Axes, width: float, total: float, below: float, rows: pd.DataFrame, brackets: bool) -> None:
+    """What the marks that are there mean, in one line below the axis."""
+    there = {_shape(r) for _, r in rows.iterrows()}
     y, x = (0.24 + below) / total, 0.15
     for shape, colour, words in (
-        ("o", STAYS, "same leader"), ("s", LEADS, "another leads (in brackets: too close)"),
+        ("o", STAYS, "same leader"), ("s", LEADS, "another leads"),
         ("x", FLIPS, "sign changes"),
     ):  # fmt: skip
+        if shape not in there:
+            continue
         ax.plot([x / width], [y], shape, color=colour, markersize=6, transform=ax.transAxes, clip_on=False,
                 markeredgewidth=2 if shape == "x" else 1)  # fmt: skip
         write(ax, (x + 0.12) / width, y, words, fontsize=SMALL, color=INK, va="center", transform=ax.transAxes)
         x += 0.12 + text_width(words, SMALL) + 0.25
+    if brackets:
+        write(ax, x / width, y, "(name): leads, too close", fontsize=SMALL, color=INK, va="center",
+              transform=ax.transAxes)  # fmt: skip

@@ -286,7 +286,8 @@ def _pictures(data: ReplayData, out: Path) -> list[Picture]:
     }
     return [
         picture(
-            plot_age(data.age, **window), out, "age", AGE[0], " ".join([AGE[1], WEIGHTS.get(data.weighting, "")]),
+            plot_age(data.age, **window, overlapping=data.overlapping), out, "age", AGE[0],
+            " ".join([AGE[1], WEIGHTS.get(data.weighting, "")]),
         ),
         picture(
             plot_delay(data.delay, **window), out, "delay", *DELAY,

@@ -35,9 +35,10 @@ def _pictures(data: SweepData, out: Path) -> list[Picture]:
     }
     best = best_overall(data.scenario)
     even = f" Sends of {data.figures}: an even split shows the windows alone." if data.figures else ""
+    flow = len(data.scenario.program.templates) > 1
     return [
         picture(
-            plot_age(data.age, **window), out, "age", AGE[0], AGE[1] + even,
+            plot_age(data.age, **window, overlapping=flow), out, "age", AGE[0], AGE[1] + even,
         ),
         picture(
             plot_window_map(data.windows, **window, best=best, groups_are_worlds=True), out, "window_map",

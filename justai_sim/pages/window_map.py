@@ -14,6 +14,7 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.patches import Rectangle
 from scipy import special
 
+from justai_sim.errors import listed
 from justai_sim.pages.style import (
     FEW_WORLDS,
     GRID,
@@ -207,7 +208,8 @@ def _of_log(got: WindowSurface, use: tuple[float, float], control: str) -> Drawi
     if blank.any():
         items.append(Item("white", "cannot tell: too few conversions", 1))
     mixed = f" {SAME_MIX}" if got.weighted is not None else ""
-    said = f"{got.answer()}{mixed} The window in use ({use[1]:g}/{use[0]:g}): {got.said_at(*use)}."
+    left = f" Not compared, too few conversions in most windows: {listed(got.left_out)}." if got.left_out else ""
+    said = f"{got.answer()}{left}{mixed} The window in use ({use[1]:g}/{use[0]:g}): {got.said_at(*use)}."
     return Drawing(LOG_QUESTION, said, got.variants, got.offsets, got.lookbacks, leader, colours, hatched, blank,
                    np.zeros(leader.shape, bool), items, 1.6)  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from justai_sim.attribution import Attribution, Rule, attribute, bind
-from justai_sim.errors import JustaiError, UsageError
+from justai_sim.errors import JustaiError, NotInLogWarning, UsageError
 from justai_sim.tables import CONVERSION, PARTS, REASONS
 from justai_sim.testing.draw import Goals
 from justai_sim.testing.rows import SmallLog
@@ -152,12 +153,14 @@ class Judged:
                 out[key] = out.get(key, 0.0) + weight
         return out
 
-    def refunds(self, form: Form) -> Answer:
-        """Credits that an answer may hold or leave out: a refund with its order's weights."""
-        rows = [(self._key(form, e, s), w) for e, s, w in self.credits if self.reasons[e] == "refund"]
+    def optional(self, form: Form) -> Answer:
+        """Credits that an answer may hold or leave out: a refund with its order's weights, engagement if not asked
+        for. Totals hold neither."""
         out: Answer = {}
-        for key, w in rows if not form.totals else []:
-            out[key] = out.get(key, 0.0) + w
+        for e, s, w in [] if form.totals else self.credits:
+            if not self.counts(e):
+                key = self._key(form, e, s)
+                out[key] = out.get(key, 0.0) + w
         return out
 
     def _key(self, form: Form, event: int, send: int) -> tuple[str, ...]:
@@ -197,9 +200,11 @@ class Subject:
 
 
 def call(function: Callable[..., Any], takes_rule: bool, small: SmallLog, rule: Rule) -> Any:
-    if takes_rule:
-        return function(small.sends, small.events, rule=rule)
-    return function(small.sends, small.events)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotInLogWarning)  # few of the small logs hold every goal
+        if takes_rule:
+            return function(small.sends, small.events, rule=rule)
+        return function(small.sends, small.events)
 
 
 def subject(function: Callable[..., Any], takes_rule: bool, rule: Rule, first: SmallLog) -> Subject:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from html import escape
+from itertools import chain
 from typing import Any
 
 from justai_sim.attribution.rule import Rule
@@ -13,11 +14,15 @@ from justai_sim.clock import DAY
 from justai_sim.errors import UsageError, nearest
 from justai_sim.testing.answers import subject
 from justai_sim.testing.draw import Goals, Resolution, Seeded, Shape, draw_log, feature_set
+from justai_sim.testing.edges import edge_logs
 from justai_sim.testing.law import Breach, Context, CrashError, Law
 from justai_sim.testing.laws import LAWS
 from justai_sim.testing.rows import SmallLog, event_row, send_row
 from justai_sim.testing.shrink import smallest
 from justai_sim.testing.words import explain
+
+ON_EDGES = ("answers", "agreement")
+"""Laws that one answer about a log decides: these are tried on logs written by hand too."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +98,15 @@ def check_attribution(
     It is called with small DataFrames that have the plain log's columns, and returns one of: a row a credit with
     `event_id, send_id`, or with `event_id, variant_id` and perhaps `template_id`, each with `weight` where that is
     not 1; or totals, `variant_id` (perhaps `template_id`) and `conversions`. Rows without send or variant are events
-    without credit. Refunds may be left out or have their order's weights; opens, clicks and unsubscribes have
-    credits if `engagement` is among the features, else none. A function with a parameter `rule` is also held to
-    the laws across windows.
+    without credit. Refunds may be left out or have their order's weights; opens, clicks and unsubscribes have the
+    rule's credits if `engagement` is among the features, else they may be left out too. A function with a parameter
+    `rule` is also held to the laws across windows.
 
     features: which complications occur (`testing.FEATURES`; None: all but engagement, "all":
     all). resolution: the grid of all times; "day" for
-    functions on dates. laws: names of `testing.LAWS` (None: all). max_examples: logs a law. The same call draws the
-    same logs. UsageError for options that do not exist and for an answer that cannot be read.
+    functions on dates. laws: names of `testing.LAWS` (None: all). max_examples: drawn logs a law; `answers` and
+    `agreement` are first tried on at most as many written by hand for the rule's edges. The same call takes the same
+    logs. UsageError for options that do not exist and for an answer that cannot be read.
 
     >>> import justai_sim as js
     >>> def mine(sends, events):
@@ -158,13 +164,17 @@ class _Tried:
 
 
 def _search(laws: list[Law], c: Context, max_examples: int) -> dict[str, _Tried]:
-    """All laws on the same logs, which a seeded generator draws; each law goes through its cases in turn."""
+    """The laws on the rule's edges first, as far as one answer a log decides them, then all laws on the same logs,
+    which a seeded generator draws; each law goes through its cases in turn."""
     tried = {law.name: _Tried() for law in laws}
     cases = {law.name: law.cases(c) for law in laws}
-    for number in range(max_examples):
-        small = draw_log(Seeded(str(number)), c.shape)
+    first = [law for law in laws if law.name in ON_EDGES]
+    # As many as are drawn at most: who asks for few examples has a slow function.
+    by_hand = [(first, small) for small in edge_logs(c.shape)[:max_examples]] if first else []
+    drawn = ((laws, draw_log(Seeded(str(number)), c.shape)) for number in range(max_examples))
+    for number, (some, small) in enumerate(chain(by_hand, drawn), -len(by_hand)):
         answered = c.look_at(small)
-        for law in laws:
+        for law in some:
             if not answered and law.name != "answers":
                 continue
             case, found = cases[law.name][number % len(cases[law.name])], tried[law.name]

@@ -34,7 +34,7 @@ FEATURES = {
     "ids": "events that name a send (theirs, another's, an unknown one), a template or a variant, or no user",
     "late": "rows received long after they happened, or before (a clock ahead)",
     "machine": "events flagged as made by a machine",
-    "other_events": "events that are no conversions: other names, and opens that earn nothing in the answer",
+    "other_events": "events that are no goals: other names or none, and opens that an answer may leave out",
     "refunds": "negative amounts, with and without a known order",
     "several_templates": "sends of more than one template",
     "ties": "sends of a user at the same instant",

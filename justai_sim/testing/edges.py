@@ -12,6 +12,8 @@ from justai_sim.clock import DAY, HOUR, MINUTE
 from justai_sim.testing.draw import CLOCK_CHANGE, Goals, Shape
 from justai_sim.testing.rows import Row, SmallLog, event_row, send_row
 
+TIMES = ("sent_at", "occurred_at", "received_at", "delivered_at", "status_known_at")
+
 T0 = CLOCK_CHANGE
 """Monday 2024-03-04: New York changes its clocks six days later."""
 
@@ -34,6 +36,54 @@ def edges(rule: Rule, goals: Goals) -> list[Edge]:
             groups.setdefault(edge.group, []).append(edge)
     longest = max(len(g) for g in groups.values())
     return [g[i] for i in range(longest) for g in groups.values() if i < len(g)]
+
+
+def edge_logs(shape: Shape) -> list[SmallLog]:
+    """The edges of a shape's rule that have no other features than its own, on its grid, each once."""
+    out: list[SmallLog] = []
+    for edge in edges(shape.rule, shape.goals):
+        small = SmallLog([_on_grid(r, shape) for r in edge.small.send_rows],
+                         [_on_grid(r, shape) for r in edge.small.event_rows])  # fmt: skip
+        if features_of(small, shape) <= shape.features and shape.allows(small) and small not in out:
+            out.append(small)
+    return out
+
+
+def _on_grid(row: Row, shape: Shape) -> Row:
+    return row | {k: shape.on_grid(row[k]) for k in TIMES if row.get(k) is not None}
+
+
+def features_of(small: SmallLog, shape: Shape) -> frozenset[str]:
+    """The complications that a log has, by name. Opens and clicks that the anchor asks for are none.
+
+    >>> log = SmallLog([send_row("S1", "u1", "A", 0)], [event_row("e1", "u1", 5, value=-3, order_id="o1")] * 2)
+    >>> sorted(features_of(log, Shape(Rule(), frozenset())))
+    ['duplicates', 'refunds']
+    """
+    sends, events = small.send_rows, small.event_rows
+    kinds = {e["kind"] for e in events}
+    bought = [e for e in events if e["kind"] == "conversion"]
+    paid = [e for e in bought if (e["value"] or 0) >= 0]
+    reacted = bool(kinds & {"open", "click"}) and not shape.moved
+    ids, orders = [e["event_id"] for e in events], [e["order_id"] for e in paid if e["order_id"]]
+    lost = any(s["status"] in ("bounced", "dropped", "suppressed") for s in sends)
+    slow = any(s["delivered_at"] not in (None, s["sent_at"]) for s in sends) and shape.rule.anchor != "delivered"
+    there = {
+        "bounces": lost or slow or "bounce" in kinds,
+        "currency": any(e["currency"] for e in events),
+        "duplicates": any(len(set(x)) < len(x) for x in (ids, orders, [s["send_id"] for s in sends])),
+        # An open that may be left out of the answer is another event.
+        "engagement": "unsubscribe" in kinds or (reacted and not shape.has("other_events")),
+        "holdout": any(s["status"] == "held_out" for s in sends),
+        "ids": any(e[k] for e in events for k in ("send_id", "template_id", "variant_id"))
+        or not all(e["user_id"] for e in events),
+        "late": any(r["received_at"] is not None for r in [*sends, *events]),
+        "machine": any(e["machine"] != -1 for e in events),
+        "other_events": any(e["name"] not in shape.names for e in bought),
+        "refunds": len(paid) < len(bought),
+        "several_templates": len({s["template_id"] for s in sends}) > 1,
+    }
+    return frozenset(name for name, so in there.items() if so)
 
 
 class _Hand:

@@ -30,9 +30,13 @@ def answers_every_log(c: Context, small: SmallLog, _: None) -> Breach | None:
 
 def agreement(c: Context, small: SmallLog, _: None) -> Breach | None:
     judged = c.judge(small)
-    mine, want = c.ask(small), judged.answer(c.subject.form)
-    gaps = differences(mine, want, judged.refunds(c.subject.form))
-    return Breach(small, {"yours": mine, "the rule": want}, gaps, judged) if gaps else None
+    mine, want, optional = c.ask(small), judged.answer(c.subject.form), judged.optional(c.subject.form)
+    gaps = differences(mine, want, optional)
+    if not gaps:
+        return None
+    wrong = {key[0] for key in gaps}  # of an event in dispute, what would be right is said though it may be left out
+    want |= {key: weight for key, weight in optional.items() if key[0] in wrong}
+    return Breach(small, {"yours": mine, "the rule": want}, gaps, judged)
 
 
 def _same(small: SmallLog, before: Answer, after: Answer, how: str) -> Breach | None:

@@ -218,12 +218,8 @@ def _why(judged: Judged, goals: Goals, row: int) -> str:
     text = f"because {event['event_id']} is `{reason}`: {_reason(rule, reason)}"
     if engagement and reason == "credited":
         text = f"because {event['event_id']} is `{reason}`: "
-        text += (
-            "an open, click or unsubscribe belongs to the send it names, else to the newest (rule 19)"
-            if judged.engagement
-            else "an open, click or unsubscribe is no conversion (engagement is not among the features)"
-        )
-        return text
+        text += "an open, click or unsubscribe belongs to the send it names, else to the newest (rule 19)"
+        return text if judged.engagement else f"{text}; as engagement is not among the features, it may be left out"
     mine = {s["send_id"]: s for s in small.send_rows if s["user_id"] == event["user_id"]}
     if reason != "credited" or event["kind"] != "conversion":
         return text

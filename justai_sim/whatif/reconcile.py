@@ -46,8 +46,9 @@ class Reconciliation:
     counted for a send that is compared), and how many of them the closest reading counts for such a send.
 
     closest: the names of the nearest reading, several if they cannot be told apart on this log. close:
-    whether it comes close at all, in `measure`. contradicts: other measures of the dashboard that are more than
-    CLOSE from the closest reading's, with that distance.
+    whether it comes close at all, in `measure`; if not, the receipt leads to a reading that is not theirs. empty: all
+    their numbers of `measure` are 0, and distances are plain sums of differences. contradicts: other measures of the
+    dashboard that are more than CLOSE from the closest reading's, with that distance.
     """
 
     comparison: pd.DataFrame
@@ -66,6 +67,11 @@ class Reconciliation:
     @property
     def close(self) -> bool:
         return self.distance <= CLOSE
+
+    @property
+    def empty(self) -> bool:
+        theirs = self.comparison.loc[self.comparison["measure"] == self.measure, "theirs"]
+        return not theirs.fillna(0).any()
 
     @property
     def options(self) -> dict[str, Any]:

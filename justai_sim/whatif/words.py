@@ -92,6 +92,17 @@ def not_applied(table: pd.DataFrame) -> str:
     return f"cannot be applied: {'; '.join(parts)}" if parts else ""
 
 
+def off(distance: float, none: bool = False) -> str:
+    """How far a reading is from a dashboard whose numbers are not all 0 (`none`: they are).
+
+    >>> off(0.0314), off(27.4), off(3.0, none=True), off(0.0)
+    ('3.1%', '27 times', '–', '0.0%')
+    """
+    if none:
+        return "–"
+    return f"{distance:.1%}" if distance < 2 else f"{distance:,.0f} times"
+
+
 REASON = {
     "credited_elsewhere": "credited to another variant or template",
     "not_shown": "credited to a send not compared",
@@ -118,4 +129,4 @@ def step(name: str, reason: str) -> str:
     if not reason:
         return name
     told = f"{REASON[reason]} ({reason})" if reason in REASON else reason
-    return f"+ they count; for us {told}" if name == "they count" else f"- we count; for them {told}"
+    return f"+ they count; for us {told}" if name == "they count" else f"− we count; for them {told}"
