@@ -21,7 +21,9 @@ Out = Annotated[Path | None, Parameter(help="Folder for the report and its table
 Json = Annotated[bool, Parameter(help="Print one JSON object with a schema_version instead of a table.", negative="")]
 Workers = Annotated[int | None, Parameter(help="Processes; default: one a core. The numbers do not depend on it.")]
 Resume = Annotated[bool, Parameter(help="Keep the finished parts of the same scenario.", negative="")]
-Timezone = Annotated[str | None, Parameter(help="Zone of times written without an offset, e.g. Europe/Berlin.")]
+Timezone = Annotated[
+    str | None, Parameter(help="Zone of times written without an offset, e.g. Europe/Berlin or UTC-6.")
+]
 Rejects = Annotated[Path | None, Parameter(help="Folder for the rows that could not be read, with place and reason.")]
 Preset = Annotated[str | None, Parameter(help="Start from a named rule, e.g. naive, braze_canvas; --set changes it.")]
 Settings = Annotated[

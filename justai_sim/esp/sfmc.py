@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from justai_sim.clock import MISSING
+from justai_sim.clock import MISSING, zone
 from justai_sim.errors import UsageError
 from justai_sim.esp import sfmc_fields as f
 from justai_sim.esp.coding import public_columns
@@ -132,7 +132,7 @@ class Sfmc:
         `timezone`: the zone of the dates, a name or an offset such as 'UTC-7'; without it UTC-6 in winter
         and summer. A send log is read before everything else and is held in memory (12 bytes a row).
         """
-        s = self.setting._replace(zone=f.offset_or_zone(timezone)) if timezone else self.setting
+        s = self.setting._replace(zone=zone(timezone)) if timezone else self.setting
         batches, log, found, tables = Batches(), SendLog(), False, list[tuple[Source, Table | None]]()
         all_sources = sources(path, batches.rows)
         for source in all_sources:
