@@ -185,7 +185,8 @@ def window_surface(
 
     `.frame`: a row a window and variant. `.cells`: a row a window, with a leader only where its difference is beyond
     the bound of the largest |z| of the whole map (95 %). `.chosen()`: the clearest window of half of the users judged
-    on the other half. `metric`: `conversions`, `converted` (sends) or `revenue`, per mature send. Frames, `goals` and
+    on the other half. `metric`, per mature send: `conversions` (as the rule's `repeat` counts
+    them), `conversion_count` (every credited one), `converted` (sends) or `revenue`. Frames, `goals` and
     `timezone` as in `attribute`; `as_of` is by default the last receipt, `template` says which one is shown (all
     sends compete). Where shares of variants changed between days or templates, differences are of the same mix.
     """

@@ -24,6 +24,15 @@ class DataError(JustaiError):
     exit_code = 3
 
 
+def several(n: int, one: str) -> str:
+    """A count with its noun.
+
+    >>> several(1, "row"), several(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{n:,} {one}" if n == 1 else f"{n:,} {one}s"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A clause that names the valid name nearest to `name`, or lists all of them.
 

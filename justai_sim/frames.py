@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from justai_sim.clock import MISSING
-from justai_sim.errors import DataError, UsageError, nearest
+from justai_sim.errors import DataError, UsageError, nearest, several
 from justai_sim.esp.coding import COLUMNS, ROWS, build
 from justai_sim.esp.generic import append_arrow
 from justai_sim.esp.plain import check_columns
@@ -61,7 +61,7 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
     Times are aware datetimes, ISO texts with an offset or integer microseconds; naive ones need
     `timezone`. Amounts are in units of money, exact below 2^33. Rows that cannot be read are counted in
     `log.rejects`, and a UserWarning names the first (not a note: reports hold no user-level data).
-    DataError if a column is missing or nothing could be read.
+    DataError if a column is missing or no row of a table could be read.
     """
     rows = Rows()
     for table, frame in (("decisions", decisions), ("sends", sends), ("events", events)):
@@ -69,13 +69,15 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
             continue
         found = _arrow(frame, table)
         check_columns(table, found.column_names, table, rows)
+        before = len(rows.rejects)
         append_arrow(rows, table, found, table, timezone, option="timezone=", first=0)
-    if rows.rejects and not len(rows):
-        first = rows.rejects[0]
-        raise DataError(f"nothing could be read; {first.place}: {first.message}")
+        refused = rows.rejects[before:]
+        if refused and len(refused) == len(found):
+            raise DataError(f"none of {several(len(found), 'row')} of {table} could be read; {refused[0].place}: "
+                            f"{refused[0].message}")  # fmt: skip
     if rows.rejects:
         first = rows.rejects[0]
-        text = f"{len(rows.rejects):,} rows were refused; the first is {first.place}: {first.message}"
+        text = f"{several(len(rows.rejects), 'row')} refused; the first is {first.place}: {first.message}"
         warnings.warn(text, stacklevel=2)
     return build([rows], "frames")
 

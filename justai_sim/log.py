@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from justai_sim.errors import DataError, UsageError
+from justai_sim.errors import DataError, UsageError, several
 from justai_sim.esp.base import adapter
 from justai_sim.esp.coding import ROWS, build, note_texts, text_schema, text_tables
 from justai_sim.esp.generic import plain_files
@@ -86,7 +86,7 @@ class Summary:
             return
         said = "".join(f"\n  {r.place}: {r.message}" for r in self.first_rejects)
         count = sum(self.rejects.values())
-        why = f"; {count:,} rows were refused, the first:{said}" if count else "; it holds no rows"
+        why = f"; {several(count, 'row')} refused, the first:{said}" if count else "; it holds no rows"
         raise DataError(f"{src}: nothing could be read{why}")
 
 

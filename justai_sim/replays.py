@@ -17,7 +17,7 @@ from justai_sim.attribution import Attribution, Bound, Rule, TrainingWindow
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.clock import DAY
 from justai_sim.delays import Delays, age_frame, delays
-from justai_sim.errors import DataError, UsageError, nearest
+from justai_sim.errors import DataError, UsageError, nearest, several
 from justai_sim.esp.generic import plain_files
 from justai_sim.estimate.maturity import remarks
 from justai_sim.estimate.metrics import metrics_table
@@ -286,7 +286,7 @@ class Replay:
     def surface_on(
         self, offsets: Sequence[float] = OFFSETS, lookbacks: Sequence[float] = LOOKBACKS, metric: str = "conversions"
     ) -> WindowSurface:
-        """The same on another grid of days, or comparing `converted` sends or `revenue`."""
+        """The same on another grid of days, or comparing another of `surfaces.COMPARED`."""
         log, keep = self.log, self.selection.keeps(self.log)
         return window_surface(
             self.bound, log, self.attribution.as_of, offsets, lookbacks, keep=keep, metric=metric, weight=self.mix[0]
@@ -359,7 +359,7 @@ def replay(
         refused = sum(log.rejects.values())
         raise DataError(
             f"{log.source or 'the log'} holds no sends, so nothing can be credited ({len(log.events):,} events"
-            + (f", {refused:,} rows refused); see them with --rejects DIR" if refused else ")")
+            + (f", {several(refused, 'row')} refused); see them with --rejects DIR" if refused else ")")
             + "; a Segment source that tells only of deliveries is read with --esp segment-deliveries"
         )
     notes = list(log.notes)

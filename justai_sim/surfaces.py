@@ -18,8 +18,9 @@ from justai_sim.tables import B1, F8, HELD_OUT, I8, Log
 
 GROUPS = 200
 """Random groups of users that a map is told with: more change nothing, fewer widen the bound."""
-COMPARED = ("conversions", "converted", "revenue")
-"""What may be compared per send of a window."""
+COMPARED = ("conversions", "conversion_count", "converted", "revenue")
+"""What may be compared per send of a window: conversions as the rule's `repeat` counts them (the conversion rate),
+every credited one, sends that converted, money."""
 MAX_WINDOWS = 2000
 WEIGHTED = "weighted_"
 TOO_CLOSE, CANNOT_TELL = "too close", "cannot tell"
@@ -37,7 +38,8 @@ class WindowSurface:
     """Credited conversions of every window, by variant and random group of users, and what they tell.
 
     sums: arrays (offsets, lookbacks, groups, variants), NaN where the offset is not below the lookback:
-    `conversions` and the mature `sends`, and if known `converted` (sends) and `revenue`. in_use: (offset, lookback)
+    `conversions` (as the rule's `repeat` counts them) and the mature `sends`, and if known `conversion_count` (all that
+    are credited), `converted` (sends) and `revenue`. in_use: (offset, lookback)
     of the rule, days. metric: what is compared, per send. weighted: the same sums with every send weighted so that all
     variants have the same mix of days and templates, and `effective`, the conversions that these are worth; None
     where weights change nothing. What is shown are `sums`; differences and their errors are of `weighted`.
@@ -226,7 +228,7 @@ def window_surface(
         got = window_counts(
             bound, s, log.events, as_of, offsets, lookbacks, group, column, groups, len(present), weight
         )
-        return {"conversions": got.conversions, "sends": got.sends, "converted": got.converted, "revenue": got.revenue}
+        return {k: getattr(got, k) for k in (*COMPARED[:1], "sends", *COMPARED[1:])}
 
     sums, weighted = counted(None), None
     if weight is not None:

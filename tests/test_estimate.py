@@ -76,6 +76,11 @@ READINGS: list[dict[str, Any]] = [
     {"credit": "linear"},
     {"credit": "first_qualifying"},
     {"bounds": "[]"},
+    {"repeat": "every"},
+    {"repeat": "every", "credit": "linear"},
+    {"repeat": "once_per_user"},
+    {"repeat": "once_per_user", "credit": "all_variants"},
+    {"repeat": "once_per_user", "lookback_from": "offset_end"},
     {"bounds": "(]"},
     {"lookback_from": "offset_end"},
     {"day_rule": "calendar", "bounds": "[]", "tz": "America/New_York"},
@@ -112,12 +117,14 @@ def test_a_window_surface_equals_separate_attributions(case: Any, reading: dict[
             for v in range(variants):
                 use = closed & (log.sends.variant[o.send_row] == v)
                 assert got.sends[i, j, 0, v] == use.sum()
-                assert got.conversions[i, j, 0, v] == pytest.approx(o.weight[use].sum() / PARTS)
+                assert got.conversions[i, j, 0, v] == pytest.approx(o.numerator[use].sum() / PARTS)
+                assert got.conversion_count[i, j, 0, v] == pytest.approx(o.weight[use].sum() / PARTS)
                 assert got.converted[i, j, 0, v] == (o.weight[use] > 0).sum()
                 assert got.revenue[i, j, 0, v] == pytest.approx(o.revenue[use].sum() / 1e6, abs=1e-5)
                 w = weight[o.send_row[use]]
                 assert weighted.sends[i, j, 0, v] == pytest.approx(w.sum())
-                assert weighted.conversions[i, j, 0, v] == pytest.approx((o.weight[use] * w).sum() / PARTS)
+                assert weighted.conversions[i, j, 0, v] == pytest.approx((o.numerator[use] * w).sum() / PARTS)
+                assert weighted.conversion_count[i, j, 0, v] == pytest.approx((o.weight[use] * w).sum() / PARTS)
                 assert weighted.converted[i, j, 0, v] == pytest.approx(((o.weight[use] > 0) * w).sum())
                 assert weighted.revenue[i, j, 0, v] == pytest.approx((o.revenue[use] * w).sum() / 1e6, abs=1e-4)
 

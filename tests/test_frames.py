@@ -101,7 +101,7 @@ def test_naive_times_need_a_zone() -> None:
         from_frames(sends(), naive)
     assert from_frames(sends(), naive, timezone="Europe/Berlin").events.occurred_at[0] == T0 - clock.HOUR
     text = events(occurred_at=["2026-01-05", "2026-01-05T00:00:00Z"])
-    with pytest.warns(UserWarning, match=r"1 rows were refused; the first is events:0: .*timezone="):
+    with pytest.warns(UserWarning, match=r"1 row refused; the first is events:0: .*timezone="):
         log = from_frames(sends(), text)
     assert (len(log.events), log.rejects) == (1, {"naive_time": 1})
 
@@ -111,7 +111,7 @@ def test_missing_columns_and_nothing_readable() -> None:
         from_frames(sends(), events().rename(columns={"occurred_at": "occured_at"}))
     with pytest.raises(DataError, match="there twice"):
         from_frames(pd.concat([sends(), sends()], axis=1), events())
-    with pytest.raises(DataError, match="nothing could be read; sends:0: user_id"):
+    with pytest.raises(DataError, match="none of 1 row of sends could be read; sends:0: user_id"):
         from_frames(sends(user_id=[None]), events().iloc[:0])
     with pytest.raises(UsageError, match="found int, expected a DataFrame"):
         from_frames(sends(), 5)

@@ -19,7 +19,7 @@ from justai_sim.attribution import Bound, Rule, attribute, bind, ledger, ledger_
 from justai_sim.attribution.ledger import Ledger, Settlement, open_ledger
 from justai_sim.clock import DAY, HOUR, MISSING
 from justai_sim.errors import DataError, UsageError
-from justai_sim.tables import CLICK, CONVERSION, PARTS, REASONS, Events, Log, Sends
+from justai_sim.tables import CLICK, CONVERSION, OPEN, PARTS, REASONS, Events, Log, Sends
 from tests.oracle import brute
 from tests.strategies import cases, to_log
 
@@ -178,6 +178,28 @@ def test_a_late_click_gives_an_old_send_no_anchor() -> None:
         assert reader.reasons == batch(bound, sends, events, START + 18 * DAY)[1]
 
 
+@pytest.mark.parametrize("anchor", ["opened", "sent"])
+def test_an_event_handed_over_when_it_would_be_forgotten_is_too_late(anchor: Any) -> None:
+    """It says that it was received in time, but comes after the memory is over; nothing is lost in silence."""
+    rule = Rule(anchor=anchor, engagement_lookback_days=14, refund_horizon_days=5)
+    bound = bind(rule, templates=["t"], names=["purchase"])
+    for days in range(10, 70):
+        sends = Sends.build(1, send=0, user=0, template=0, variant=0, sent_at=START, delivered_at=START)
+        at = START + days * DAY
+        events = Events.build(2, event=[0, 1], user=0, kind=[OPEN, CONVERSION], name=[-1, 0],
+                              occurred_at=[at, at + 5 * DAY])  # fmt: skip
+        reader = Reader(open_ledger(bound, memory_days=10))
+        reader.ledger.ingest(sends)
+        for now in (START + DAY, START + 79 * DAY, START + 80 * DAY):
+            reader.settle(now)
+        reader.ledger.ingest(events=events)
+        reader.settle(START + 81 * DAY)
+        told = [REASONS[reader.reasons[i]] for i in (0, 1)]
+        # An event is open for 7 days and remembered for 10: at day 80 what happened by day 63 is too late.
+        assert [r == "too_late" for r in told] == [days <= 63, days + 5 <= 63]
+        assert not reader.sums()
+
+
 @given(cases(), st.integers(0, 2**32))
 def test_stream_is_brute_force(case: Case, seed: int) -> None:
     """Against the second reading of the rule's text; every row handed over again at the end changes no credit."""
@@ -221,7 +243,8 @@ def test_a_loaded_ledger_goes_on_as_if_it_had_never_stopped(case: Case, seed: in
     bound = bound_of(rule, log, goals)
     one = open_ledger(bound, memory_days=max(rule.refund_horizon_days, 10))
     parts = in_batches(log, dice, tidy=False)
-    for now in [*moments(log.sends, log.events, dice, rule), START + 200 * DAY]:
+    times = moments(log.sends, log.events, dice, rule)
+    for now in [*times, max([START + 200 * DAY, *times])]:
         for _ in range(dice.randrange(4)):
             if parts:
                 name, rows = parts.pop()

@@ -664,7 +664,7 @@ def test_the_first_program_is_the_packaged_one(tmp_path: Path) -> None:
         ("control_share = 'x'", "control_share: Expected `float`"),
         ("flow = 3", "flow"),
         ("[rule]\nrepeat = 'every'", "not repeat 'every'"),
-        ("key_metric = 'revenue_per_send'", "learns rates"),
+        ("key_metric = 'revenue_per_send'\n[policy]\nname = 'sliding_thompson'", "is money"),
     ],
 )
 def test_a_wrong_program_file_is_named(tmp_path: Path, text: str, says: str) -> None:

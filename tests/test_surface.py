@@ -287,6 +287,28 @@ def test_replay_and_frames_take_the_same_path(run_of: Any) -> None:
         replayed.surface_on([0], [7], metric="revenu")
 
 
+@pytest.mark.parametrize("repeat", ["once_per_send", "every", "once_per_user"])
+def test_the_map_compares_the_rate_of_the_results_table(repeat: Any) -> None:
+    """Two sends of a variant, one with two purchases: once_per_send that is a rate of a half, else of 1."""
+    sends = pd.DataFrame({
+        "send_id": list("abcd"), "user_id": list("uvwx"), "template_id": "T", "variant_id": list("AABB"),
+        "sent_at": pd.Timestamp("2026-01-01", tz="UTC"),
+    })  # fmt: skip
+    events = pd.DataFrame({
+        "event_id": ["1", "2", "3"], "user_id": ["u", "u", "w"], "kind": "conversion", "name": "purchase",
+        "occurred_at": [pd.Timestamp(f"2026-01-{d:02}", tz="UTC") for d in (6, 9, 7)],
+    })  # fmt: skip
+    log = frames.from_frames(sends, events)
+    got = js.replay(log, rule=js.Rule(repeat=repeat), as_of="2026-03-01T00:00Z")
+    rate = got.surface.frame.query("offset_day == 3 and lookback_day == 14").set_index("variant_id")
+    for row in got.rows():
+        if row["variant_id"] in ("A", "B"):
+            assert rate.loc[row["variant_id"], "rate"] == row["mature_conversion_rate"]
+            assert rate.loc[row["variant_id"], "conversions"] == row["conversions"]
+            assert rate.loc[row["variant_id"], "conversion_count"] == row["conversion_count"]
+    assert rate.loc["A", "rate"] == (1.0 if repeat == "every" else 0.5)
+
+
 def test_a_variant_with_a_handful_of_sends_does_not_blind_the_map() -> None:
     y, n = counts(generator(5, "straggler"), [0.5, 0.49, 0.01])
     i, j, g, v = np.indices(y.shape).reshape(4, -1)
@@ -534,7 +556,7 @@ def test_the_command_says_what_it_weighs_and_what_it_does_not_apply(tmp_path: Pa
     got = json.loads(capsys.readouterr().out)
     notes = [n for n in got["notes"] if n.startswith(("shares changed", "the map counts"))]
     assert len(notes) == 2
-    assert notes[1].endswith("repeat, cap not applied")
+    assert notes[1].endswith(": cap not applied")
     assert json.loads((out / "manifest.json").read_text())["notes"] == got["notes"]
     assert len(got["cells"]) == 4, "a lookback of 7 days after 7 ignored ones is a window"
     assert run([*argv, *rule]) == 0

@@ -171,6 +171,29 @@ def test_a_reading_that_changes_leader_and_sign_says_so() -> None:
     assert closed["effect_per_1000"] == pytest.approx(-1000 * 5 / 40)
 
 
+def test_few_users_get_no_interval_and_no_clear_leader() -> None:
+    """Three buyers of three against none of three: no two users of a variant differ, so nothing has a spread."""
+    sends = pd.DataFrame({
+        "send_id": [f"s{i}" for i in range(6)], "user_id": [f"u{i}" for i in range(6)], "template_id": "T",
+        "variant_id": ["A", "control"] * 3, "sent_at": pd.Timestamp("2026-01-01", tz="UTC"),
+    })  # fmt: skip
+    events = pd.DataFrame({
+        "event_id": list("abc"), "user_id": ["u0", "u2", "u4"], "kind": "conversion", "name": "purchase",
+        "occurred_at": pd.Timestamp("2026-01-06", tz="UTC"),
+    })  # fmt: skip
+    got = js.interpretations(frames.from_frames(sends, events))
+    use = got.table.iloc[0]
+    assert use["difference_per_1000"] == 1000
+    assert np.isnan([use["difference_low"], use["difference_high"], use["lead_low"]]).all()
+    assert words.leader_of(use) == "A (too close)"
+    assert any(n.startswith("3 conversions in all, fewer than 10") for n in got.notes)
+    some = frames.from_frames(sends, events.head(2))
+    for _, r in js.interpretations(some).table.dropna(subset="difference_low").iterrows():
+        assert -1000 <= r["difference_low"] <= r["difference_high"] <= 1000
+    none = js.interpretations(frames.from_frames(sends, events.assign(name="other", kind="click"))).table.iloc[0]
+    assert words.leader_of(none) == "A (a tie)"
+
+
 def test_a_tie_changes_no_leader_and_a_small_move_is_a_change() -> None:
     log = arms_log({"A": [5.0] * 5 + [14.0], "B": [5.0] * 6, "control": [5.0]})
     t = js.interpretations(log, presets=False).table.set_index("reading")
@@ -313,7 +336,8 @@ def test_few_large_values_have_few_degrees_of_freedom() -> None:
     d[:3], d[3:] = 1.0, -3 / 9997
     half = interval(0.0, d, 10_000)[1] / math.sqrt(float(d @ d))
     assert 4.0 < half < 4.6  # Student's with 2, not the normal's 1.96
-    assert interval(1.0, np.zeros(5), 5) == (1.0, 1.0)
+    assert interval(0.0, np.zeros(5), 5) == (0.0, 0.0)
+    assert math.isnan(interval(1.0, np.zeros(5), 5)[0])
     assert math.isnan(interval(1.0, np.zeros(1), 1)[0])
 
 
@@ -849,7 +873,7 @@ def test_the_command_reconcile(folder: Path, busy: Log, tmp_path: Path, capsys: 
     dashboard_of(busy, PRESETS["braze_canvas"].rule, ("sends", "conversions")).to_csv(dash, index=False)
     assert run(["reconcile", str(folder), "--against", str(dash), "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert "closest: braze_canvas (its conversions are the same)" in out
+    assert out.startswith("The dashboard counts most like braze_canvas (its conversions are the same).")
     assert "differs from the default rule in: lookback_days=3, offset_days=0" in out
     assert "in_offset" in out
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}

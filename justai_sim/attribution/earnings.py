@@ -39,7 +39,8 @@ class Earnings:
         if self.rule.repeat == "once_per_send":
             numerator = np.minimum(total, PARTS)
         elif self.rule.repeat == "once_per_user":
-            numerator = self._first_of_user(self.event[paid], self.send[paid], self.weight[paid])
+            first = first_of_user(r, self.event[paid], self.send[paid])
+            numerator = scan.sum_by(self.send[paid][first], self.weight[paid][first], n)
         opens, clicks = self._any(kind == OPEN), self._any(kind == CLICK)
         return Outcomes(
             send_row=k.rows(np.arange(n)),
@@ -73,16 +74,15 @@ class Earnings:
             raise DataError("the revenue of one send exceeds 9.2e12: check the unit of `value`")
         return scan.sum_by(send, share, n)
 
-    def _first_of_user(self, event: I8, send: I8, weight: I8) -> I8:
-        """Weights of a user's first credited conversion per template only (rule 24)."""
-        from justai_sim.attribution import scan
 
-        r, k = self.ready, self.ready.known
-        user, template = k.user[send], k.template[send]
-        order = np.lexsort((r.events.event[event], r.occurred[event], template, user))
-        lead = np.ones(len(order), bool)
-        u, t = user[order], template[order]
-        lead[1:] = (u[1:] != u[:-1]) | (t[1:] != t[:-1])
-        leader = event[order][lead][np.cumsum(lead) - 1] if len(order) else event
-        keep = order[event[order] == leader]
-        return scan.sum_by(send[keep], weight[keep], len(k))
+def first_of_user(ready: Ready, event: I8, send: I8) -> I8:
+    """Which credits (event row, position of the send) are of the first credited conversion of a user in a template:
+    their indices. What `repeat="once_per_user"` counts."""
+    k = ready.known
+    user, template = k.user[send], k.template[send]
+    order = np.lexsort((ready.events.event[event], ready.occurred[event], template, user))
+    lead = np.ones(len(order), bool)
+    u, t = user[order], template[order]
+    lead[1:] = (u[1:] != u[:-1]) | (t[1:] != t[:-1])
+    leader = event[order][lead][np.cumsum(lead) - 1] if len(order) else event
+    return order[event[order] == leader]

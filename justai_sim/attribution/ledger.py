@@ -18,6 +18,7 @@ The law above is exact as long as nothing refers to a forgotten row. Where somet
 * credits and reasons of forgotten events stand as they were last told;
 * that a user has had sends whose windows are over is never forgotten (8 bytes a user), so `past_lookback` stays
   `past_lookback`; only for an event that names a template or variant without a send it may become `no_send`;
+* an event handed over only when it would itself be forgotten already is `too_late`, whenever it was received;
 * with `repeat="once_per_user"` a conversion is the first again once those before it are forgotten.
 """
 
@@ -179,6 +180,8 @@ class Ledger:
         if not len(c["event"]):
             return np.zeros(0, np.int32), Reasons.empty()
         late = c["received_at"] - c["occurred_at"] > self._lateness
+        # Handed over when all that it belongs to is forgotten: the stand-ins of closed sends lie later.
+        late |= forgotten_at(open_until(c["occurred_at"], self._lateness), self._memory) <= self._settled
         told = [self._plain_reasons(c, late, "too_late")]
         if late.any():
             c = {name: a[~late] for name, a in c.items()}

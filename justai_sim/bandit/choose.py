@@ -43,9 +43,14 @@ def final_shares(shares: F8, live: B1, control_share: float, epsilon: float, flo
 
 
 def choose(
-    shares: F8, rep_row: npt.NDArray[np.integer[Any]], segment_row: npt.NDArray[np.integer[Any]], u: F8
-) -> tuple[I8, F8]:
+    shares: F8, rep_row: npt.NDArray[np.integer[Any]], segment_row: npt.NDArray[np.integer[Any]], u: F8, *,
+    eligible: B1 | None = None, epsilon: F8 | None = None, live: B1 | None = None,
+) -> tuple[I8, F8]:  # fmt: skip
     """One arm for each of n decisions, and its propensity: the very share that it was drawn from.
+
+    `eligible` (n, K): the treatment arms that a decision may have; their shares are scaled up to the whole treatment
+    traffic (evenly where they have none), and the control, which is always eligible, has all where there is none.
+    `epsilon` (n,), with `live` (R, K): a request's own part that is drawn evenly from its live eligible arms.
 
     `shares` (R, C, K) as `final_shares` gives them; `rep_row`, `segment_row` (n,) say which row a decision
     draws from, `u` (n,) in [0, 1) is its draw. Arm k is chosen for u in [edge k-1, edge k), edges being the
@@ -62,6 +67,9 @@ def choose(
         raise ValueError("shares must be finite, at least 0 and not all 0 in any row")
     if len(u) and not (u.min() >= 0 and u.max() < 1):
         raise ValueError("draws must lie in [0, 1)")
+    if eligible is not None or epsilon is not None:
+        shares = requested(shares[rep_row, segment_row], rep_row, eligible, epsilon, live)[:, None]
+        rep_row, segment_row = np.arange(len(u)), np.zeros(len(u), np.int64)
     edges = np.cumsum(shares, axis=-1)
     last = K - 1 - np.argmax(shares[..., ::-1] > 0, axis=-1)
     edges[np.arange(K) >= last[..., None]] = 2.0
@@ -69,3 +77,25 @@ def choose(
     for k in range(K - 1):
         arm += u >= edges[rep_row, segment_row, k]
     return arm, shares[rep_row, segment_row, arm]
+
+
+def requested(
+    rows: F8, rep_row: npt.NDArray[np.integer[Any]], eligible: B1 | None, epsilon: F8 | None, live: B1 | None
+) -> F8:
+    """The shares (n, K) that each request draws from, see `choose`. UsageError for an epsilon out of range."""
+    may = np.ones(rows.shape, bool) if live is None else np.array(live[rep_row], bool)
+    if eligible is not None:
+        may &= eligible
+    may[:, 0] = False
+    treated = np.where(may, rows, 0.0)
+    count = may.sum(1, keepdims=True)
+    even = np.divide(may, count, out=np.zeros(rows.shape), where=count > 0)
+    total = treated.sum(1, keepdims=True)
+    treated = np.divide(treated, total, out=even.copy(), where=total > 0)
+    if epsilon is not None:
+        if len(epsilon) and not (epsilon.min() >= 0 and epsilon.max() <= 1):
+            raise UsageError(f"epsilon is {epsilon[(epsilon < 0) | (epsilon > 1)][:1]}; expected numbers from 0 to 1")
+        treated = (1 - epsilon[:, None]) * treated + epsilon[:, None] * even
+    out = (1 - rows[:, :1]) * treated
+    out[:, 0] = np.where(count[:, 0] > 0, rows[:, 0], 1.0)
+    return out

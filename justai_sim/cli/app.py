@@ -121,7 +121,9 @@ def replay(
     template: str | None = None, since: str | None = None, until: str | None = None,
     lookback_days: float | None = None, offset_days: float | None = None, as_of: str | None = None,
     preset: Preset = None, settings: Annotated[list[str] | None, Parameter(name="--set")] = None,
-    policy: str = "weighted_thompson", training: str | None = None, metric: str = "conversion_rate",
+    policy: str = "weighted_thompson",
+    policy_settings: Annotated[list[str] | None, Parameter(name="--policy-set")] = None,
+    training: str | None = None, metric: str = "conversion_rate",
     timezone: Timezone = None, out: Out = None, rejects: Rejects = None, raw: Raw = False, json: Json = False,
 ) -> None:  # fmt: skip
     """A log through attribution, metrics and policy: what another window would have said.
@@ -153,7 +155,9 @@ def replay(
     settings
         An option of the rule, key=value, e.g. --set credit=linear --set "bounds=[]"; may be repeated.
     policy
-        weighted_thompson or uniform: whose shares are shown day by day.
+        Whose shares are shown day by day; `justai-sim schema` lists the policies and their settings.
+    policy_settings
+        A setting of the policy, key=value, e.g. --policy-set epsilon=0.1; may be repeated.
     training
         The ages of the sends that the policy learns from, e.g. lookback_days=14,offset_days=3. Not the window above:
         it never touches credit.
@@ -165,7 +169,8 @@ def replay(
     logs.replay(
         log, esp=esp, goals=goal or [], control=control, template=template, since=since, until=until,
         lookback_days=lookback_days, offset_days=offset_days, as_of=as_of, preset=preset, settings=settings or [],
-        policy=policy, training=training, metric=metric, timezone=timezone, out=out, rejects=rejects, raw=raw,
+        policy=policy, policy_settings=policy_settings or [], training=training, metric=metric, timezone=timezone,
+        out=out, rejects=rejects, raw=raw,
         json=json,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import numpy as np
 from justai_sim import stats
 from justai_sim.attribution import PRESETS, Rule, TrainingWindow
 from justai_sim.attribution.presets import differences
-from justai_sim.bandit.policy import PolicySpec
+from justai_sim.bandit.policy import COMMON, PolicySpec
 from justai_sim.bandit.registry import POLICIES
 from justai_sim.cli.output import emit_json, number
 from justai_sim.loop.program import Program
@@ -93,7 +93,7 @@ def schema(json: bool) -> None:
         for name, kind in TABLES.items()
     }  # fmt: skip
     if json:
-        emit_json(scenario=fields, tables=tables, policies=list(POLICIES), presets=_presets())
+        emit_json(scenario=fields, tables=tables, policies=_policies(), presets=_presets())
         return
     for name, rows in fields.items():
         print(f"[{name}]")
@@ -103,7 +103,10 @@ def schema(json: bool) -> None:
         print(f"\n{name} (a table of a log)")
         for c in columns:
             print(f"  {c['column']:18} {c['type']:14} {'required' if c['required'] else 'optional':9} {c['meaning']}")
-    print("\npolicies\n  " + "\n  ".join(POLICIES))
+    print("\npolicies (all have: " + ", ".join(COMMON[1:]) + ")")
+    for name, row in _policies().items():
+        print(f"  {name:20} {row['shelf']:9} {row['said']}" + (f"; settings: {', '.join(row['settings'])}" if
+              row["settings"] else "") + (f"; {row['approximate']}" if row["approximate"] else ""))  # fmt: skip
     print("\npresets (--preset NAME)")
     for name, p in _presets().items():
         print(f"  {name}: {p['follows']}")
@@ -142,3 +145,11 @@ def _fields(part: type[msgspec.Struct]) -> list[dict[str, Any]]:
         kind = str(f.type).replace("typing.", "").replace("justai_sim.", "").replace("<class '", "").replace("'>", "")
         out.append({"field": f.name, "type": kind, "default": default})
     return out
+
+
+def _policies() -> dict[str, dict[str, Any]]:
+    return {
+        name: {"shelf": p.shelf, "said": p.said, "settings": [*p.settings, *(["top_two"] if p.chances else [])],
+               "metrics": list(p.metrics), "approximate": p.approximate}
+        for name, p in POLICIES.items()
+    }  # fmt: skip

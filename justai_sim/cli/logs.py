@@ -12,8 +12,8 @@ from justai_sim import clock, replays
 from justai_sim import log as logs
 from justai_sim.attribution import preset as named
 from justai_sim.attribution import training_window, with_settings
-from justai_sim.bandit.policy import METRICS, PolicySpec
-from justai_sim.bandit.registry import POLICIES
+from justai_sim.bandit.policy import METRICS, with_policy_settings
+from justai_sim.bandit.registry import POLICIES, checked
 from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.generic import plain_files
@@ -54,7 +54,8 @@ def load(
 def replay(
     path: Path, *, esp: str | None, goals: list[str], control: str | None, template: str | None, since: str | None,
     until: str | None, lookback_days: float | None, offset_days: float | None, as_of: str | None, preset: str | None,
-    settings: list[str], policy: str, training: str | None, metric: str, timezone: str | None, out: Path | None,
+    settings: list[str], policy: str, policy_settings: list[str], training: str | None, metric: str,
+    timezone: str | None, out: Path | None,
     rejects: Path | None, raw: bool, json: bool,
 ) -> None:  # fmt: skip
     chosen = parse_settings(settings)
@@ -71,6 +72,8 @@ def replay(
         raise UsageError(f"--policy {policy!r} is not known; {nearest(policy, POLICIES)}")
     if metric not in METRICS:
         raise UsageError(f"--metric {metric!r} is not known; {nearest(metric, METRICS)}")
+    spec = with_policy_settings(policy, parse_settings(policy_settings, "--policy-set", "epsilon=0.1"))
+    checked(spec, metric)
     if timezone is not None:
         clock.zone(timezone)
     if out is not None and (logs.is_log(out) or plain_files(out)):
@@ -81,7 +84,7 @@ def replay(
     _say_rejects(refused, sum(log.rejects.values()), rejects)
     result = replays.replay(
         log, rule=rule, goals=goals, control=control, template=template, since=_time(since, timezone),
-        until=_time(until, timezone), as_of=_time(as_of, timezone), policy=PolicySpec(name=policy),
+        until=_time(until, timezone), as_of=_time(as_of, timezone), policy=spec,
         key_metric=metric, training=learns, currency_given="currency" in chosen,  # type: ignore[arg-type]
     )  # fmt: skip
     if (path / SIMULATED).exists():
@@ -97,13 +100,13 @@ SIMULATED = "SIMULATED"
 """A file of this name beside a plain log says that it is a simulated world."""
 
 
-def parse_settings(settings: list[str]) -> dict[str, Any]:
+def parse_settings(settings: list[str], option: str = "--set", example: str = "credit=linear") -> dict[str, Any]:
     """`key=value` texts as a dict; UsageError for one without '='."""
     out = {}
     for s in settings:
         key, eq, value = s.partition("=")
         if not eq:
-            raise UsageError(f"--set {s!r}: expected key=value, e.g. --set credit=linear")
+            raise UsageError(f"{option} {s!r}: expected key=value, e.g. {option} {example}")
         out[key.strip()] = value.strip()
     return out
 

@@ -88,11 +88,11 @@ def days_of(option: str, text: str) -> list[float]:
 
 
 def not_applied(rule: Rule) -> list[str]:
-    """What the rule says and a map of credited conversions per send does not follow."""
+    """What the rule says and a map of rates per send does not follow."""
     plain = Rule()
-    names = [k for k in ("repeat", "cap", "cap_quantile", "denominator") if getattr(rule, k) != getattr(plain, k)]
+    names = [k for k in ("cap", "cap_quantile", "denominator") if getattr(rule, k) != getattr(plain, k)]
     return (
-        [f"the map counts every credited conversion per reached send: {', '.join(names)} not applied"] if names else []
+        [f"the map counts per reached send, and money without caps: {', '.join(names)} not applied"] if names else []
     )
 
 

@@ -23,6 +23,9 @@ from justai_sim.whatif.reconcile import ALL, IN_USE, Reconciliation, apart
 from justai_sim.whatif.reconcile import reconcile as compare
 from justai_sim.whatif.study import OF_RATE
 
+MOST_PRESETS = 10
+"""Rows of the printed list of presets; the files hold all."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -146,6 +149,8 @@ def reconcile(asked: Asked, against: Path, mature: bool, out: Path | None, json:
 def _print_reconciliation(got: Reconciliation) -> None:
     c = got.comparison
     nearest = got.closest[0]
+    what, (first_line, *more) = got.measure.replace("_", " "), _verdict(got)
+    print(f"{first_line}\n")
     first = c[c["measure"] == got.measure]
     head = ("template_id", "variant_id", "measure", "theirs", "ours", "difference", nearest)
     rows = [r | {nearest: r["closest"]} for r in first.to_dict("records")]
@@ -164,16 +169,25 @@ def _print_reconciliation(got: Reconciliation) -> None:
             for r in got.receipt[got.receipt["template_id"] == ALL].to_dict("records")
         ]  # fmt: skip
         table(steps, ("step", "", "events", "conversions"))
+    print(f"\nwhat other systems would count, by how far their {what} are from the dashboard's")
+    table(
+        [{"preset": r["preset"], "conversions": r["conversions"], f"{what} apart": f"{r['distance']:.1%}"}
+         for r in got.presets.head(MOST_PRESETS).to_dict("records")],
+        ("preset", "conversions", f"{what} apart"),
+    )  # fmt: skip
     print("\nwhat our rule did with every goal event")
     table([{"": "", **r} for r in got.reasons.to_dict("records")], ("reason", "", "events", "counted_by_closest"))
     print()
-    print(_verdict(got))
+    print("\n".join(more))
 
 
-def _verdict(got: Reconciliation) -> str:
+def _verdict(got: Reconciliation) -> list[str]:
     what, name = got.measure.replace("_", " "), got.closest[0]
     off = f"{got.distance:.1%} of their {what} apart" if got.distance > 0 else f"its {what} are the same"
-    lines = [f"closest: {name} ({off})" if got.close else f"no preset comes close; the nearest is {name} ({off})"]
+    lines = [
+        f"The dashboard counts most like {name} ({off})." if got.close
+        else f"No preset comes close to the dashboard; the nearest is {name} ({off})."
+    ]  # fmt: skip
     if got.contradicts:
         others = ", ".join(f"{m.replace('_', ' ')} ({d:.1%} apart)" for m, d in got.contradicts.items())
         lines.append(f"other numbers of the dashboard are not those of {name}: {others}")
@@ -193,7 +207,7 @@ def _verdict(got: Reconciliation) -> str:
     if name != IN_USE and known is not None:
         lines += [f"follows {known.source}: {known.follows}"] if known.source else []
         lines += [f"which the rule cannot express: {known.lacks}"] if known.lacks else []
-    return "\n".join(lines)
+    return lines
 
 
 def _write_reconciliation(got: Reconciliation, out: Path) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from justai_sim import clock
 from justai_sim.attribution import Bound
 from justai_sim.attribution.attribute import refunds
+from justai_sim.attribution.earnings import first_of_user
 from justai_sim.attribution.events import money_share
 from justai_sim.attribution.outcomes import close_of
 from justai_sim.attribution.prepare import Ready, prepare
@@ -20,7 +21,7 @@ from justai_sim.attribution.sends import composite, distinct, span_of
 from justai_sim.attribution.window import Contest, Judged, edges
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError
-from justai_sim.tables import BOUNCE, CONVERSION, F8, I8, PARTS, Events, Sends
+from justai_sim.tables import B1, BOUNCE, CONVERSION, F8, I8, PARTS, Events, Sends
 
 OFFSETS = tuple(range(8))
 LOOKBACKS = tuple(range(1, 31))
@@ -31,14 +32,16 @@ LOOKBACKS = tuple(range(1, 31))
 class WindowCounts:
     """Arrays (offsets, lookbacks, groups, variants); NaN where the offset is not below the lookback.
 
-    All of sends that were mature at `as_of` under the window: `conversions` credited (sum of weights), `converted`
-    sends (with any credit), `revenue` net of refunds (units of money), and those `sends`.
+    All of sends that were mature at `as_of` under the window: `conversions` as the rule's `repeat` counts them (the
+    numerator of the conversion rate), `conversion_count` (sum of all weights), `converted` sends (with any credit),
+    `revenue` net of refunds (units of money), and those `sends`.
     """
 
     offsets: tuple[float, ...]
     lookbacks: tuple[float, ...]
     conversions: F8
     sends: F8
+    conversion_count: F8
     converted: F8
     revenue: F8
 
@@ -50,7 +53,7 @@ def window_counts(
     """Every window [offset, lookback) of the grid, each as attributing it alone would give.
 
     `offsets`, `lookbacks`: days. `group`, `variant` are columns of the sends (n,); -1 leaves a send out. With `weight`
-    (n,) every send counts that much, in all four arrays. The default rule takes one pass; rules whose winner does not
+    (n,) every send counts that much, in all five arrays. The default rule takes one pass; rules whose winner does not
     depend on the lookback one an offset; the others one a window.
     """
     offsets, lookbacks = tuple(sorted(set(offsets))), tuple(sorted(set(lookbacks)))
@@ -71,7 +74,7 @@ def _event_keys(events: Events) -> I8:
 
 
 class _Grid:
-    """Tables (offsets, lookbacks, cells) of a prepared log: conversions, sends, converted sends, revenue."""
+    """Tables (offsets, lookbacks, cells) of a prepared log: in the order of WindowCounts."""
 
     def __init__(
         self, ready: Ready, offsets: Sequence[float], lookbacks: Sequence[float], group: I8, variant: I8, groups: int,
@@ -83,7 +86,7 @@ class _Grid:
         self.variants, self.cells = variants, groups * variants
         self.as_of = ready.as_of - round(self.rule.mature_allowance_hours * clock.HOUR)
         self.lengths = np.array([clock.days(x) for x in lookbacks], np.int64)
-        self.tables = [np.full((len(offsets), len(lookbacks), self.cells), np.nan) for _ in range(4)]
+        self.tables = [np.full((len(offsets), len(lookbacks), self.cells), np.nan) for _ in range(5)]
         after = self.rule.lookback_from == "offset_end"  # then the lookback is a length of its own
         self.usable = np.array([[after or b > o for b in lookbacks] for o in offsets], bool).reshape(len(offsets), -1)
 
@@ -95,6 +98,7 @@ class _Grid:
         apart = rule.credit in ("last_qualifying", "all") and rule.explicit in ("window", "ignore")
         apart = apart and rule.lookback_from == "send" and rule.day_rule == "elapsed"
         at_once = apart and rule.credit == "last_qualifying" and len(self.offsets) < 63
+        at_once = at_once and rule.repeat != "once_per_user"
         if at_once and contest.simple is None and contest.dense and contest.goal is not None:
             return self.one_pass()
         self.cell = self.cells_of_sends()
@@ -138,18 +142,20 @@ class _Grid:
             )  # fmt: skip
 
         with ThreadPoolExecutor(1) as other:  # the compiled passes release the interpreter
-            count = other.submit(lambda: scan.closed_sends(anchor, *of, weight, self.lengths, self.as_of, closed))
+            closing = other.submit(lambda: scan.closed_sends(anchor, *of, weight, self.lengths, self.as_of, closed))
             scan.chain(lane, anchor, *of, who, t, least[0], len(goal), table, record, head)
             second = other.submit(part, 1)
             part(0)
             second.result()
-            count.result()
+            closing.result()
         got = halves[0]
         got += halves[1]
         scan.summed(got)
         found = np.moveaxis(got, 0, 2)
         whole = np.broadcast_to(closed[1:], found.shape[:3])
-        for i, a in enumerate((found[..., 0], whole, found[..., 1], found[..., 2] / 1e6)):
+        count, converted, revenue = (found[..., k] for k in range(3))
+        conversions = count if self.rule.repeat == "every" else converted  # a winner's credit is whole
+        for i, a in enumerate((conversions, whole, count, converted, revenue / 1e6)):
             self.tables[i][self.usable] = a[self.usable]
 
     def net_values(self) -> I8:
@@ -190,11 +196,22 @@ class _Grid:
             use = inside & over[judged.send]
             send, cell = judged.send[use], self.cell[judged.send[use]]
             once = np.unique(send)
+            counts = self.numerator(judged, inside)
             found = (
-                np.bincount(cell, weight[use] / PARTS * each[send], self.cells),
+                np.bincount(self.cell[over], (counts * each)[over], self.cells),
                 np.bincount(self.cell[over], each[over], self.cells),
+                np.bincount(cell, weight[use] / PARTS * each[send], self.cells),
                 np.bincount(self.cell[once], each[once], self.cells),
                 np.bincount(cell, share[use] / 1e6 * each[send], self.cells),
             )
             for table, values in zip(self.tables, found, strict=True):
                 table[i, j] = values
+
+    def numerator(self, judged: Judged, inside: B1) -> F8:
+        """What each known send adds to the conversion rate by credits `inside` the window, as `repeat` says."""
+        event, send, weight = judged.event[inside], judged.send[inside], judged.weight[inside]
+        if self.rule.repeat == "once_per_user":
+            first = first_of_user(self.ready, event, send)
+            send, weight = send[first], weight[first]
+        total = np.bincount(send, weight, len(self.ready.known)) / PARTS
+        return np.minimum(total, 1.0) if self.rule.repeat == "once_per_send" else total

@@ -11,12 +11,12 @@ import numpy as np
 from justai_sim import clock
 from justai_sim.attribution import Bound, Rule, TrainingWindow, bind
 from justai_sim.bandit.policy import PolicySpec
-from justai_sim.bandit.registry import policy
+from justai_sim.bandit.registry import checked, policy
 from justai_sim.errors import UsageError, nearest
 from justai_sim.tables import B1, HELD_OUT, I8, Log
 
 KeyMetric = Literal["conversion_rate", "open_rate", "click_rate", "unsubscribe_rate", "revenue_per_send"]
-Feedback = Literal["all", "mature"]
+Feedback = Literal["all", "mature", "weighted"]
 CONTROL = "control"
 
 
@@ -50,7 +50,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             given = getattr(self, name)
             if not isinstance(given, kind) and not (given is None and name == "training"):
                 raise UsageError(f"{name} is a {type(given).__name__}; expected a {kind.__name__}")
-        policy(self.policy.name)
+        checked(self.policy, self.key_metric)
         if why := cannot_learn(self):
             raise UsageError(why)
         seen: set[str] = set()
@@ -69,12 +69,17 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def cannot_learn(program: Program) -> str:
     """Why the policy cannot learn the program's key metric under its rule; '' if it can."""
-    if program.policy.name != "weighted_thompson":
-        return ""
-    if program.key_metric == "revenue_per_send":
-        return "policy 'weighted_thompson' learns rates, not key_metric 'revenue_per_send'; use a rate, or 'uniform'"
-    if program.key_metric == "conversion_rate" and program.rule.repeat == "every":
-        return "policy 'weighted_thompson' learns shares of sends, not repeat 'every'; use another of either"
+    spec = program.policy
+    chosen = policy(spec.name)
+    try:
+        chosen.check(spec, program.key_metric)
+    except UsageError as e:
+        return str(e)
+    if chosen.trials and "conversion_rate" in (program.key_metric, *spec.weights) and program.rule.repeat == "every":
+        return f"policy {spec.name!r} learns shares of sends, not repeat 'every'; use another of either"
+    if chosen.trials and program.feedback == "weighted":
+        return (f"policy {spec.name!r} learns trials, not the exposure of feedback 'weighted'; use the policy "
+                "'gamma_poisson', or feedback 'mature' or 'all'")  # fmt: skip
     return ""
 
 

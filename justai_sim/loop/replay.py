@@ -31,7 +31,8 @@ def attribute_log(program: Program, log: Log, as_of: int | None = None) -> tuple
 
 def machine_of(program: Program, log: Log) -> Machine:
     """The program bound to the codes of a log."""
-    return Machine.of(program, bound_to(program, log), log.names("template"), log.names("variant"))
+    return Machine.of(program, bound_to(program, log), log.names("template"), log.names("variant"),
+                      log.names("segment"))  # fmt: skip
 
 
 def replay_log(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,11 @@ from justai_sim import clock
 from justai_sim.attribution import Bound, TrainingWindow, attribute
 from justai_sim.bandit.choose import final_shares
 from justai_sim.bandit.registry import policy
-from justai_sim.bandit.tally import Shape, Tally
+from justai_sim.bandit.tally import LOWER_IS_BETTER, MORE, Shape, Tally
 from justai_sim.clock import DAY, MISSING
+from justai_sim.loop.exposure import exposure
 from justai_sim.loop.program import Layout, Program
+from justai_sim.loop.segments import features
 from justai_sim.loop.state import State, metric_of
 from justai_sim.tables import F8, Events, Sends
 
@@ -29,8 +32,8 @@ class Batch:
 class Tick:
     """What a refresh found and decided.
 
-    n, y: trials and sums of the key metric, (templates, R, K); shares: (templates, R, 1, K), what `choose`
-    draws from until the next refresh.
+    n, y: trials and sums of the key metric, (templates, R, K); shares: (templates, R, C, K), what `choose` draws from
+    until the next refresh; C is 1, or of a contextual policy the segments, users without one first.
     """
 
     index: int
@@ -50,11 +53,28 @@ class Machine:
     layout: Layout
     variants: tuple[tuple[str, ...], ...]
     """Texts of the variants of each template code, control first."""
+    segments: tuple[str, ...] = ()
+    """Texts of the segments that the policy tells apart; none for policies that are not contextual."""
 
     @classmethod
-    def of(cls, program: Program, bound: Bound, templates: list[str], variants: list[str]) -> Machine:
+    def of(
+        cls, program: Program, bound: Bound, templates: list[str], variants: list[str], segments: Sequence[str] = ()
+    ) -> Machine:
         by_id = {t.id: tuple(t.variants) for t in program.templates}
-        return cls(program, bound, Layout(program, templates, variants), tuple(by_id.get(t, ()) for t in templates))
+        told = tuple(segments) if policy(program.policy.name).contextual else ()
+        return cls(program, bound, Layout(program, templates, variants), tuple(by_id.get(t, ()) for t in templates),
+                   told)  # fmt: skip
+
+    @property
+    def rows(self) -> int:
+        """Rows of the shares: 1, or one a segment and one for users without."""
+        return len(self.segments) + 1 if self.segments else 1
+
+    def shape(self, template: int, reps: int) -> Shape:
+        arms = self.layout.arms
+        names = self.variants[template] + ("",) * (arms - len(self.variants[template]))
+        x = features(self.segments, arms) if self.segments else None
+        return Shape(reps, self.rows, arms, names, self.program.key_metric, x)
 
 
 def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State, Tick]:
@@ -85,26 +105,60 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
 def tally(
     machine: Machine, state: State, now: int, cohorts: int, training: TrainingWindow | None = None
 ) -> tuple[Tally, ...]:
-    """Sums over the sends known (that `training` holds), by template, replication, arm and decision cohort; shape
-    (R, 1, K, H)."""
-    from justai_sim.loop import kernel
-
-    program, layout = machine.program, machine.layout
-    sends, n, earned = state.sends.table, state.sends.n, state.earned
-    value, close, scale = metric_of(earned, program.key_metric, n)
-    allowance = round(program.rule.mature_allowance_hours * clock.HOUR)
-    limit = now - allowance if program.feedback == "mature" else np.iinfo(np.int64).max
-    first, end = (training or TrainingWindow()).bounds(now)
-    trials, y, y2 = kernel.tally(
-        sends.template, sends.variant, sends.rep, sends.decided_at, sends.sent_at, earned.counted[:n],
-        earned.ghost[:n], close, value, scale, layout.arm, limit, first, end, state.start, program.refresh, cohorts,
-        state.reps, layout.arms, MISSING,
+    """Sums over the sends known (that `training` holds), by template, replication, segment, arm and decision cohort;
+    shape (R, C, K, H)."""
+    program = machine.program
+    spec = program.policy
+    chosen = policy(spec.name)
+    sums = _Summing(machine, state, now, cohorts, training or TrainingWindow())
+    main = sums.of(program.key_metric)
+    extra = sums.more(program.key_metric) if set(chosen.stats) & set(MORE) or spec.burn_in else {}
+    others = {m: sums.of(m) for m in spec.weights if m != program.key_metric}
+    return tuple(
+        Tally(main[0][t], main[1][t], main[2][t], {k: a[t] for k, a in extra.items()},
+              {m: Tally(of[0][t], of[1][t], of[2][t]) for m, of in others.items()})
+        for t in range(len(main[0]))
     )  # fmt: skip
-    return tuple(Tally(n=trials[t][:, None], y=y[t][:, None], y2=y2[t][:, None]) for t in range(len(trials)))
+
+
+class _Summing:
+    """The sends of a state as the compiled sums take them."""
+
+    def __init__(self, machine: Machine, state: State, now: int, cohorts: int, training: TrainingWindow) -> None:
+        self.machine, self.state, self.now = machine, state, now
+        program, n = machine.program, state.sends.n
+        self.sends, self.n = state.sends.table, n
+        allowance = round(program.rule.mature_allowance_hours * clock.HOUR)
+        limit = now - allowance if program.feedback == "mature" else np.iinfo(np.int64).max
+        first, end = training.bounds(now)
+        self.end = (machine.layout.arm, limit, first, end, state.start, program.refresh, cohorts, state.reps,
+                    machine.rows, machine.layout.arms, MISSING)  # fmt: skip
+        s = self.sends
+        self.who = (s.template, s.variant, s.rep, s.segment, s.decided_at, s.sent_at, state.earned.counted[:n],
+                    state.earned.ghost[:n])  # fmt: skip
+
+    def of(self, metric: str) -> tuple[F8, F8, F8]:
+        from justai_sim.loop import kernel
+
+        program = self.machine.program
+        value, close, scale = metric_of(self.state.earned, metric, self.n)
+        weight = np.zeros(0)
+        if program.feedback == "weighted":
+            weight = exposure(self.state, program.rule, metric, close, self.now)
+        n, y, y2 = kernel.tally(*self.who, close, value, scale, weight, *self.end)
+        return n, y, y2
+
+    def more(self, metric: str) -> dict[str, F8]:
+        from justai_sim.loop import kernel
+
+        value, close, scale = metric_of(self.state.earned, metric, self.n)
+        low = metric in LOWER_IS_BETTER
+        got = kernel.more(*self.who, close, value, scale, self.sends.propensity, low, *self.end)
+        return dict(zip(MORE, got, strict=True))
 
 
 def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: int) -> F8:
-    """Shares (templates, R, 1, K) from the policy, with epsilon, floor and control share mixed in."""
+    """Shares (templates, R, C, K) from the policy, with epsilon, floor and control share mixed in."""
     program = machine.program
     spec = program.policy
     chosen = policy(spec.name)
@@ -112,14 +166,12 @@ def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: in
     wait = clock.days(program.rule.upper_days + program.rule.lateness_days) + 2 * DAY
     for t, counts in enumerate(tallies):
         live = np.broadcast_to(machine.layout.live[t], (state.reps, machine.layout.arms))
-        arms = machine.variants[t] + ("",) * (machine.layout.arms - len(machine.variants[t]))
-        memory = chosen.init(spec, Shape(state.reps, 1, machine.layout.arms, arms, program.key_metric))
+        memory = chosen.init(spec, machine.shape(t, state.reps))
         # Folding what is final anew at each refresh keeps the shares a function of the snapshot alone.
         done = min(max((now - wait - state.start) // program.refresh, 0), counts.n_cohorts)
         if chosen.memory:
-            for h in range(done):
-                memory = chosen.update(memory, counts.cohorts(h, h + 1))
+            memory = chosen.update(memory, counts.cohorts(0, done))
             counts = counts.cohorts(done, counts.n_cohorts)
         shares = chosen.allocate(memory, counts, live, now)
         out.append(final_shares(shares, live, program.control_share, spec.epsilon, spec.floor))
-    return np.stack(out) if out else np.zeros((0, state.reps, 1, machine.layout.arms))
+    return np.stack(out) if out else np.zeros((0, state.reps, machine.rows, machine.layout.arms))

@@ -11,6 +11,8 @@ import pandas as pd
 
 from justai_sim.attribution import Rule
 from justai_sim.bandit.policy import LOWER_IS_BETTER
+from justai_sim.errors import several
+from justai_sim.estimate.surface import FEW
 from justai_sim.mix import comparable
 from justai_sim.tables import F8, I8, Log
 from justai_sim.whatif.readings import Reading, preset_readings, readings
@@ -41,10 +43,11 @@ class Interpretations:
     `whatif.mix`). `leader`: best rate. `difference_per_1000`: rate of
     `variant` minus rate of `against`, the same pair in every row, per 1,000 of `unit` (sends, or users where
     these are the denominator), with a 95 % interval clustered by user. `effect_per_1000`: how far the reading
-    moves that difference, with its interval over the same users under both readings. `lead_per_1000`: where
-    the leader changes, the new leader minus the old one under that reading, with an interval that holds for the
-    whole table at 95 % (Bonferroni over the readings and the other variants, as the leader is the best of several
-    under each of many readings); `sign_clear`: whether a changed sign is clear at that level.
+    moves that difference, with its interval over the same users under both readings. `lead_per_1000`: the leader
+    minus the second, or where the leader changes, minus the old one, under that reading, with an interval that holds
+    for the whole table at 95 % (Bonferroni over the readings and the other variants, as the leader is the best of
+    several under each of many readings); `sign_clear`: whether a changed sign is clear at that level. Intervals end
+    where a difference of shares ends, and are missing where users are too few or too alike to tell.
 
     rates: `reading, variant_id, sends, conversions, total, rate, rank`, for the readings that apply; `rate` is
     weighted, the others are plain counts.
@@ -123,6 +126,10 @@ def interpretations(
     assert compare is not None
     table = _sorted(pd.DataFrame(rows, columns=list(COLUMNS)))
     notes = [*s.notes, *compare.notes]
+    assert start is not None
+    if len(names) > 1 and start.converted.max() < FEW:
+        notes.append(f"{several(int(start.converted.sum()), 'conversion')} in all, fewer than {FEW} of any variant: "
+                     "too few to tell anything, whatever the reading")  # fmt: skip
     if len(names) > 1 and looks > 1:
         others = len(names) - 1
         notes.append(
@@ -176,6 +183,7 @@ class _Comparison:
     def __init__(self, n: Numbers, names: list[str], control: str | None, metric: str, looks: int) -> None:
         self.names, self.notes = names, []
         self.alpha = 0.05 / looks
+        self.shares = metric != "revenue_per_send"
         self.sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
         self.leader = self._best(n.rate, None)
         self.start = n.rate
@@ -221,9 +229,9 @@ class _Comparison:
             return out
         a, b = self.pair
         influence, diff = self._difference(n, a, b)
-        low, high = interval(diff, influence, n.users)
+        low, high = self._interval(diff, influence, n)
         effect = diff - self.diff
-        around = interval(effect, influence - self.base, n.users)
+        around = self._interval(effect, influence - self.base, n, most=2.0)
         out |= {
             "variant": self.names[a], "against": self.names[b],
             "difference_per_1000": 1000 * diff, "difference_low": 1000 * low, "difference_high": 1000 * high,
@@ -233,11 +241,22 @@ class _Comparison:
         if out["sign_changes"]:
             sure = interval(diff, influence, n.users, self.alpha)
             out["sign_clear"] = sure[0] > 0 or sure[1] < 0
-        if leader != self.leader:
-            moved, lead = self._difference(n, leader, self.leader)
-            between = interval(lead, moved, n.users, self.alpha)
-            out |= {"lead_per_1000": 1000 * lead, "lead_low": 1000 * between[0], "lead_high": 1000 * between[1]}
-        return out
+        moved, lead = self._difference(n, leader, self.leader if leader != self.leader else self._second(n, leader))
+        between = self._interval(lead, moved, n, self.alpha)
+        return out | {"lead_per_1000": 1000 * lead, "lead_low": 1000 * between[0], "lead_high": 1000 * between[1]}
+
+    def _second(self, n: Numbers, leader: int) -> int:
+        score = np.where(np.isnan(n.rate), -np.inf, self.sign * n.rate)
+        score[leader] = -np.inf
+        return int(score.argmax())
+
+    def _interval(
+        self, estimate: float, influence: F8, n: Numbers, alpha: float = 0.05, most: float = 1.0
+    ) -> tuple[float, float]:
+        """The interval, not beyond what a difference of shares can be."""
+        low, high = interval(estimate, influence, n.users, alpha)
+        most = most if self.shares and n.value.max(initial=0.0) <= 1 else float("inf")
+        return max(low, -most), min(high, most)
 
     def matters(self, row: dict[str, Any], n: Numbers) -> bool:
         """Whether any rate, the leader or the difference moves by more than rounding hides."""

@@ -215,13 +215,15 @@ def interval(estimate: float, influence: F8, users: int, alpha: float = 0.05) ->
 
     Student's. The degrees of freedom are the effective number of users, (sum d^2)^2 / sum d^4 (Satterthwaite's,
     as for a mean of few large values among many small ones), less one: five buyers among a million users are
-    five observations. NaN below 2 users; no width where no user moves it.
+    five observations. NaN where nothing can be said: below 2 users, or no two users differ and the estimate is not 0
+    (three buyers of three against none of three). No width where it is 0 for everyone.
     """
+    nothing = float("nan"), float("nan")
     if users < 2:
-        return float("nan"), float("nan")
+        return nothing
     square = float(influence @ influence)
-    if square == 0:
-        return estimate, estimate
+    if square * users <= 1e-24:  # the rounding of sums
+        return (estimate, estimate) if abs(estimate) <= 1e-12 else nothing
     effective = square / float(((influence / np.sqrt(square)) ** 2 * influence**2).sum())
     half = float(special.stdtrit(max(effective - 1, 1.0), 1 - alpha / 2)) * float(np.sqrt(square * users / (users - 1)))
     return estimate - half, estimate + half

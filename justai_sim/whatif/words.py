@@ -29,10 +29,15 @@ def ranged(x: Any, low: Any, high: Any, places: int = 2) -> str:
 
 
 def leader_of(row: Any) -> str:
-    """The leader of a reading; where it is another one, whether clearly so."""
-    if not row["leader_changes"]:
+    """The leader of a reading, and whether it leads clearly; one that stays the leader clearly has only its name."""
+    lead = row["lead_per_1000"]
+    if lead is None or lead != lead:  # nothing to compare with
         return str(row["leader"])
-    return f"{row['leader']} ({'clearly' if clear(row['lead_low'], row['lead_high']) else 'too close'})"
+    if lead == 0:
+        return f"{row['leader']} (a tie)"
+    if not clear(row["lead_low"], row["lead_high"]):
+        return f"{row['leader']} (too close)"
+    return f"{row['leader']} (clearly)" if row["leader_changes"] else str(row["leader"])
 
 
 def clear(low: Any, high: Any) -> bool:

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from justai_sim.bandit.policy import PolicySpec, spread
-from justai_sim.bandit.tally import Shape, Tally
+from justai_sim.bandit.policy import Policy, PolicySpec, State
+from justai_sim.bandit.tally import Shape
 from justai_sim.errors import UsageError, nearest
 from justai_sim.tables import B1, F8
 
-name = "fixed"
-memory = False
 
-
-class FixedState(NamedTuple):
-    """`weights` (R, K): of each arm, relative; the control's is 0."""
-
-    weights: F8
-
-
-def init(spec: PolicySpec, shape: Shape) -> FixedState:
+def start(spec: PolicySpec, shape: Shape) -> dict[str, F8]:
     """Raises UsageError for a variant that the template does not have, or for the control."""
     if not shape.variants:
         raise UsageError("policy 'fixed' needs the names of the variants; the shape has none")
@@ -33,13 +22,12 @@ def init(spec: PolicySpec, shape: Shape) -> FixedState:
         if variant not in treated:
             raise UsageError(f"policy.shares names {variant!r}, no variant; {nearest(variant, treated)}")
         weights[shape.variants.index(variant)] = share
-    return FixedState(np.tile(weights, (shape.R, 1)))
+    return {"weights": np.tile(weights, (shape.R, shape.C, 1))}
 
 
-def update(state: FixedState, _cohort: Tally) -> FixedState:
-    return state
-
-
-def allocate(state: FixedState, open_tally: Tally, live: B1, _now: int) -> F8:
+def shares(state: State, _live: B1, _now: int) -> F8:
     """Where no weighted arm is live, the live ones share evenly."""
-    return spread(np.broadcast_to(state.weights[:, None, :], open_tally.n.shape[:3]), live)
+    return state["weights"]
+
+
+FIXED = Policy("fixed", "reference", "a split that stays", shares, stats=(), settings=("shares",), start=start)

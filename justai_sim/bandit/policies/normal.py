@@ -1,0 +1,56 @@
+"""Thompson sampling on normal outcomes: of known spread (normal) and of unknown (normal-inverse-gamma, Student's)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from justai_sim.bandit.independent import Normal, Student, best_of
+from justai_sim.bandit.policy import Policy, State
+from justai_sim.tables import B1, F8, I8
+
+
+def known_noise(state: State) -> Normal:
+    """Posterior of each mean; prior N(prior_mean, prior_sd^2 / prior_weight), outcomes of sd `prior_sd`."""
+    s, n = state.spec, state["n"]
+    weight = s.prior_weight + n
+    return Normal((s.prior_weight * s.prior_mean + state["y"]) / weight, s.prior_sd / np.sqrt(weight))
+
+
+def inverse_gamma(state: State) -> tuple[F8, F8, F8]:
+    """Location, scale and degrees of freedom of each mean's posterior (Gelman et al., BDA3, 3.3): the prior is worth
+    `prior_weight` outcomes of mean `prior_mean` and sd `prior_sd`."""
+    s, n, y, y2 = state.spec, state["n"], state["y"], state["y2"]
+    k = s.prior_weight + n
+    mean = (s.prior_weight * s.prior_mean + y) / k
+    around = s.prior_weight * (s.prior_sd**2 + (s.prior_mean - mean) ** 2)
+    around = around + np.maximum(y2 - 2 * mean * y + n * mean**2, 0.0)
+    return mean, np.sqrt(around / k / k), k
+
+
+def shares_known(state: State, live: B1, _now: int) -> F8:
+    return best_of(known_noise(state), live)
+
+
+def shares_unknown(state: State, live: B1, _now: int) -> F8:
+    return best_of(Student(*inverse_gamma(state)), live)
+
+
+def draw_known(state: State, live: B1, rng: np.random.Generator) -> I8:
+    p = known_noise(state)
+    return np.where(live, rng.normal(p.mean, p.sd), -np.inf).argmax(-1)
+
+
+def draw_unknown(state: State, live: B1, rng: np.random.Generator) -> I8:
+    mean, scale, df = inverse_gamma(state)
+    return np.where(live, mean + scale * rng.standard_t(df), -np.inf).argmax(-1)
+
+
+PRIOR = ("prior_mean", "prior_weight", "prior_sd")
+NORMAL_THOMPSON = Policy(
+    "normal_thompson", "reference", "chance to be the best, normal outcomes of known spread", shares_known,
+    settings=PRIOR, chances=True, draw=draw_known,
+)  # fmt: skip
+NIG_THOMPSON = Policy(
+    "nig_thompson", "reference", "chance to be the best, normal outcomes of unknown spread", shares_unknown,
+    stats=("n", "y", "y2"), settings=PRIOR, chances=True, draw=draw_unknown,
+)  # fmt: skip

@@ -1,0 +1,46 @@
+"""How much of a trial each send is so far, for policies that learn from young sends (feedback "weighted")."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from justai_sim import clock
+from justai_sim.attribution import Rule
+from justai_sim.clock import MISSING
+from justai_sim.estimate.maturity import NEVER, inside_window
+from justai_sim.loop.state import State
+from justai_sim.tables import CLICK, CONVERSION, F8, I8, OPEN, UNSUBSCRIBE
+
+KIND = {"open_rate": OPEN, "click_rate": CLICK, "unsubscribe_rate": UNSUBSCRIBE}
+
+
+def exposure(state: State, rule: Rule, metric: str, close: I8, now: int) -> F8:
+    """The part of a send's responses that would have come by now, (sends,), from 0 to 1.
+
+    It is the distribution of the age of a replication's own first responses, by Kaplan-Meier over sends of all ages
+    (`estimate.maturity.inside_window`), at the age of each send. Before any send was watched to the end of its window,
+    the part of the window that has passed.
+    """
+    n = state.sends.n
+    kind = KIND.get(metric, CONVERSION)
+    length = rule.upper - rule.offset if kind == CONVERSION else clock.days(rule.engagement_lookback_days)
+    opens = np.where(close == MISSING, MISSING, close - length)
+    limit = now - round(rule.mature_allowance_hours * clock.HOUR)
+    seen = np.where(close == MISSING, -1, limit - opens)
+    first = np.full(n, NEVER, np.int64)
+    e, c = state.events.table, state.credits
+    use = e.kind[c.event_row] == kind
+    row, when = c.send_row[use], np.minimum(e.occurred_at, e.received_at)[c.event_row[use]]
+    np.minimum.at(first, row, np.maximum(when - opens[row], 0))
+    out = np.clip(seen / length, 0.0, 1.0)
+    order = np.argsort(state.sends.table.rep, kind="stable")
+    ends = np.searchsorted(state.sends.table.rep[order], np.arange(state.reps + 1))
+    for lo, hi in pairwise(ends.tolist()):
+        mine = order[lo:hi]
+        mine = mine[state.earned.counted[mine] & ~state.earned.ghost[mine]]
+        inside = inside_window(first[mine], seen[mine], length - 1)
+        if inside is not None:
+            out[mine] = inside(np.minimum(seen[mine], length - 1))
+    return np.where(seen >= 0, out, 0.0)

@@ -1,0 +1,151 @@
+"""Policies against values known exactly: by dynamic programming, in closed form, or by hand.
+
+A right implementation lands within 4 standard deviations / sqrt(R) of the value (of the replications' own spread where
+the exact one is not known).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from justai_sim.bandit.best import best_beta
+from justai_sim.bandit.independent import LogGamma, Normal, Student, best_of
+from justai_sim.bandit.policy import PolicySpec, top_two
+from justai_sim.bandit.study import Study, study
+from justai_sim.streams import generator
+
+R = 20_000
+SPECS: dict[str, dict[str, Any]] = {
+    "uniform": {"name": "uniform"},
+    "TS": {"name": "weighted_thompson"},
+    "greedy": {"name": "greedy"},
+    "eps": {"name": "epsilon_greedy", "explore": 0.1},
+    "UCB1": {"name": "ucb1"},
+}
+# rates, T, policy, regret, bias1, bias2, Wald, cov1, pick, sd(regret)
+TABLE: list[tuple[Any, ...]] = [
+    ((0.6, 0.5), 200, "uniform", 10.0, 0, 0, 0.30345, 0.94600, 0.92248, 0.7071),
+    ((0.6, 0.5), 200, "TS", 5.372354, -0.013733, -0.059960, 0.27404, 0.92528, 0.90018, 4.368),
+    ((0.6, 0.5), 200, "greedy", 7.653316, -0.189787, -0.211985, 0.70676, 0.67416, 0.62780, 9.385),
+    ((0.6, 0.5), 200, "UCB1", 7.162398, -0.004299, -0.014311, 0.29132, 0.94308, 0.92293, 1.944),
+    ((0.5, 0.5), 200, "TS", 0, -0.034541, -0.034541, 0.14040, 0.90022, None, 0),
+    ((0.5, 0.5), 200, "eps", 0, -0.043214, -0.043214, 0.09191, 0.92166, None, 0),
+    ((0.6, 0.5), 100, "TS", 3.285310, -0.023437, -0.065825, 0.21675, 0.91699, 0.82193, 2.372),
+]
+
+
+@cache
+def played(name: str, rates: tuple[float, ...], decisions: int, batch: int = 1) -> Study:
+    rng = generator(5, f"exact {name} {rates} {decisions} {batch}")
+    return study(PolicySpec(**SPECS[name]), rates, decisions, R, rng, batch=batch)
+
+
+def near(values: Any, expected: float, sd: float | None = None) -> None:
+    values = np.asarray(values, np.float64)
+    spread = values.std(ddof=1) if sd is None else sd
+    assert abs(values.mean() - expected) <= 4 * spread / len(values) ** 0.5 + 1e-5, (values.mean(), expected)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[2]} {row[0]} {row[1]}")
+def test_two_arms_exactly(row: tuple[Any, ...]) -> None:
+    rates, T, name, regret, bias1, bias2, wald, cov1, pick, sd = row
+    got = played(name, rates, T)
+    near(got.regret, regret, sd)
+    for arm, bias in ((0, bias1), (1, bias2)):
+        found, se = got.bias(arm)
+        assert abs(found - bias) <= 4 * se + 1e-5
+    near(got.rejects(), wald, (wald * (1 - wald)) ** 0.5)
+    near(got.covered(0), cov1, (cov1 * (1 - cov1)) ** 0.5)
+    if pick is not None:
+        near(got.picked(), pick)
+
+
+@pytest.mark.parametrize(
+    ("batch", "regret", "bias"),
+    [(1, 3.285310, -0.065825), (5, 3.332845, -0.060102), (10, 3.399272, -0.050790), (20, 3.547063, -0.035402),
+     (50, 4.047645, -0.013810), (100, 5, 0)],
+)  # fmt: skip
+def test_feedback_in_batches(batch: int, regret: float, bias: float) -> None:
+    got = played("TS", (0.6, 0.5), 100, batch)
+    near(got.regret, regret)
+    found, se = got.bias(1)
+    assert abs(found - bias) <= 4 * se
+
+
+@pytest.mark.parametrize(
+    ("batch", "wald"), [(1, 0.14778), (5, 0.13984), (10, 0.12635), (20, 0.10040), (50, 0.06613), (100, 0.05645)]
+)
+def test_false_positives_in_batches(batch: int, wald: float) -> None:
+    near(played("TS", (0.5, 0.5), 100, batch).rejects(), wald, (wald * (1 - wald)) ** 0.5)
+
+
+@pytest.mark.parametrize(("T", "bias"), [(3, -1 / 16), (4, -19 / 192)])
+def test_greedy_by_hand(T: int, bias: float) -> None:
+    found, se = played("greedy", (0.5, 0.5), T).bias(0)
+    assert abs(found - bias) <= 4 * se
+
+
+@pytest.mark.parametrize("name", ["TS", "UCB1", "eps"])
+def test_a_wrong_table_would_be_noticed(name: str) -> None:
+    """The tolerance is small enough to tell the policies of the table apart."""
+    rows = {r[2]: r for r in TABLE if r[0] == (0.6, 0.5) and r[1] == 200}
+    other = rows["greedy"]
+    with pytest.raises(AssertionError):
+        near(played(name, (0.6, 0.5), 200).regret, other[3], other[9])
+
+
+def test_weights_of_fixed_posteriors() -> None:
+    a, b = np.array([31.0, 36, 46]), np.array([971.0, 966, 956])
+    best = best_beta(a, b, np.ones(3, bool))
+    np.testing.assert_allclose(best, [0.02822328, 0.12169139, 0.85008533], rtol=0, atol=1e-8)
+    np.testing.assert_allclose(top_two(best, 0.5), [0.09608634, 0.40763600, 0.49627767], rtol=0, atol=2e-8)
+    # The rule that a shipped system uses instead, (best + second) / 2, is another one.
+    assert abs(top_two(best, 0.5) - [0.13850510, 0.37036333, 0.49113158]).max() > 0.005
+
+
+def rows(rng: np.random.Generator, K: int) -> dict[str, Any]:
+    """Posteriors of very uneven counts, 0 to 10^7, near enough to compete."""
+    n = 10 ** rng.uniform(0, 7, K) * (rng.random(K) > 0.2)
+    p = rng.uniform(0.001, 0.2) * np.exp(rng.normal(0, 0.05, K))
+    a, b = 1 + n * p, 1 + n * (1 - p)
+    mean, sd = a / (a + b), np.sqrt(a * b / (a + b + 1)) / (a + b)
+    return {"Normal": Normal(mean, sd), "Student": Student(mean, sd, 3 + n), "LogGamma": LogGamma(a, 1 + n)}
+
+
+def by_brute_force(p: Any) -> Any:
+    """The same integrals on a grid a hundred times as fine."""
+    ends = np.sort(np.concatenate([q.ravel() for q in p.quantile(np.geomspace(1e-13, 0.5, 1500))]))
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    half = np.diff(ends)[:, None] / 2
+    x, w = (ends[:-1, None] + half + half * nodes).ravel(), (half * weights).ravel()
+    cdf, pdf = p.cdf(x), p.pdf(x)
+    out = np.array([(w * pdf[i] * np.delete(cdf, i, 0).prod(0)).sum() for i in range(len(cdf))])
+    return out / out.sum()
+
+
+@pytest.mark.parametrize("kind", ["Normal", "Student", "LogGamma"])
+def test_chances_of_independent_posteriors(kind: str) -> None:
+    rng = generator(1, f"posteriors {kind}")
+    for _ in range(8):
+        p = rows(rng, int(rng.integers(2, 21)))[kind]
+        live = np.ones(len(by := by_brute_force(p)), bool)
+        np.testing.assert_allclose(best_of(p, live), by, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Normal", "Student", "LogGamma"])
+def test_chances_of_two_hundred_arms(kind: str) -> None:
+    p = rows(generator(2, f"posteriors {kind}"), 200)[kind]
+    np.testing.assert_allclose(best_of(p, np.ones(200, bool)), by_brute_force(p), rtol=0, atol=1e-4)
+
+
+def test_dead_arms_have_no_chance() -> None:
+    p = Normal(np.array([[5.0, 1.0, 0.0], [1.0, 2.0, 3.0]]), np.ones((2, 3)))
+    got = best_of(p, np.array([[False, True, True], [False, False, False]]))
+    assert got[0, 0] == 0
+    assert got[0, 1] == pytest.approx(0.7602499389)
+    assert (got[1] == 0).all()
