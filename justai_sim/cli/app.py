@@ -29,6 +29,14 @@ Preset = Annotated[str | None, Parameter(help="Start from a named rule, e.g. nai
 Settings = Annotated[
     list[str] | None, Parameter(name="--set", help='An option of the rule, key=value: --set "bounds=[]"; repeatable.')
 ]
+EspOptions = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--esp-option",
+        help="A switch of the provider, key=value: --esp-option variant_from=split,header; repeatable. "
+        "justai-sim schema lists them.",
+    ),
+]
 Raw = Annotated[bool, Parameter(help="Do not mask e-mail addresses in the rejects.", negative="")]
 
 
@@ -92,9 +100,13 @@ def sweep(
 @app.command
 def load(
     src: Path, /, *, esp: str, out: Path, timezone: Timezone = None, rejects: Rejects = None, raw: Raw = False,
-    keep_emails: Annotated[bool, Parameter(negative="")] = False, json: Json = False,
+    keep_emails: Annotated[bool, Parameter(negative="")] = False, events: str | None = None,
+    hash_users: Annotated[bool, Parameter(negative="")] = False, hash_key: Path | None = None,
+    esp_option: EspOptions = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Load an export once into a log: Parquet, partitioned by user, without personal columns.
+
+    A load that was interrupted goes on where it was when the same command is given again.
 
     Example: justai-sim load export/ --esp braze --out log/
 
@@ -109,15 +121,26 @@ def load(
         Folder of the log.
     keep_emails
         Keep ids that are e-mail addresses as they are; by default they become hashes.
+    events
+        The kinds of events to load, e.g. open,click,conversion; default: all. Sends are always loaded.
+    hash_users
+        Replace every id by a hash under a secret key. The key is in JUSTAI_SIM_HASH_KEY, else in a file that is made
+        at the first time (~/.config/justai-sim/hash.key). The same key gives the same hashes.
+    hash_key
+        Another file of the key; it is made if it is not there.
     """
     from justai_sim.cli import logs
 
-    logs.load(src, esp, out, timezone, rejects, raw, keep_emails, json)
+    logs.load(
+        src, esp, out, timezone=timezone, rejects=rejects, raw=raw, keep_emails=keep_emails, events=events,
+        hash_users=hash_users, hash_key=hash_key, esp_options=esp_option or [], json=json,
+    )  # fmt: skip
 
 
 @app.command
 def replay(
-    log: Path, /, *, esp: str | None = None, goal: list[str] | None = None, control: str | None = None,
+    log: Path, /, *, esp: str | None = None, esp_option: EspOptions = None,
+    goal: list[str] | None = None, control: str | None = None,
     template: str | None = None, since: str | None = None, until: str | None = None,
     lookback_days: float | None = None, offset_days: float | None = None, as_of: str | None = None,
     preset: Preset = None, settings: Annotated[list[str] | None, Parameter(name="--set")] = None,
@@ -171,13 +194,14 @@ def replay(
         lookback_days=lookback_days, offset_days=offset_days, as_of=as_of, preset=preset, settings=settings or [],
         policy=policy, policy_settings=policy_settings or [], training=training, metric=metric, timezone=timezone,
         out=out, rejects=rejects, raw=raw,
-        json=json,
+        json=json, esp_options=esp_option or [],
     )  # fmt: skip
 
 
 @app.command
 def interpretations(
-    log: Path, /, *, esp: str | None = None, goal: list[str] | None = None, control: str | None = None,
+    log: Path, /, *, esp: str | None = None, esp_option: EspOptions = None,
+    goal: list[str] | None = None, control: str | None = None,
     template: str | None = None, since: str | None = None, until: str | None = None, as_of: str | None = None,
     preset: Preset = None, settings: Settings = None, metric: str = "conversion_rate", timezone: Timezone = None,
     out: Out = None, json: Json = False,
@@ -213,14 +237,16 @@ def interpretations(
     from justai_sim.cli import whatif
 
     asked = whatif.Asked(
-        log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone
+        log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone,
+        esp_option or [],
     )  # fmt: skip
     whatif.interpretations(asked, control, metric, out, json)
 
 
 @app.command
 def reconcile(
-    log: Path, /, *, against: Path, esp: str | None = None, goal: list[str] | None = None,
+    log: Path, /, *, against: Path, esp: str | None = None, esp_option: EspOptions = None,
+    goal: list[str] | None = None,
     template: str | None = None, since: str | None = None, until: str | None = None, as_of: str | None = None,
     mature: Annotated[bool, Parameter(negative="")] = False, preset: Preset = None, settings: Settings = None,
     timezone: Timezone = None, out: Out = None, json: Json = False,
@@ -254,14 +280,16 @@ def reconcile(
     from justai_sim.cli import whatif
 
     asked = whatif.Asked(
-        log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone
+        log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone,
+        esp_option or [],
     )  # fmt: skip
     whatif.reconcile(asked, against, mature, out, json)
 
 
 @app.command
 def surface(
-    log: Path, /, *, offsets: str = "0:7", lookbacks: str = "1:30", esp: str | None = None,
+    log: Path, /, *, offsets: str = "0:7", lookbacks: str = "1:30",
+    esp: str | None = None, esp_option: EspOptions = None,
     goal: list[str] | None = None, control: str | None = None, template: str | None = None, since: str | None = None,
     until: str | None = None, as_of: str | None = None, preset: Preset = None, settings: Settings = None,
     metric: str = "conversions", timezone: Timezone = None, out: Out = None, json: Json = False,
@@ -301,7 +329,8 @@ def surface(
     from justai_sim.cli import surface as surfaces
     from justai_sim.cli.whatif import Asked
 
-    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone)
+    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone,
+                  esp_option or [])  # fmt: skip
     surfaces.surface(asked, offsets, lookbacks, metric, control, out, json)
 
 

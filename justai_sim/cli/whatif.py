@@ -41,6 +41,7 @@ class Asked:
     preset: str | None
     settings: list[str]
     timezone: str | None
+    esp_options: list[str]
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of `interpretations` and `reconcile`."""
@@ -55,7 +56,10 @@ class Asked:
         }  # fmt: skip
 
     def log(self) -> Any:
-        found, refused = logs.read_log_with_rejects(self.path, self.esp, self.timezone)
+        found, refused = logs.read_log_with_rejects(
+            self.path, self.esp, self.timezone,
+            esp_options=parse_settings(self.esp_options, "--esp-option", "variant_from=split"),
+        )  # fmt: skip
         _say_rejects(refused, sum(found.rejects.values()), None)
         return found
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from justai_sim.clock import MISSING
 
 NO_VALUE = MISSING
+NO_SENDS = "deliveries but no send event; --esp segment-deliveries reads them as sends"
+"""A note of a reader; it counts only if the whole log has no sends."""
 
 
 class SendRow(NamedTuple):

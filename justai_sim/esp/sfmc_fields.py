@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from justai_sim import clock
 from justai_sim.clock import EARLIEST, LATEST, SECOND
 from justai_sim.esp.jsonbytes import Element, ElementError, first_ident, shown
 
