@@ -16,7 +16,7 @@ import pyarrow as pa
 from justai_sim.clock import zone
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.base import adapter
-from justai_sim.esp.coding import ROWS, build, note_texts, text_schema, text_tables
+from justai_sim.esp.coding import ROWS, build, note_texts, packed, text_schema, text_tables
 from justai_sim.esp.generic import plain_files
 from justai_sim.esp.jsonbytes import NothingReadableError
 from justai_sim.esp.parts import Files
@@ -206,13 +206,13 @@ def read_log_with_rejects(
         esp = "generic"
     guard = Masks(ids=not keep_emails)
     summary, refused = Summary(esp), list[Reject]()
-    parts: dict[str, list[pa.Table]] = {n: [text_schema(n).empty_table()] for n in ROWS}
+    parts: dict[str, list[pa.Table]] = {n: [packed(text_schema(n).empty_table())] for n in ROWS}
     for batch in adapter(esp, esp_options).read(path, timezone):
         tables = guard.tables(text_tables(batch))
         summary.add(batch, tables)
         refused += batch.rejects
         for n, t in tables.items():
-            parts[n].append(t)
+            parts[n].append(packed(t))
     summary.close()
     summary.require_rows(path)
     log = build(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from justai_sim.errors import DataError, UsageError
-from justai_sim.esp.coding import ROWS, text_schema
+from justai_sim.esp.coding import ROWS, packed, text_schema
 
 SCHEMA_VERSION = 1
 CONTENT = "justai_sim log"
@@ -63,19 +63,22 @@ def manifest_of(path: Path) -> dict[str, Any] | None:
 
 
 def read_tables(path: Path, manifest: dict[str, Any]) -> dict[str, pa.Table]:
-    """The text tables of a loaded log. DataError if it is newer than we are, or incomplete."""
+    """The text tables of a loaded log, packed. DataError if it is newer than we are, or incomplete."""
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DataError(f"{path}: found a log of version {version}, expected {SCHEMA_VERSION}; load the export again")
     out = {}
     for name in ROWS:
-        parts = [text_schema(name).empty_table()]
+        parts = [packed(text_schema(name).empty_table())]
+        texts = [f.name for f in text_schema(name) if f.type == pa.string()]
         for file in sorted((path / name).glob("part-*.parquet")):
             try:
-                with pq.ParquetFile(file) as f:
-                    parts.append(f.read().cast(text_schema(name)))
+                # Texts come as dictionaries, never whole; one thread, since each keeps memory of its own.
+                with pq.ParquetFile(file, read_dictionary=texts) as f:
+                    parts.append(f.read(use_threads=False).cast(parts[0].schema))
             except (pa.ArrowException, OSError, ValueError) as e:
                 raise DataError(f"{file}: cannot be read ({e}); load the export again") from None
+        pa.default_memory_pool().release_unused()
         out[name] = pa.concat_tables(parts)
         expected = manifest.get("rows", {}).get(name)
         if out[name].num_rows != expected:

@@ -18,7 +18,7 @@ class Meter:
     def __init__(self, parts: Sequence[Files], progress: Progress | None) -> None:
         self.progress = progress
         self.parts: list[dict[str, int]] = []
-        self.before = [0]
+        self.before, self.last = [0], 0
         for files in parts if progress else ():
             sizes = {os.path.realpath(file): file.stat().st_size for file, _ in files}
             self.parts.append(sizes)
@@ -28,7 +28,8 @@ class Meter:
         """Report: parts before `part` are whole."""
         if self.progress:
             inside = _read_of(self.parts[part]) if part < len(self.parts) else 0
-            self.progress(self.before[part] + inside, self.before[-1])
+            self.last = max(self.last, self.before[part] + inside)  # between two files none is open
+            self.progress(self.last, self.before[-1])
 
 
 def _read_of(sizes: Mapping[str, int]) -> int:
