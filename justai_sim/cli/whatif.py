@@ -16,6 +16,7 @@ from justai_sim.cli.logs import _say_rejects, _time, parse_settings
 from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import UsageError
 from justai_sim.esp.generic import plain_files
+from justai_sim.sheets import write_csv
 from justai_sim.whatif import words
 from justai_sim.whatif.interpretations import Interpretations, records
 from justai_sim.whatif.interpretations import interpretations as interpret
@@ -229,7 +230,7 @@ def _write_reconciliation(got: Reconciliation, out: Path) -> list[str]:
 def _csv(out: Path, frames: dict[str, pd.DataFrame]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
-        frame.to_csv(out / f"{name}.csv", index=False)
+        write_csv(frame, out / f"{name}.csv")
 
 
 def _told(out: Path, names: list[str]) -> list[str]:
