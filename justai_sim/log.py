@@ -95,7 +95,7 @@ def load(
                             meter.at(number)
                     except NothingReadableError as e:
                         unreadable.append(e)
-                        found.skipped.update(f"file: *{Path(n).suffix or Path(n).name}" for n in e.found)
+                        found.passed(f"file: *{Path(n).suffix or Path(n).name}" for n in e.found)
                 told = work.finish(part, found.told())
             summary.merge(told)
             meter.at(number + 1)

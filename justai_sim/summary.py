@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,15 @@ class Summary:
         self.kinds.update(_counted(events["kind"]))
         self.names.update(_counted(events.filter(pc.equal(events["kind"], "conversion"))["name"]))
         self.rejects.update(r.reason for r in batch.rejects)
-        self.skipped.update(batch.skipped)
-        self.notes.update(batch.notes)
+        for mine, theirs in ((self.skipped, batch.skipped), (self.notes, batch.notes)):
+            for name, n in theirs.items():
+                mine[_plain(name)] += n
         for r in batch.rejects[: SHOWN - len(self.first_rejects)]:
             self.first_rejects.append(_shown(r, self.guard))
+
+    def passed(self, names: Iterable[str]) -> None:
+        """Count what was passed over."""
+        self.skipped.update(map(_plain, names))
 
     def merge(self, other: Mapping[str, Any]) -> None:
         """Add what `told` gave of another."""
@@ -83,7 +88,12 @@ class Summary:
 
 def _shown(r: Reject, guard: Guard) -> Reject:
     """A reject for the terminal: addresses are never shown there, and raw rows are not."""
-    return Masks().reject(guard.reject(r)._replace(raw=""))
+    return Reject(*map(_plain, Masks().reject(guard.reject(r)._replace(raw=""))))
+
+
+def _plain(text: str) -> str:
+    """A text that can be written: names of files may hold bytes that are none."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _counted(column: pa.ChunkedArray) -> dict[str, int]:

@@ -195,6 +195,35 @@ def test_many_small_files_hold_few_open_and_little_memory(tmp_path: Path, monkey
     assert len(read_log(tmp_path / "log").sends) == 600
 
 
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_export(tmp_path: Path) -> None:
+    script = "import sys, resource; from justai_sim.log import load; load(sys.argv[1], 'segment', sys.argv[2]);"
+    script += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    peaks = []
+    for thousands in (100, 500):
+        src = tmp_path / str(thousands)
+        src.mkdir()
+        with (src / "all.ndjson").open("w") as f:
+            for i in range(1000 * thousands // 3):
+                f.writelines(json.dumps(e | {"messageId": f"{i}-{k}", "userId": f"u{i}"}) + "\n"
+                             for k, e in enumerate(lines(i % 500)))  # fmt: skip
+        argv = [sys.executable, "-c", script, str(src), str(tmp_path / f"log{thousands}")]
+        done = subprocess.run(argv, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 40, peaks
+
+
+def test_a_file_with_a_name_that_is_no_text(tmp_path: Path) -> None:
+    src = export(tmp_path / "export", files=2)
+    try:
+        (src / os.fsdecode(b"x.\xff\xfe")).write_text("x")
+    except OSError:
+        pytest.skip("this file system has names of text only")
+    summary = load(src, "segment", tmp_path / "log")
+    assert summary.skipped.total() == 1
+    assert read_log(tmp_path / "log").skipped == {"file: *.\\udcff\\udcfe": 1}
+
+
 def test_progress_counts_the_bytes_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from justai_sim.esp import jsonbytes
 
