@@ -16,12 +16,12 @@ import pyarrow as pa
 from justai_sim.clock import zone
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.base import adapter
-from justai_sim.esp.coding import ROWS, build, note_texts, packed, text_schema, text_tables
+from justai_sim.esp.coding import ROWS, build, coded, note_texts, packed, text_schema, text_tables
 from justai_sim.esp.generic import plain_files
 from justai_sim.esp.jsonbytes import NothingReadableError
 from justai_sim.esp.parts import Files
 from justai_sim.esp.rows import Reject, Rows
-from justai_sim.logstore import check_out, is_log, manifest_of, put, read_tables, work_folder
+from justai_sim.logstore import Stored, check_out, is_log, manifest_of, put, work_folder
 from justai_sim.meter import Meter, Progress
 from justai_sim.privacy import Guard, Hashes, Masks
 from justai_sim.summary import Summary
@@ -197,9 +197,9 @@ def read_log_with_rejects(
     if manifest is not None:
         if esp_options:
             raise UsageError(f"{path} is a loaded log: a provider's options belong to the load that made it")
-        notes = note_texts(manifest.get("notes", {}))
+        notes = tuple(note_texts(manifest.get("notes", {})))
         counts = {c: manifest.get(c, {}) for c in ("rejects", "skipped")}
-        return build(read_tables(path, manifest), str(path), notes, **counts), []
+        return coded(Stored(path, manifest), source=str(path), notes=notes, **counts), []
     if esp is None:
         if not plain_files(path):
             raise DataError(f"{path} is neither a loaded log nor a plain one (sends.*, events.*); name its --esp")

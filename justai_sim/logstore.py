@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +62,40 @@ def manifest_of(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("content") == CONTENT else None
 
 
-def read_tables(path: Path, manifest: dict[str, Any]) -> dict[str, pa.Table]:
-    """The text tables of a loaded log, packed. DataError if it is newer than we are, or incomplete."""
-    version = manifest.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise DataError(f"{path}: found a log of version {version}, expected {SCHEMA_VERSION}; load the export again")
-    out = {}
-    for name in ROWS:
-        parts = [packed(text_schema(name).empty_table())]
-        texts = [f.name for f in text_schema(name) if f.type == pa.string()]
-        for file in sorted((path / name).glob("part-*.parquet")):
-            try:
-                # Texts come as dictionaries, never whole; one thread, since each keeps memory of its own.
-                with pq.ParquetFile(file, read_dictionary=texts) as f:
-                    parts.append(f.read(use_threads=False).cast(parts[0].schema))
-            except (pa.ArrowException, OSError, ValueError) as e:
-                raise DataError(f"{file}: cannot be read ({e}); load the export again") from None
-        pa.default_memory_pool().release_unused()
-        out[name] = pa.concat_tables(parts)
-        expected = manifest.get("rows", {}).get(name)
-        if out[name].num_rows != expected:
-            raise DataError(f"{path}: found {out[name].num_rows} {name}, the manifest says {expected}; load it again")
-    return out
+class Stored:
+    """The columns of a loaded log, each read from the files when it is taken.
+
+    DataError if the log is newer than we are, damaged or incomplete.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        version = manifest.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise DataError(
+                f"{path}: found a log of version {version}, expected {SCHEMA_VERSION}; load the export again"
+            )
+        self.files = {n: sorted((path / n).glob("part-*.parquet")) for n in ROWS}
+        self.rows = {n: sum(_opened(f, (), lambda p: p.metadata.num_rows) for f in self.files[n]) for n in ROWS}
+        for name, found in self.rows.items():
+            expected = manifest.get("rows", {}).get(name)
+            if found != expected:
+                raise DataError(f"{path}: found {found} {name}, the manifest says {expected}; load it again")
+
+    def take(self, table: str, column: str) -> pa.ChunkedArray:
+        field = text_schema(table).field(column)
+        empty = packed(pa.schema([field]).empty_table())
+        texts = (column,) if field.type == pa.string() else ()
+        # Texts come as dictionaries, never whole; one thread, since each keeps memory of its own.
+        parts = [
+            _opened(f, texts, lambda p: p.read(columns=[column], use_threads=False).cast(empty.schema))
+            for f in self.files[table]
+        ]
+        return pa.concat_tables([empty, *parts])[column]
+
+
+def _opened(file: Path, texts: Sequence[str], read: Callable[[Any], Any]) -> Any:
+    try:
+        with pq.ParquetFile(file, read_dictionary=list(texts)) as f:
+            return read(f)
+    except (pa.ArrowException, OSError, ValueError) as e:
+        raise DataError(f"{file}: cannot be read ({e}); load the export again") from None

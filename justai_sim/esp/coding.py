@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -26,7 +26,8 @@ COLUMNS: dict[str, dict[str, Column]] = {
 """Public column name -> column, per table (without `rep`, which exists only in simulated runs)."""
 
 OWN_TIME = {"sends": "sent_at", "events": "occurred_at", "decisions": "decided_at"}
-_LARGE = {"user", "send", "event", "order", "decision"}
+_LARGEST = ("event", "send", "order", "decision", "user")
+_LARGE = frozenset(_LARGEST)
 
 
 class ArrowCodes:
@@ -181,12 +182,32 @@ def build(
             counts.update(batch.notes)
         tables = {n: pa.concat_tables(ts) for n, ts in parts.items()}
         said += note_texts(counts)
-    packs = {n: {c: t[c] for c in t.column_names} for n, t in tables.items()}
-    counts_of = {n: t.num_rows for n, t in tables.items()}
-    del tables
-    return Log(
-        **_coded(packs, counts_of), notes=tuple(said), source=source, rejects=dict(refused), skipped=dict(passed)
-    )
+    return coded(Held(tables), notes=tuple(said), source=source, rejects=dict(refused), skipped=dict(passed))
+
+
+class Columns(Protocol):
+    """The columns of text tables, one at a time; texts as dictionaries (see `packed`)."""
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Rows of each table."""
+        ...
+
+    def take(self, table: str, column: str) -> pa.ChunkedArray:
+        """A column, once."""
+        ...
+
+
+class Held:
+    """The columns of packed tables in memory; each is let go of when it has been taken."""
+
+    def __init__(self, tables: dict[str, pa.Table]) -> None:
+        self.rows = {n: t.num_rows for n, t in tables.items()}
+        self._columns = {(n, c): t[c] for n, t in tables.items() for c in t.column_names}
+        tables.clear()
+
+    def take(self, table: str, column: str) -> pa.ChunkedArray:
+        return self._columns.pop((table, column))
 
 
 def packed(table: pa.Table) -> pa.Table:
@@ -203,26 +224,33 @@ def note_texts(counts: Mapping[str, int]) -> list[str]:
     return [f"{text}: {n:,}" for text, n in sorted(counts.items())]
 
 
-def _coded(packs: dict[str, dict[str, pa.ChunkedArray]], rows: Mapping[str, int]) -> dict[str, Any]:
-    """The coded tables and their codes; columns leave `packs` as they are done, for they are large."""
-    made: dict[str, dict[str, Array]] = {n: {} for n in packs}
+def coded(columns: Columns, **rest: Any) -> Log:
+    """The coded log of some columns; `rest` are its notes, counts and source.
+
+    One code space at a time, those of most texts first: while they are sorted little else is in memory.
+    """
+    made: dict[str, dict[str, Array]] = {n: {} for n in ROWS}
     codes: dict[str, Codes] = {}
-    for space in CODE_SPACES:
-        of_space = [(n, public) for n in packs for public, c in COLUMNS[n].items() if c.codes == space]
-        found = [packs[n].pop(public) for n, public in of_space]
+    for space in sorted(CODE_SPACES, key=lambda s: _LARGEST.index(s) if s in _LARGE else len(_LARGEST)):
+        of_space = [(n, public) for n in ROWS for public, c in COLUMNS[n].items() if c.codes == space]
+        found = [columns.take(*at) for at in of_space]
         values, ranks = _ranked([chunk.dictionary for column in found for chunk in column.chunks])
         codes[space] = ArrowCodes(values) if space in _LARGE else TextCodes(values.to_pylist())
-        for (n, public), column in zip(of_space, found, strict=True):
+        for n, public in of_space:
+            column = found.pop(0)
             taken = [ranks.pop(0) for _ in column.chunks]
             made[n][COLUMNS[n][public].name] = _by_index(column, taken, np.dtype(np.int64))
-    for n, columns in packs.items():
-        for public in list(columns):
-            c, column = COLUMNS[n][public], columns.pop(public)
+    for n in ROWS:
+        for public, c in COLUMNS[n].items():
+            if c.codes:
+                continue
+            column = columns.take(n, public)
             if isinstance(c.text, tuple):
                 made[n][c.name] = _enumerated(n, public, column, c)
             else:
                 made[n][c.name] = _numpy(column, MISSING if c.text == "time" else c.missing, np.dtype(c.dtype))
-    return {n: _table(n, made.pop(n), rows[n]) for n in list(made)} | {"codes": codes}
+    tables: dict[str, Any] = {n: _table(n, made.pop(n), columns.rows[n]) for n in ROWS}
+    return Log(**tables, codes=codes, **rest)
 
 
 def _ranked(dictionaries: list[pa.Array]) -> tuple[pa.Array, list[Array]]:
@@ -235,6 +263,7 @@ def _ranked(dictionaries: list[pa.Array]) -> tuple[pa.Array, list[Array]]:
     whole = pa.concat_arrays([d.cast(kind) for d in dictionaries]) if dictionaries else pa.array([], kind)
     order = pc.array_sort_indices(whole)  # Arrow compares strings as bytes
     ordered, order = whole.take(order), order.to_numpy()
+    del whole
     new = np.ones(len(order), bool)
     if len(order):
         new[1:] = pc.not_equal(ordered.slice(1), ordered.slice(0, len(order) - 1)).to_numpy(zero_copy_only=False)
