@@ -339,7 +339,7 @@ def test_the_service_repeats_a_simulation(tmp_path: Path, esp: str) -> None:
         else:
             site.store.append_decision(what)
     for tick in block.ticks:
-        got, rows = site.engine.tick("acme", tick.now)
+        got, rows, _ = site.engine.tick("acme", tick.now)
         assert got.now == tick.now
         assert list(rows.values()) == list(range(5))
         np.testing.assert_array_equal(got.n, tick.n)

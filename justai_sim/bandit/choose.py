@@ -62,6 +62,8 @@ def choose(
     >>> choose(np.array([[[0.25, 0.0, 0.75]]]), row, row, np.array([0.0, 0.25, 0.99]))
     (array([0, 2, 2]), array([0.25, 0.75, 0.75]))
     """
+    from justai_sim.bandit.kernel import pick
+
     K = shares.shape[2]
     if not (np.isfinite(shares).all() and (shares >= 0).all() and (shares.sum(-1) > 0).all()):
         raise ValueError("shares must be finite, at least 0 and not all 0 in any row")
@@ -73,10 +75,19 @@ def choose(
     edges = np.cumsum(shares, axis=-1)
     last = K - 1 - np.argmax(shares[..., ::-1] > 0, axis=-1)
     edges[np.arange(K) >= last[..., None]] = 2.0
-    arm = np.zeros(len(u), np.int64)
-    for k in range(K - 1):
-        arm += u >= edges[rep_row, segment_row, k]
-    return arm, shares[rep_row, segment_row, arm]
+    arm, propensity = np.empty(len(u), np.int64), np.empty(len(u))
+    pick(edges, shares, np.asarray(rep_row, np.int64), np.asarray(segment_row, np.int64), u, arm, propensity)
+    return arm, propensity
+
+
+def pinned(u: F8, split: F8, control: F8) -> F8:
+    """The draws (n,) of users who stay with the control or with the treatment: `split` is a user's own draw, the same
+    at every request, `control` the control's share. Over users the arm's propensity is its share, as ever.
+
+    >>> pinned(np.array([0.5, 0.5]), np.array([0.05, 0.7]), np.array([0.1, 0.1])).round(3).tolist()
+    [0.05, 0.55]
+    """
+    return np.where(split < control, control * u, np.minimum(control + (1 - control) * u, np.nextafter(1.0, 0.0)))
 
 
 def requested(

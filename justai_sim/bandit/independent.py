@@ -2,7 +2,7 @@
 
 P(arm i is best) is the integral of its density times the other arms' distribution functions. Panels end at quantiles
 of all the arms, so that each arm's density is resolved however uneven they are; on each, Gauss-Legendre nodes.
-Beta posteriors have a compiled kernel of their own (`best`), which is what the default policy uses.
+Beta posteriors, which the default policy has, and normal ones have compiled kernels of their own.
 """
 
 from __future__ import annotations
@@ -115,13 +115,27 @@ def best_of(posterior: Posterior, live: B1) -> F8:
     K = shape[-1]
     p = _each(posterior, lambda a: np.broadcast_to(a, shape).reshape(-1, K))
     on = np.broadcast_to(live, shape).reshape(-1, K)
+    if isinstance(p, Normal):
+        return _normalised(_normals(p, on)).reshape(shape)
     block = max(1, MOST // max(1, K * K * 2 * len(LEVELS) * len(NODES)))
     out = np.zeros(on.shape)
     for start in range(0, len(on), block):
         part = slice(start, start + block)
         out[part] = _best(_rows(p, part), on[part])
+    return _normalised(out).reshape(shape)
+
+
+def _normalised(out: F8) -> F8:
     total = out.sum(-1, keepdims=True)
-    return np.divide(out, total, out=np.zeros(out.shape), where=total > 0).reshape(shape)
+    return np.divide(out, total, out=np.zeros(out.shape), where=total > 0)
+
+
+def _normals(p: Normal, live: B1) -> F8:
+    from justai_sim.bandit.kernel import best_normal_rows
+
+    out = np.empty(live.shape)
+    best_normal_rows(*(np.ascontiguousarray(a) for a in (p.mean, p.sd, live)), out)
+    return out
 
 
 def _rows(p: Any, part: slice) -> Any:

@@ -204,3 +204,83 @@ def best_rows(alpha, beta, live, out):
     """P(best) for every row of (N, K) arrays into `out` (N, K), not normalised."""
     for i in range(alpha.shape[0]):
         _row(alpha[i], beta[i], live[i], out[i])
+
+
+@njit(cache=True, nogil=True)
+def pick(edges, shares, rep, segment, u, arm, propensity):
+    """The arm whose stretch of the cumulated shares (R, C, K) each u falls into, and its share."""
+    K = edges.shape[2]
+    for i in range(len(u)):
+        row, k = edges[rep[i], segment[i]], 0
+        while k < K - 1 and u[i] >= row[k]:
+            k += 1
+        arm[i] = k
+        propensity[i] = shares[rep[i], segment[i], k]
+
+
+@njit(cache=True, nogil=True)
+def draw_beta(n, s, alpha, beta, live, rng, arm):
+    """Into `arm` (R, C) the live treatment arm with the largest draw of Beta(alpha + s, beta + n - s); arrays
+    (R, C, K)."""
+    R, C, K = n.shape
+    for r in range(R):
+        for c in range(C):
+            best, at = -1.0, 0
+            for k in range(1, K):
+                if live[r, c, k]:
+                    x = rng.beta(alpha + s[r, c, k], beta + max(n[r, c, k] - s[r, c, k], 0.0))
+                    if x > best:
+                        best, at = x, k
+            arm[r, c] = at
+
+
+FAR = 7.6
+"""Standard deviations beyond which a normal has about 1e-14."""
+
+
+@njit(cache=True, nogil=True)
+def _width(u, top, mean, sd, live):
+    """A panel to the right of u that the node rule resolves: WIDTH of the smallest spread of an arm that lives there,
+    and not into the support of one that begins later."""
+    h = np.inf
+    for k in range(mean.size):
+        if live[k] and u < mean[k] + FAR * sd[k]:
+            begin = mean[k] - FAR * sd[k]
+            h = min(h, WIDTH * sd[k] if begin <= u else begin - u)
+    return min(h, top - u)
+
+
+@njit(cache=True, nogil=True)
+def best_normal_rows(mean, sd, live, out):
+    """P(best) of independent normals for every row of (N, K) arrays into `out`, not normalised; dead arms 0."""
+    N, K = mean.shape
+    cdf, pdf, before = np.empty(K), np.empty(K), np.empty(K)
+    for i in range(N):
+        out[i] = 0.0
+        low, top = -np.inf, -np.inf
+        for k in range(K):
+            cdf[k], pdf[k] = 1.0, 0.0
+            if live[i, k]:
+                low = max(low, mean[i, k] - FAR * sd[i, k])
+                top = max(top, mean[i, k] + FAR * sd[i, k])
+        u = low
+        while u < top:
+            h = _width(u, top, mean[i], sd[i], live[i])
+            for q in range(NODES):
+                x = u + h * T[q]
+                for k in range(K):
+                    if live[i, k]:
+                        z = (x - mean[i, k]) / sd[i, k]
+                        cdf[k] = 0.5 * math.erfc(-z * 0.7071067811865476)
+                        pdf[k] = 0.3989422804014327 * math.exp(-0.5 * z * z) / sd[i, k]
+                left = h * W[q]
+                for k in range(K):
+                    before[k] = left
+                    left *= cdf[k]
+                right = 1.0
+                for k in range(K - 1, -1, -1):
+                    out[i, k] += before[k] * right * pdf[k]
+                    right *= cdf[k]
+            if u + h == u:
+                break
+            u += h

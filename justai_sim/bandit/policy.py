@@ -149,12 +149,12 @@ Shares = Callable[[State, B1, int], F8]
 class Policy:
     """One policy, registered in `registry`. All methods are pure.
 
-    shares: see `Shares`. stats: what is summed of a tally. settings: the fields of the spec that it reads. metrics:
-    the key metrics that it can learn. trials: it needs 0 <= y <= n. chances: its shares are chances to be the best.
-    start: more arrays of the state. learn: how a cohort changes the state where sums do not tell (then the order of
-    cohorts matters: `memory`). draw: an exact sampler of the same distribution, for studies that update at every
-    decision: arms (R, C). contextual: it learns across segments by their features. approximate: in which way the
-    shares are not exact.
+    shares: see `Shares`. stats: what is summed of a tally, and `money` besides where the metric is money. settings:
+    the fields of the spec that it reads. metrics: the key metrics that it can learn. trials: it needs 0 <= y <= n.
+    chances: its shares are chances to be the best. start: more arrays of the state. learn: how a cohort changes the
+    state where sums do not tell (then the order of cohorts matters: `memory`). draw: an exact sampler of the same
+    distribution, for studies that update at every decision: arms (R, C). contextual: it learns across segments by
+    their features. approximate: in which way the shares are not exact.
     """
 
     name: str
@@ -162,6 +162,7 @@ class Policy:
     said: str
     shares: Shares
     stats: tuple[str, ...] = ("n", "y")
+    money: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     metrics: tuple[str, ...] = METRICS
     trials: bool = False
@@ -176,6 +177,10 @@ class Policy:
     def memory(self) -> bool:
         """Whether the order of cohorts, or when they were learnt, matters."""
         return self.learn is not None
+
+    def needs(self, metric: str) -> tuple[str, ...]:
+        """The statistics of a tally that it sums."""
+        return self.stats if metric in RATES else (*self.stats, *self.money)
 
     def check(self, spec: PolicySpec, metric: str = "conversion_rate") -> None:
         """UsageError for settings that belong to other policies, and for a key metric that it cannot learn."""
@@ -197,7 +202,7 @@ class Policy:
     def init(self, spec: PolicySpec, shape: Shape) -> State:
         """The state before anything was learnt. Raises UsageError where spec and shape do not fit."""
         self.check(spec, shape.metric)
-        arrays = {k: np.zeros((shape.R, shape.C, shape.K)) for k in self.stats}
+        arrays = {k: np.zeros((shape.R, shape.C, shape.K)) for k in self.needs(shape.metric)}
         if spec.burn_in:
             arrays[BURNT] = np.zeros((shape.R, shape.C, shape.K))
         for m in spec.weights:
@@ -219,7 +224,7 @@ class Policy:
         new = replace(state, cohorts=state.cohorts + cohort.n_cohorts)
         if state.spec.burn_in:
             new = new + {BURNT: served}
-        found = {k: reward(cohort, k, state.shape.minimise) for k in self.stats}
+        found = {k: reward(cohort, k, state.shape.minimise) for k in self.needs(state.shape.metric)}
         for m in state.spec.weights:
             one = cohort if m == state.shape.metric else cohort.others.get(m)
             if one is None:

@@ -17,6 +17,7 @@ from justai_sim.tables import B1, HELD_OUT, I8, Log
 
 KeyMetric = Literal["conversion_rate", "open_rate", "click_rate", "unsubscribe_rate", "revenue_per_send"]
 Feedback = Literal["all", "mature", "weighted"]
+Sticky = Literal["none", "arm", "variant"]
 CONTROL = "control"
 
 
@@ -29,7 +30,9 @@ class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What production is told. `goals`: names of the conversion events; empty means any name. `training`: the ages
-    of the sends that the policy learns from (None: all); it never touches credit, which is `rule`."""
+    of the sends that the policy learns from (None: all); it never touches credit, which is `rule`. `sticky`: a user
+    stays with control or treatment ("arm"), or gets the same variant of a template again ("variant"). `segments`: the
+    attributes that contextual policies learn from, each with its values or the upper ends of its buckets."""
 
     templates: list[Template] = []
     goals: list[str] = []
@@ -37,6 +40,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     control_share: float = 0.10
     refresh_hours: float = 24
     feedback: Feedback = "all"
+    sticky: Sticky = "none"
+    segments: dict[str, list[str | float]] = {}
     training: TrainingWindow | None = None
     policy: PolicySpec = PolicySpec()
     rule: Rule = Rule()
@@ -53,6 +58,13 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         checked(self.policy, self.key_metric)
         if why := cannot_learn(self):
             raise UsageError(why)
+        for name, values in self.segments.items():
+            if not values or len(set(values)) < len(values) or any(c in name for c in "=|"):
+                raise UsageError(f"segments.{name} is {values}; expected distinct values, or ends of buckets")
+            if len({isinstance(v, str) for v in values}) > 1:
+                raise UsageError(f"segments.{name} is {values}; expected either values or ends of buckets")
+            if not isinstance(values[0], str) and [float(v) for v in values] != sorted(float(v) for v in values):
+                raise UsageError(f"segments.{name} is {values}; expected ends of buckets in rising order")
         seen: set[str] = set()
         for t in self.templates:
             if t.id in seen:

@@ -91,7 +91,7 @@ class _Arrivals:
 
 
 def with_decisions(sends: Sends, decisions: Decisions) -> Sends:
-    """Decision time and propensity from the decision log, where a send has none of its own.
+    """Decision time, propensity and segment from the decision log, where a send has none of its own.
 
     A send belongs to the latest decision of the same user, template and variant up to 5 minutes after it
     left (clocks differ); one without a decision keeps its propensity missing.
@@ -115,4 +115,5 @@ def with_decisions(sends: Sends, decisions: Decisions) -> Sends:
     return sends.with_(
         decided_at=np.where(found & ~own_time, d.decided_at[row], sends.decided_at),
         propensity=np.where(found & ~own_p, d.propensity[row], sends.propensity),
+        segment=np.where(found & (sends.segment < 0), d.segment[row], sends.segment),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,3 +24,36 @@ def features(segments: Sequence[str], arms: int) -> F8:
     for i, found in enumerate(parts):
         x[i + 1, 1:] = [v in found for v in known]
     return np.ascontiguousarray(np.broadcast_to(x[:, None, :], (len(x), arms, x.shape[1])))
+
+
+def segment_of(definitions: Mapping[str, Sequence[str | float]], attrs: Mapping[str, Any] | None) -> str:
+    """The text of a user's segment: each defined attribute with its value (any case) or bucket, 'other' for a value
+    that is not defined; attributes that are not given are left out.
+
+    >>> wanted = {"plan": ["free", "paid"], "age_days": [7.0, 30.0]}
+    >>> segment_of(wanted, {"plan": "Free", "age_days": 12, "x": 1}), segment_of(wanted, {"plan": "?", "age_days": 99})
+    ('plan=free|age_days<=30', 'plan=other|age_days>30')
+    """
+    parts = []
+    for name, values in definitions.items():
+        found = (attrs or {}).get(name)
+        if found is None or found == "":
+            continue
+        parts.append(name + (_named(values, found) if isinstance(values[0], str) else _bucket(values, found)))
+    return "|".join(parts)
+
+
+def _named(values: Sequence[Any], found: Any) -> str:
+    text = str(found).strip().lower()
+    return f"={text if text in [str(v).lower() for v in values] else 'other'}"
+
+
+def _bucket(ends: Sequence[Any], found: Any) -> str:
+    try:
+        number = float(found)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if number != number:
+        return "=other"
+    end = next((float(v) for v in ends if number <= float(v)), None)
+    return f">{float(ends[-1]):g}" if end is None else f"<={end:g}"

@@ -253,13 +253,15 @@ def time_of(found: dict[str, Any]) -> int | None:
     )
 
 
-REQUEST_FIELDS = ("template_id", "user_id", "tracking_id", "fields", "attrs", "copy_id")
+REQUEST_FIELDS = ("template_id", "user_id", "tracking_id", "fields", "attrs", "copy_id", "epsilon")
 
 
 def generated(engine: Engine, org: str, found: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request for a choice."""
     ids = {f: text_of(found, f, REQUEST_FIELDS) for f in ("template_id", "user_id", "tracking_id", "copy_id")}
-    decision: Decision = engine.generate(org, attrs=object_field(found, "attrs"), **ids)
+    decision: Decision = engine.generate(
+        org, attrs=object_field(found, "attrs"), epsilon=share_of(found, "epsilon"), **ids
+    )
     return {
         "copy": {"id": decision.variant_id, "vars": {}},
         "tracking_id": decision.tracking_id,
@@ -269,6 +271,15 @@ def generated(engine: Engine, org: str, found: dict[str, Any]) -> dict[str, Any]
         "propensity": decision.propensity,
         "mode": decision.mode,
     }
+
+
+def share_of(found: dict[str, Any], field: str) -> float:
+    """A number, or a text of one (the GET form); 0 if it is missing."""
+    value = found.get(field)
+    try:
+        return 0.0 if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{field}: found {_shown(value)}, expected a number from 0 to 1") from None
 
 
 def replayed(engine: Engine, found: dict[str, Any]) -> dict[str, Any]:

@@ -117,8 +117,9 @@ def _row(d: Decision) -> DecisionRow:
     )
 
 
-def refresh(program: Program, known: Log, start: int, now: int) -> tuple[Tick, dict[str, int]]:
-    """The refresh at `now` from the rows known then, and the row of each of the program's templates in it.
+def refresh(program: Program, known: Log, start: int, now: int) -> tuple[Tick, dict[str, int], tuple[str, ...]]:
+    """The refresh at `now` from the rows known then, the row of each of the program's templates in it, and the
+    segments that it tells apart.
 
     One step over all rows: a tally is a snapshot of the rows known, so that the shares are those that a
     step at every refresh before would have led to.
@@ -130,10 +131,10 @@ def refresh(program: Program, known: Log, start: int, now: int) -> tuple[Tick, d
     names, currencies = known.names("name"), known.names("currency")
     goals = program.goals or None
     bound = bind(program.rule, templates=templates, names=names, currencies=currencies, goals=goals)
-    machine = Machine.of(program, bound, templates, variants)
+    machine = Machine.of(program, bound, templates, variants, known.names("segment"))
     state = State(1, _span(known.sends.user, known.events.user), _span(known.sends.send, known.events.send), start)
     _, tick = step(machine, state, Batch(known.sends, known.events), now)
-    return tick, {t.id: templates.index(t.id) for t in program.templates}
+    return tick, {t.id: templates.index(t.id) for t in program.templates}, machine.segments
 
 
 def _span(*codes: I8) -> int:

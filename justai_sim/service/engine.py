@@ -16,7 +16,7 @@ import numpy as np
 
 from justai_sim import clock, streams
 from justai_sim.attribution import with_settings
-from justai_sim.bandit.choose import choose
+from justai_sim.bandit.choose import choose, pinned
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.errors import UsageError, nearest
 from justai_sim.esp.base import adapter
@@ -24,6 +24,7 @@ from justai_sim.estimate.metrics import metrics_table
 from justai_sim.log import conversion_names
 from justai_sim.loop.program import Program, Template
 from justai_sim.loop.replay import attribute_log
+from justai_sim.loop.segments import segment_of
 from justai_sim.loop.step import Tick
 from justai_sim.service.book import Book, read_arrival, refresh
 from justai_sim.service.store import Decision, Store
@@ -61,10 +62,12 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Shares:
-    """What `choose` draws from since the refresh `at`: template id -> (1, 1, K), K arms, control first."""
+    """What `choose` draws from since the refresh `at`: template id -> (1, C, K), K arms, control first; the first
+    of the C rows is for users of no known segment."""
 
     at: int
     by_template: dict[str, F8]
+    segments: tuple[str, ...] = ()
 
 
 def now_us() -> int:
@@ -118,16 +121,20 @@ class Engine:
         template_id: str,
         user_id: str,
         tracking_id: str = "",
-        attrs: Mapping[str, Any] | None = None,  # noqa: ARG002 - a program defines no segments yet, so none is stored
+        attrs: Mapping[str, Any] | None = None,
         copy_id: str = "",
+        epsilon: float = 0.0,
     ) -> Decision:
         """Choose a variant, durably, or give the decision that this message already has.
 
         An equal `tracking_id` (same user and template) shares its decision at any time; so does the same user
         and template within 10 minutes, unless both requests name different tracking ids or another variant
-        is forced by `copy_id`.
+        is forced by `copy_id`. `attrs` place the user in a segment, `epsilon` is this request's own part that is drawn
+        evenly from the live variants, on top of the policy's.
         """
         check_org(org)
+        if not 0 <= epsilon <= 1:
+            raise UsageError(f"epsilon is {epsilon}; expected a number from 0 to 1")
         given = {"template_id": template_id, "user_id": user_id, "tracking_id": tracking_id, "copy_id": copy_id}
         for field, value in given.items():
             if not value and field in ("template_id", "user_id"):
@@ -145,7 +152,8 @@ class Engine:
         with self._locks[(who ^ _hash(template_id)) % _LOCKS]:
             last = self.store.latest(org, user_id, template_id)
             found = self._shared(org, user_id, template_id, tracking_id, copy_id, last)
-            return found or self._decide(org, template_id, user_id, tracking_id, copy_id, last[0] if last else 0)
+            segment = segment_of(self.program.segments, attrs)
+            return found or self._decide(org, template_id, user_id, tracking_id, copy_id, last, segment, epsilon)
 
     def _shared(
         self, org: str, user: str, template: str, tracking: str, copy: str, last: tuple[int, Decision] | None
@@ -159,22 +167,40 @@ class Engine:
                 found = d
         return found if found is not None and copy in ("", found.variant_id) else None
 
-    def _decide(self, org: str, template: str, user: str, tracking: str, copy: str, serial: int) -> Decision:
-        """A new decision; `serial` is that of the last one for this user and template."""
-        now = self.store.now(self.clock)
+    def _decide(
+        self, org: str, template: str, user: str, tracking: str, copy: str, last: tuple[int, Decision] | None,
+        segment: str, epsilon: float,
+    ) -> Decision:  # fmt: skip
+        """A new decision; `last` is the last one for this user and template, with its serial."""
+        now, serial = self.store.now(self.clock), last[0] if last else 0
         variants = self.templates[template].variants
+        stays = self.program.sticky == "variant" and last is not None and last[1].mode in ("policy", "sticky")
         if copy:
             variant, propensity, mode = copy, float("nan"), "forced"
+        elif last is not None and stays and last[1].variant_id in variants:
+            variant, propensity, mode = last[1].variant_id, last[1].propensity, "sticky"
         else:
-            shares = self.shares(org, now).by_template[template]
-            u = streams.uniform_one(self.seed, "choice", 0, _hash(org, user), _hash(template), serial)
-            row = np.zeros(1, np.int64)
-            arm, p = choose(shares, row, row, np.array([u]))
-            variant, propensity, mode = variants[int(arm[0])], float(p[0]), "policy"
+            arm, propensity = self._draw(org, template, user, serial, segment, epsilon, now)
+            variant, mode = variants[arm], "policy"
         name = f"dec_{_hash(org, user, template, str(serial)):016x}"
-        d = Decision(name, tracking or name, org, user, template, variant, "", now, propensity, mode)
+        d = Decision(name, tracking or name, org, user, template, variant, segment, now, propensity, mode)
         self.store.append_decision(d)
         return d
+
+    def _draw(
+        self, org: str, template: str, user: str, serial: int, segment: str, epsilon: float, now: int
+    ) -> tuple[int, float]:
+        """An arm from the shares of the latest refresh, and its propensity."""
+        found = self.shares(org, now)
+        shares, zero = found.by_template[template], np.zeros(1, np.int64)
+        row = np.array([found.segments.index(segment) + 1 if segment in found.segments else 0])
+        u = np.array([streams.uniform_one(self.seed, "choice", 0, _hash(org, user), _hash(template), serial)])
+        if self.program.sticky == "arm":
+            split = streams.uniform_one(self.seed, "split", 0, _hash(org, user))
+            u = pinned(u, np.array([split]), shares[0, row, 0])
+        live = np.arange(shares.shape[2])[None] < len(self.templates[template].variants)
+        arm, p = choose(shares, zero, row, u, epsilon=np.array([epsilon]) if epsilon else None, live=live)
+        return int(arm[0]), float(p[0])
 
     def shares(self, org: str, now: int | None = None) -> Shares:
         """The shares of the latest refresh t_k <= now, from everything received up to t_k."""
@@ -183,14 +209,14 @@ class Engine:
             cached = self._shares.get(org)
             if cached is not None and cached.at <= now < cached.at + self.program.refresh:
                 return cached
-            tick, rows = self.tick(org, now)
-            found = Shares(tick.now, {t: tick.shares[i] for t, i in rows.items()})
+            tick, rows, segments = self.tick(org, now)
+            found = Shares(tick.now, {t: tick.shares[i] for t, i in rows.items()}, segments)
             if tick.now < now:  # at the very instant of a refresh, a row received at that instant may still come
                 self._shares[org] = found
             return found
 
-    def tick(self, org: str, now: int) -> tuple[Tick, dict[str, int]]:
-        """The latest refresh t_k <= now, and the row of each of the program's templates in it."""
+    def tick(self, org: str, now: int) -> tuple[Tick, dict[str, int], tuple[str, ...]]:
+        """The latest refresh t_k <= now, the row of each of the program's templates in it, and its segments."""
         with self._lock:
             log, book = self._log(org)
             start = book.start(log, clock.days(self.program.rule.lateness_days), now)

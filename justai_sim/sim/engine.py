@@ -10,7 +10,7 @@ import numpy as np
 import simpy
 
 from justai_sim.attribution import bind
-from justai_sim.bandit.choose import choose
+from justai_sim.bandit.choose import choose, pinned
 from justai_sim.clock import DAY
 from justai_sim.errors import UsageError
 from justai_sim.esp.base import Adapter, adapter
@@ -213,10 +213,14 @@ class Engine:
         arm = np.zeros(len(at), np.int64)
         propensity = np.zeros(len(at))
         u = r.u("choice", rep, user, template)
+        split = r.u("split", rep, user) if self.program.sticky == "arm" else None
         for t in range(len(self.steps)):
             here = np.flatnonzero(template == t)
             none = np.zeros(len(here), np.int64)
-            arm[here], propensity[here] = choose(tick.shares[t], rep[here].astype(np.int64), none, u[here])
+            row, mine = rep[here].astype(np.int64), u[here]
+            if split is not None:
+                mine = pinned(mine, split[here], tick.shares[t][row, 0, 0])
+            arm[here], propensity[here] = choose(tick.shares[t], row, none, mine)
         code = send_code(user, template, len(self.steps))
         sends = Sends.build(
             len(at), send=code, rep=rep, user=user, template=template, sent_at=at, decided_at=at,

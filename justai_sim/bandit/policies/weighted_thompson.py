@@ -28,12 +28,19 @@ def shares(state: State, live: B1, _now: int) -> F8:
 
 def beta(state: State, live: B1) -> tuple[F8, F8]:
     """Parameters of the posteriors of the reward's rate."""
-    n, s, spec = state["n"], state["y"], state.spec
-    if spec.bias_correction:
-        n, s = median_corrected(n, s, live)
-    a, b = (spec.prior_beta, spec.prior_alpha) if state.shape.minimise else (spec.prior_alpha, spec.prior_beta)
+    (n, s), (a, b) = corrected(state, live), prior(state)
     # A sum of fractional credits may exceed its trials by a rounding error.
     return a + s, b + np.maximum(n - s, 0.0)
+
+
+def prior(state: State) -> tuple[float, float]:
+    spec = state.spec
+    return (spec.prior_beta, spec.prior_alpha) if state.shape.minimise else (spec.prior_alpha, spec.prior_beta)
+
+
+def corrected(state: State, live: B1) -> tuple[F8, F8]:
+    n, s = state["n"], state["y"]
+    return median_corrected(n, s, live) if state.spec.bias_correction else (n, s)
 
 
 def _mixture(state: State, live: B1) -> F8:
@@ -80,15 +87,19 @@ def draw(state: State, live: B1, rng: np.random.Generator) -> I8:
     """An arm (R, C) by Thompson sampling itself: one draw of each posterior."""
     if state.spec.weights or state.shape.metric not in RATES:
         raise NotImplementedError("draws are of one rate")
-    a, b = beta(state, live)
-    return np.where(live, rng.beta(a, b), -1.0).argmax(-1)
+    from justai_sim.bandit.kernel import draw_beta
+
+    n, s = corrected(state, live)
+    out = np.empty(n.shape[:2], np.int64)
+    draw_beta(n, s, *prior(state), np.broadcast_to(live, n.shape), rng, out)
+    return out
 
 
 
 
 WEIGHTED_THOMPSON = Policy(
     "weighted_thompson", "product", "chance to be the best, of one metric or of a weighted score", shares,
-    stats=("n", "y", "y2"),
+    money=("y2",),
     settings=("prior_alpha", "prior_beta", "bias_correction", "weights", "prior_mean", "prior_weight", "prior_sd"),
     trials=True, chances=True, draw=draw,
     approximate="a weighted score of several metrics is taken as normal, average revenue as a mean of many",
