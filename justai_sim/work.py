@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
-from justai_sim.errors import JustaiError, several
+from justai_sim.errors import JustaiError, UsageError, several
 from justai_sim.esp.coding import ROWS, text_schema
 from justai_sim.esp.rows import Reject
 
@@ -47,18 +47,19 @@ class Work:
         """What there is to tell of an earlier load."""
 
     def __enter__(self) -> Work:
-        """Make the folder, or keep that of the same load."""
-        if self.folder.exists():
-            before = _read_json(self.folder / "load.json") or {}
-            other = [k for k in self.identity if before.get(k) != self.identity[k]]
+        """Make the folder, or keep that of the same load. UsageError while another load is at work in it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
+        before = _read_json(self.folder / "load.json")
+        other = [k for k in self.identity if (before or {}).get(k) != self.identity[k]]
+        if before is not None and not other:
             finished = len(list(self.folder.glob("[0-9]*.json")))
-            if not other:
-                self.said.append(f"an unfinished load goes on: {several(finished, 'part')} of it kept")
-                return self
-            shutil.rmtree(self.folder)
-            if before:
-                self.said.append(f"an unfinished load had other {' and '.join(other)}: it starts again")
-        self.folder.mkdir(parents=True)
+            self.said.append(f"an unfinished load goes on: {several(finished, 'part')} of it kept")
+            return self
+        if before is not None:
+            self.said.append(f"an unfinished load had other {' and '.join(other)}: it starts again")
+        for old in self.folder.iterdir():
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
         _write_json(self.folder / "load.json", self.identity)
         return self
 
@@ -66,6 +67,8 @@ class Work:
         """What was interrupted stays for the next load; what failed for its input would fail again."""
         if kind is None or issubclass(kind, JustaiError):
             shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def finished(self, part: int) -> dict[str, Any] | None:
         """What was told of a finished part; None for another, of which nothing is left."""
@@ -208,6 +211,21 @@ class Part:
                 _close(file)
             if self._rejects is not None:
                 _close(self._rejects)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that keeps other loads out of the folder until it is closed, or the process ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise UsageError(f"{folder}: another load is at work in it; wait for it, or choose another --out") from None
+    return lock
 
 
 def reject_line(r: Reject) -> str:

@@ -131,6 +131,21 @@ def test_another_load_starts_again(tmp_path: Path) -> None:
     assert len(read_log(out).sends) == 240
 
 
+def test_two_loads_at_once(tmp_path: Path) -> None:
+    src, out = export(tmp_path / "export"), tmp_path / "log"
+    refused = list[str]()
+
+    def second(*_: int) -> None:
+        if not refused:
+            with pytest.raises(UsageError, match="another load is at work") as e:
+                load(src, "segment", out)
+            refused.append(str(e.value))
+
+    load(src, "segment", out, progress=second)
+    assert refused
+    assert len(read_log(out).sends) == 240
+
+
 def test_the_merge_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     src, out = export(tmp_path / "export"), tmp_path / "log"
     load(src, "segment", tmp_path / "whole")
