@@ -68,8 +68,10 @@ def load(
     UsageError if `out` holds something else; DataError if nothing could be read.
     """
     src, out = existing(Path(src)), Path(out)
-    if rejects is not None and rejects.resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"{rejects} lies inside {out}; expected another folder for the rejects")
+    for what, written, home in (("the rejects", rejects, out), ("the rejects", rejects, src), ("the log", out, src)):
+        # What is written into the source would be read as its part the next time.
+        if written is not None and written.resolve().is_relative_to(home.resolve()):
+            raise UsageError(f"{written} lies inside {home}; expected another folder for {what}")
     check_out(out, partitions)
     if timezone is not None:
         zone(timezone)

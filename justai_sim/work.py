@@ -26,7 +26,7 @@ from justai_sim.esp.rows import Reject
 
 FLUSH = 100_000
 """Rows of a table held in memory before they go to disk."""
-GROUP = 200_000
+GROUP = 100_000
 """Rows of a row group of the log."""
 
 
@@ -132,7 +132,7 @@ class Work:
 
     def _batches(self, p: int, spilled: list[Path]) -> Iterator[pa.RecordBatch]:
         for file in spilled:
-            with pa.memory_map(str(file)) as source:
+            with pa.OSFile(str(file)) as source:  # not mapped: its pages would count as this process's memory
                 reader = ipc.open_file(source)
                 for i in range(p, reader.num_record_batches, self.partitions):
                     yield reader.get_batch(i)

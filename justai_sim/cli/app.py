@@ -33,6 +33,7 @@ EspOptions = Annotated[
     list[str] | None,
     Parameter(
         name="--esp-option",
+        negative="",
         help="A switch of the provider, key=value: --esp-option variant_from=split,header; repeatable. "
         "justai-sim schema lists them.",
     ),
