@@ -227,19 +227,10 @@ def note_texts(counts: Mapping[str, int]) -> list[str]:
 def coded(columns: Columns, **rest: Any) -> Log:
     """The coded log of some columns; `rest` are its notes, counts and source.
 
-    One code space at a time, those of most texts first: while they are sorted little else is in memory.
+    One code space at a time, those of most texts first: while they are sorted few codes are in memory.
     """
     made: dict[str, dict[str, Array]] = {n: {} for n in ROWS}
     codes: dict[str, Codes] = {}
-    for space in sorted(CODE_SPACES, key=lambda s: _LARGEST.index(s) if s in _LARGE else len(_LARGEST)):
-        of_space = [(n, public) for n in ROWS for public, c in COLUMNS[n].items() if c.codes == space]
-        found = [columns.take(*at) for at in of_space]
-        values, ranks = _ranked([chunk.dictionary for column in found for chunk in column.chunks])
-        codes[space] = ArrowCodes(values) if space in _LARGE else TextCodes(values.to_pylist())
-        for n, public in of_space:
-            column = found.pop(0)
-            taken = [ranks.pop(0) for _ in column.chunks]
-            made[n][COLUMNS[n][public].name] = _by_index(column, taken, np.dtype(np.int64))
     for n in ROWS:
         for public, c in COLUMNS[n].items():
             if c.codes:
@@ -249,6 +240,15 @@ def coded(columns: Columns, **rest: Any) -> Log:
                 made[n][c.name] = _enumerated(n, public, column, c)
             else:
                 made[n][c.name] = _numpy(column, MISSING if c.text == "time" else c.missing, np.dtype(c.dtype))
+    for space in sorted(CODE_SPACES, key=lambda s: _LARGEST.index(s) if s in _LARGE else len(_LARGEST)):
+        of_space = [(n, public) for n in ROWS for public, c in COLUMNS[n].items() if c.codes == space]
+        found = [columns.take(*at) for at in of_space]
+        values, ranks = _ranked([chunk.dictionary for column in found for chunk in column.chunks])
+        codes[space] = ArrowCodes(values) if space in _LARGE else TextCodes(values.to_pylist())
+        for n, public in of_space:
+            column = found.pop(0)
+            taken = [ranks.pop(0) for _ in column.chunks]
+            made[n][COLUMNS[n][public].name] = _by_index(column, taken, np.dtype(np.int64))
     tables: dict[str, Any] = {n: _table(n, made.pop(n), columns.rows[n]) for n in ROWS}
     return Log(**tables, codes=codes, **rest)
 
