@@ -205,14 +205,14 @@ def test_load_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "chapter.txt").write_text("x")
     for out in ("file", "full", "export"):
-        with pytest.raises(UsageError, match="expected a|expected another"):
+        with pytest.raises(UsageError, match=r"expected a|expected another"):
             load(src, "generic", tmp_path / out)
     with pytest.raises(UsageError, match="partitions is 0"):
         load(src, "generic", tmp_path / "new", partitions=0)
     with pytest.raises(UsageError, match="lies inside"):
         load(src, "generic", tmp_path / "new", rejects=tmp_path / "new" / "rejects")
     for out in (src / "log", src, src / "a" / "b"):
-        with pytest.raises(UsageError, match="expected another folder for the log|is not empty and not a log"):
+        with pytest.raises(UsageError, match=r"expected another folder for the log|is not empty and not a log"):
             load(src, "generic", out)
     with pytest.raises(UsageError, match="expected another folder for the rejects"):
         load(src, "generic", tmp_path / "new", rejects=src / "rejects")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -227,10 +227,22 @@ def note_texts(counts: Mapping[str, int]) -> list[str]:
 def coded(columns: Columns, **rest: Any) -> Log:
     """The coded log of some columns; `rest` are its notes, counts and source.
 
-    One code space at a time, those of most texts first: while they are sorted few codes are in memory.
+    One code space at a time, those of most texts first: while they are sorted little else is in memory.
     """
     made: dict[str, dict[str, Array]] = {n: {} for n in ROWS}
     codes: dict[str, Codes] = {}
+    for space in sorted(CODE_SPACES, key=lambda s: _LARGEST.index(s) if s in _LARGE else len(_LARGEST)):
+        of_space = [(n, public) for n in ROWS for public, c in COLUMNS[n].items() if c.codes == space]
+        chunks = [columns.take(*at).chunks for at in of_space]
+        indices = [[chunk.indices for chunk in column] for column in chunks]
+        texts = [chunk.dictionary for column in chunks for chunk in column]
+        del chunks
+        values, ranks = _ranked(texts)
+        codes[space] = ArrowCodes(values) if space in _LARGE else TextCodes(values.to_pylist())
+        for n, public in of_space:
+            column = indices.pop(0)
+            taken = [ranks.pop(0) for _ in column]
+            made[n][COLUMNS[n][public].name] = _by_index(column, taken, np.dtype(np.int64))
     for n in ROWS:
         for public, c in COLUMNS[n].items():
             if c.codes:
@@ -240,27 +252,19 @@ def coded(columns: Columns, **rest: Any) -> Log:
                 made[n][c.name] = _enumerated(n, public, column, c)
             else:
                 made[n][c.name] = _numpy(column, MISSING if c.text == "time" else c.missing, np.dtype(c.dtype))
-    for space in sorted(CODE_SPACES, key=lambda s: _LARGEST.index(s) if s in _LARGE else len(_LARGEST)):
-        of_space = [(n, public) for n in ROWS for public, c in COLUMNS[n].items() if c.codes == space]
-        found = [columns.take(*at) for at in of_space]
-        values, ranks = _ranked([chunk.dictionary for column in found for chunk in column.chunks])
-        codes[space] = ArrowCodes(values) if space in _LARGE else TextCodes(values.to_pylist())
-        for n, public in of_space:
-            column = found.pop(0)
-            taken = [ranks.pop(0) for _ in column.chunks]
-            made[n][COLUMNS[n][public].name] = _by_index(column, taken, np.dtype(np.int64))
     tables: dict[str, Any] = {n: _table(n, made.pop(n), columns.rows[n]) for n in ROWS}
     return Log(**tables, codes=codes, **rest)
 
 
 def _ranked(dictionaries: list[pa.Array]) -> tuple[pa.Array, list[Array]]:
-    """All distinct texts in byte order, and for each array the places of its texts among them.
+    """All distinct texts in byte order, and for each array the places of its texts among them; the arrays are let go.
 
     By sorting: a table of hashes would take several times the memory of the texts.
     """
-    size = sum(d.nbytes for d in dictionaries)
+    size, edges = sum(d.nbytes for d in dictionaries), np.cumsum([len(d) for d in dictionaries])[:-1]
     kind = pa.string() if size < 1 << 30 else pa.large_string()  # the former ends at 2 GB
-    whole = pa.concat_arrays([d.cast(kind) for d in dictionaries]) if dictionaries else pa.array([], kind)
+    whole = pa.concat_arrays([pa.array([], kind), *(d.cast(kind) for d in dictionaries)])
+    dictionaries.clear()
     order = pc.array_sort_indices(whole)  # Arrow compares strings as bytes
     ordered, order = whole.take(order), order.to_numpy()
     del whole
@@ -270,14 +274,14 @@ def _ranked(dictionaries: list[pa.Array]) -> tuple[pa.Array, list[Array]]:
     values = ordered if new.all() else ordered.filter(pa.array(new))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.cumsum(new) - 1
-    return values, np.split(rank, np.cumsum([len(d) for d in dictionaries])[:-1]) if dictionaries else []
+    return values, np.split(rank, edges)
 
 
-def _by_index(column: pa.ChunkedArray, values: list[Array], dtype: np.dtype[Any]) -> Array:
-    """For each row of a dictionary column the value of its text, given chunk by chunk; `NONE` for a null."""
-    out, at = np.empty(len(column), dtype), 0
-    for chunk, of_text in zip(column.chunks, values, strict=True):
-        index = chunk.indices.fill_null(len(of_text)).to_numpy(zero_copy_only=False)
+def _by_index(indices: Sequence[pa.Array], values: list[Array], dtype: np.dtype[Any]) -> Array:
+    """For each row of a dictionary column the value of its text, both given chunk by chunk; `NONE` for a null."""
+    out, at = np.empty(sum(map(len, indices)), dtype), 0
+    for chunk, of_text in zip(indices, values, strict=True):
+        index = chunk.fill_null(len(of_text)).to_numpy(zero_copy_only=False)
         out[at : at + len(index)] = np.append(of_text, NONE)[index]
         at += len(index)
     return out
@@ -308,7 +312,7 @@ def _enumerated(name: str, public: str, column: pa.ChunkedArray, c: Column) -> A
         if wrong := [t for t in texts if t not in known]:
             raise DataError(f"{name}.{public}: found {wrong[0]!r}, expected one of {', '.join(c.text)}")
         values.append(np.array([known[t] for t in texts], np.dtype(c.dtype)))
-    out = _by_index(column, values, np.dtype(c.dtype))
+    out = _by_index([chunk.indices for chunk in column.chunks], values, np.dtype(c.dtype))
     if column.null_count:
         out[pc.is_null(column).to_numpy()] = c.missing
     return out
