@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo install test test-slow test-wide lint notebooks constraints clean
+.PHONY: demo install test test-slow test-wide fuzz lint notebooks constraints clean
 
 demo: $(STAMP)
 	@$(BIN)/justai-sim demo
@@ -28,6 +28,12 @@ test-slow: $(STAMP)
 # Other examples than CI's, and more of them.
 test-wide: $(STAMP)
 	HYPOTHESIS_PROFILE=wide $(BIN)/python -m pytest -q -n 2
+
+# Coverage-guided fuzzing of a provider's readers: make fuzz PROVIDER=braze SECONDS=600
+PROVIDER ?= segment
+SECONDS ?= 600
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzzing.py $(PROVIDER) $(SECONDS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,8 +1,10 @@
-"""Readers of providers' JSON beside a bare typed decode of the same bytes: seconds a million lines, and the ratio.
+"""Readers of providers beside a bare decode of the same bytes, and the ratio.
 
 python benchmarks/esp.py [lines]
 
-The decode knows a dozen fields and keeps nothing; the reader checks every element, joins ids and fills tables.
+JSON: a msgspec decode that knows a dozen fields and keeps nothing. Avro: fastavro, nothing kept. CSV: pyarrow's
+reader, which gives columns of text. Ours check every element, join ids and fill rows; that they find the same
+is checked.
 """
 
 from __future__ import annotations
@@ -15,15 +17,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as arrow_csv
 
 from justai_sim.clock import DAY, SECOND
 from justai_sim.esp.base import Adapter, adapter
+from justai_sim.esp.coding import rows_of, text_tables
 from justai_sim.tables import CONVERSION, OPEN, Decisions, Events, Log, Sends, TextCodes
 
 START = 1_767_225_600 * SECOND
-RUNS = 3
+RUNS = 7
 VARIANTS = ("A", "B", "control")
 
 
@@ -74,31 +81,94 @@ def log(n: int, esp: Adapter) -> Log:
     return Log(sends=sends, events=events, decisions=Decisions.empty(), codes=texts)
 
 
-def timed(work: Callable[[], object]) -> float:
-    """The median of RUNS, seconds."""
-    times = []
+def timed(*works: Callable[[], object]) -> list[float]:
+    """Seconds of each, the median of RUNS; in turns, so that a busy machine is busy for all of them."""
+    times: list[list[float]] = [[] for _ in works]
     for _ in range(RUNS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[RUNS // 2]
+        for work, taken in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - start)
+    return [sorted(taken)[RUNS // 2] for taken in times]
+
+
+def avro(folder: Path, bodies: list[bytes]) -> None:
+    """Braze's events as flat Avro, a file for each type, as Currents writes them."""
+    types = {str: "string", int: "long", float: "double", bool: "boolean", list: {"type": "array", "items": "string"}}
+    files: dict[str, list[dict[str, Any]]] = {}
+    for body in bodies:
+        e = msgspec.json.decode(body)["events"][0]
+        flat = {"id": e["id"], "time": e["time"], **e["user"], **e["properties"]}
+        texts = {k: msgspec.json.encode(v).decode() if isinstance(v, dict) else v for k, v in flat.items()}
+        files.setdefault(e["event_type"], []).append(texts)
+    for name, rows in files.items():
+        found = {k: next((types[type(r[k])] for r in rows if r.get(k) is not None), "string") for k in rows[0]}
+        fields = [{"name": k, "type": ["null", v]} for k, v in found.items()]
+        schema = fastavro.parse_schema({"type": "record", "name": name, "fields": fields})
+        with (folder / f"{name}.avro").open("wb") as out:
+            fastavro.writer(out, schema, rows, codec="deflate", sync_interval=64_000)
+
+
+def bare_avro(folder: Path) -> int:
+    n = 0
+    for file in folder.glob("*.avro"):
+        with file.open("rb") as stream:
+            for _ in fastavro.reader(stream):
+                n += 1
+    return n
+
+
+def read(esp: Adapter, path: Path) -> int:
+    return sum(len(rows) for rows in esp.read(path, None))
+
+
+def line(name: str, size: float, bare: float, whole: float, found: int) -> None:
+    print(f"| {name} | {size / 1e6:.0f} | {bare:.2f} | {whole:.2f} | {bare / whole:.2f} | {found:,} |", flush=True)
+
+
+def json_line(name: str, n: int, folder: Path) -> None:
+    esp, file = adapter(name), folder / "events.ndjson"
+    file.write_bytes(b"\n".join(body for _, body in esp.render(log(n, esp))))
+    decoder, lines = msgspec.json.Decoder(Common | list[dict[str, Any]]), file.read_bytes().split(b"\n")
+    bare, whole = timed(lambda: [decoder.decode(line) for line in lines] and None, lambda: read(esp, file))
+    assert read(esp, file) == len(lines)
+    line(f"{name} JSON", file.stat().st_size, bare, whole, len(lines))
+
+
+def avro_line(n: int, folder: Path) -> None:
+    esp = adapter("braze")
+    avro(folder, [body for _, body in esp.render(log(n, esp))])
+    assert read(esp, folder) == bare_avro(folder) == n
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    line("braze Avro", size, *timed(lambda: bare_avro(folder), lambda: read(esp, folder)), n)
+
+
+def csv_line(n: int, folder: Path) -> None:
+    esp = adapter("generic")
+    tables = {name: text_tables(rows_of(log(n, esp)))[name] for name in ("sends", "events")}
+    for name, table in tables.items():
+        for column in ("received_at", "sent_at", "occurred_at", "delivered_at", "status_known_at", "decided_at"):
+            at = table.schema.get_field_index(column)
+            if at >= 0:  # as people write them
+                times = pc.strftime(table[column].cast(pa.timestamp("us")), "%Y-%m-%dT%H:%M:%SZ")
+                table = table.set_column(at, column, times)
+        arrow_csv.write_csv(table, folder / f"{name}.csv", arrow_csv.WriteOptions(quoting_style="none"))
+    files = [folder / f"{name}.csv" for name in tables]
+    ids = [r.event_id for rows in esp.read(folder, None) for r in rows.events]
+    assert ids == arrow_csv.read_csv(files[1])["event_id"].to_pylist()
+    times = timed(lambda: [arrow_csv.read_csv(f) for f in files] and None, lambda: read(esp, folder))
+    line("plain CSV", sum(f.stat().st_size for f in files), *times, n)
 
 
 def main() -> None:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    print("| provider | MB | typed decode, s | reader, s | decode / reader | rows |\n|---|---|---|---|---|---|")
+    print("| what | MB | bare decode, s | reader, s | decode / reader | rows |\n|---|---|---|---|---|---|")
     for name in ("braze", "customerio", "iterable", "segment", "sfmc"):
-        esp = adapter(name)
-        rows = log(n, esp)
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "events.ndjson"
-            file.write_bytes(b"\n".join(body for _, body in esp.render(rows)))
-            decoder, lines = msgspec.json.Decoder(Common | list[dict[str, Any]]), file.read_bytes().split(b"\n")
-            bare = timed(lambda decoder=decoder, lines=lines: [decoder.decode(line) for line in lines] and None)
-            whole = timed(lambda esp=esp, file=file: [None for _ in esp.read(file, None)])
-            found = sum(len(r) for r in esp.read(file, None))
-            size = file.stat().st_size / 1e6
-        print(f"| {name} | {size:.0f} | {bare:.2f} | {whole:.2f} | {bare / whole:.2f} | {found:,} |", flush=True)
+            json_line(name, n, Path(folder))
+    for work in (avro_line, csv_line):
+        with tempfile.TemporaryDirectory() as folder:
+            work(n, Path(folder))
     print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB, the tables made included")
 
 

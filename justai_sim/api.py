@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -30,11 +31,12 @@ from justai_sim.attribution import (
 )
 from justai_sim.attribution import attribute as attribute_tables
 from justai_sim.bandit.policy import PolicySpec
-from justai_sim.errors import UsageError
+from justai_sim.errors import DataError, UsageError
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
 from justai_sim.loop.program import Feedback, KeyMetric
 from justai_sim.loop.replay import last_received
+from justai_sim.meant import shared_ids
 from justai_sim.mix import comparable
 from justai_sim.pages.figures import (
     plot_age,
@@ -51,8 +53,10 @@ from justai_sim.surfaces import WindowSurface
 from justai_sim.surfaces import window_surface as surface_of_log
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import HELD_OUT, PARTS, REASONS, Log
+from justai_sim.whatif import estimates as estimates_of
 from justai_sim.whatif import interpretations as readings_of
 from justai_sim.whatif import reconcile as dashboards
+from justai_sim.whatif.estimates import Estimates
 from justai_sim.whatif.interpretations import Interpretations
 from justai_sim.whatif.reconcile import Reconciliation
 
@@ -62,6 +66,7 @@ Instant: TypeAlias = "str | int | date | pd.Timestamp"
 __all__ = [
     "PRESETS",
     "Attributed",
+    "Estimates",
     "Interpretations",
     "Preset",
     "Reconciliation",
@@ -71,6 +76,7 @@ __all__ = [
     "Sweep",
     "TrainingWindow",
     "attribute",
+    "estimates",
     "interpretations",
     "load",
     "metrics",
@@ -94,9 +100,18 @@ __all__ = [
 
 
 def instant(t: Instant | None) -> int | None:
-    """Microseconds since the epoch, or None."""
-    if t is None or isinstance(t, (int, np.integer)):
-        return None if t is None else int(t)
+    """Microseconds since the epoch, or None. UsageError for what is no time, or lies outside 1970..2100."""
+    if t is None:
+        return None
+    if isinstance(t, (bool, float)):
+        raise UsageError(f"time {t!r} is a {type(t).__name__}; expected microseconds, an aware datetime or a text")
+    if isinstance(t, (int, np.integer)):
+        if 0 < int(t) < 366 * clock.DAY:
+            raise UsageError(f"time {int(t)} lies in 1970; expected microseconds since the epoch (were seconds meant?)")
+        try:
+            return clock.checked(int(t))
+        except DataError as e:
+            raise UsageError(str(e)) from None
     if isinstance(t, date):
         stamp = pd.Timestamp(t)
         if stamp.tzinfo is None:
@@ -164,9 +179,12 @@ def attribute(
 ) -> Attributed:
     """Credit the events of two frames with the plain log's columns (see the README) to their sends.
 
-    `goals`: names of the conversion events, for all templates or per template; None: every name counts.
+    `goals`: names of the conversion events, for all templates or per template; None: every name counts. A
+    UserWarning says which rows were refused, and whether send ids stand for several messages.
     """
     log = frames.from_frames(sends, events, timezone=timezone)
+    for note in shared_ids(log):
+        warnings.warn(note, stacklevel=2)
     bound = _bound(rule, log, goals)
     return Attributed(log, bound, attribute_tables(bound, log.sends, log.events, instant(as_of)))
 
@@ -293,6 +311,36 @@ def interpretations(
         log if isinstance(log, Log) else read_log(log), rule=with_settings(rule or Rule(), settings), goals=goals,
         control=control, template=template, since=instant(since), until=instant(until), as_of=instant(as_of),
         metric=metric, presets=presets, currency_given="currency" in settings or rule is not None,
+    )  # fmt: skip
+
+
+def estimates(
+    log: Log | str | Path,
+    *,
+    method: Sequence[str] | str = (),
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    control: str | None = None,
+    template: str | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    as_of: Instant | None = None,
+    metric: str = "conversion_rate",
+    level: float = 0.95,
+    epoch_days: float = 1.0,
+    mature: bool = True,
+    **settings: Any,
+) -> Estimates:
+    """What each variant is worth although shares followed the results: by one or several methods, clustered by user.
+
+    `js.estimates(log, goals=["purchase"], method=["sample_mean", "aipw_uniform"]).table`. Without `method` all of
+    `justai_sim.estimate.adaptive.METHODS`; further settings are options of the rule.
+    """
+    return estimates_of.estimates(
+        log if isinstance(log, Log) else read_log(log), rule=with_settings(rule or Rule(), settings),
+        methods=[method] if isinstance(method, str) else method, goals=goals, control=control, template=template,
+        since=instant(since), until=instant(until), as_of=instant(as_of), metric=metric, level=level,
+        epoch_days=epoch_days, mature=mature, currency_given="currency" in settings or rule is not None,
     )  # fmt: skip
 
 

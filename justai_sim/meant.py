@@ -10,9 +10,9 @@ import numpy as np
 from justai_sim import clock
 from justai_sim.attribution import Rule
 from justai_sim.clock import DAY
-from justai_sim.errors import UsageError, nearest
+from justai_sim.errors import UsageError, nearest, several
 from justai_sim.log import conversion_names
-from justai_sim.tables import CONVERSION, Log
+from justai_sim.tables import CONVERSION, I8, Log
 
 
 def goals_of(log: Log, goals: Sequence[str], notes: list[str]) -> list[str]:
@@ -40,14 +40,7 @@ def goals_of(log: Log, goals: Sequence[str], notes: list[str]) -> list[str]:
 
 def suspicious(log: Log, rule: Rule) -> list[str]:
     """Notes on what ordinary mistakes look like: shared send ids, imports as receipts, wrong units of time."""
-    s, notes = log.sends, []
-    owners = np.unique(np.stack([s.send, s.user]), axis=1)[0]
-    shared = int((np.unique(owners, return_counts=True)[1] > 1).sum())
-    if shared:
-        notes.append(
-            f"{shared:,} send ids belong to several users, and only the first row of each counts: "
-            "make send_id one message to one user, e.g. campaign:user"
-        )
+    s, notes = log.sends, shared_ids(log)
     late = int((s.received_at - s.sent_at > clock.days(rule.lateness_days)).sum())
     if late:
         notes.append(
@@ -58,6 +51,25 @@ def suspicious(log: Log, rule: Rule) -> list[str]:
     if early:
         notes.append(f"{early:,} sends lie in 1970: integer times are microseconds; were seconds meant?")
     return notes
+
+
+def shared_ids(log: Log) -> list[str]:
+    """Notes on send ids that stand for several messages, of which only the first heard of counts."""
+    s = log.sends
+    order = np.lexsort((s.rep, s.send))
+    same = (s.send[order][1:] == s.send[order][:-1]) & (s.rep[order][1:] == s.rep[order][:-1])
+    if not same.any():
+        return []
+
+    def differ(column: I8) -> I8:
+        found = column[order].astype(np.int64)
+        return np.unique(s.send[order][1:][same & (found[1:] != found[:-1])])
+
+    users, variants = differ(s.user), np.union1d(differ(s.template), differ(s.variant))
+    variants = np.setdiff1d(variants, users)
+    advice = "only the first row of each counts: make send_id one message to one user, e.g. campaign:user"
+    counts = ((len(users), "users"), (len(variants), "templates or variants"))
+    return [f"{several(n, 'send id')} stand for several {what}, and {advice}" for n, what in counts if n]
 
 
 def with_currency(log: Log, rule: Rule, goals: Sequence[str], given: bool, notes: list[str]) -> Rule:

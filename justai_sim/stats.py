@@ -253,7 +253,7 @@ def ratio_interval(
     return (m - root) / q, (m + root) / q
 
 
-def mixture_radius(sd: Num, n: Num, r: float = 0.05, alpha: float = 0.05) -> Any:
+def mixture_radius(sd: Num, n: Num, r: float = 0.05, alpha: Num = 0.05) -> Any:
     """Half-width, at any time n, of a confidence sequence for a mean that may be looked at after every trial.
 
     The normal mixture (Robbins; Howard et al. 2021): P(any n ever misses) <= alpha for known `sd` of normal
@@ -264,7 +264,8 @@ def mixture_radius(sd: Num, n: Num, r: float = 0.05, alpha: float = 0.05) -> Any
     >>> (mixture_radius(1.0, [100, 1000, 5000]) / wald).round(2).tolist()
     [2.84, 1.62, 1.55]
     """
-    if not (r > 0 and 0 < alpha < 1):
+    alpha = np.asarray(alpha, np.float64)
+    if not (r > 0 and ((alpha > 0) & (alpha < 1)).all()):
         raise ValueError(f"r = {r}, alpha = {alpha}; expected r > 0 and alpha strictly between 0 and 1")
     v = np.where(np.asarray(n) > 0, np.asarray(n, np.float64) * r * r, np.nan)
     radius = np.sqrt(2 * (v + 1) / (v / r) ** 2 * np.log(np.sqrt(v + 1) / alpha)) * np.asarray(sd)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from justai_sim.errors import DataError, several
 from justai_sim.esp.coding import ROWS
-from justai_sim.esp.rows import NO_SENDS, Reject, Rows
+from justai_sim.esp.rows import NO_SENDS, Counts, Reject, Rows
 from justai_sim.privacy import Guard, Masks
 
 SHOWN = 3
@@ -33,8 +33,8 @@ class Summary:
     kinds: Counter[str] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
     rejects: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counts)
+    notes: Counter[str] = field(default_factory=Counts)
     first_rejects: list[Reject] = field(default_factory=list)
     """The first three as they may be shown."""
 
@@ -52,12 +52,14 @@ class Summary:
 
     def passed(self, names: Iterable[str]) -> None:
         """Count what was passed over."""
-        self.skipped.update(map(_plain, names))
+        for name in names:
+            self.skipped[_plain(name)] += 1
 
     def merge(self, other: Mapping[str, Any]) -> None:
         """Add what `told` gave of another."""
         for name in _COUNTERS:
-            getattr(self, name).update(other[name])
+            for key, n in other[name].items():
+                getattr(self, name)[key] += n
         for r in other["first_rejects"][: SHOWN - len(self.first_rejects)]:
             self.first_rejects.append(Reject(*r))
 

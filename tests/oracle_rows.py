@@ -93,7 +93,7 @@ def known_sends(rule: Rule, rows: list[Row], as_of: int | None) -> dict[str, Sen
         by_id.setdefault(row["send_id"], []).append((received, sent_at, row))
     out = {}
     for send_id, group in by_id.items():
-        group.sort(key=lambda g: (g[0], g[1]))
+        group.sort(key=lambda g: (g[0], g[1], *(g[2][k].encode() for k in ("user_id", "template_id", "variant_id"))))
         first = group[0][2]
         reached, ghost = True, False
         delivered = None

@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from justai_sim.attribution.rule import Rule
+from justai_sim.errors import UsageError
 from justai_sim.tables import KINDS, STATUSES
 from justai_sim.testing.rows import to_log as to_log
 
@@ -52,31 +53,35 @@ def rules(draw: st.DrawFn) -> Rule:
     lookback_from = pick("send", "offset_end")
     lookback = pick(14, 7, 3, 1, 10.5, 2.75, 21, 1 / 3)
     offsets = [x for x in (3, 0, 1, 0.5, 2.25, 0.1, 7) if lookback_from == "offset_end" or x < lookback]
-    return Rule(
-        lookback_days=lookback,
-        offset_days=pick(*offsets),
-        bounds=pick("[)", "[]", "(]", "()"),
-        lookback_from=lookback_from,
-        day_rule=pick("elapsed", "calendar"),
-        tz=pick(*ZONES),
-        anchor=pick("sent", "sent", "delivered", "opened", "clicked"),
-        credit=pick(
+    options = {
+        "lookback_days": lookback,
+        "offset_days": pick(*offsets),
+        "bounds": pick("[)", "[]", "(]", "()"),
+        "lookback_from": lookback_from,
+        "day_rule": pick("elapsed", "calendar"),
+        "tz": pick(*ZONES),
+        "anchor": pick("sent", "sent", "delivered", "opened", "clicked"),
+        "credit": pick(
             "last_qualifying", "last_then_check", "first_qualifying", "all",
             "all_variants", "linear", "time_decay", "position",
         ),
-        half_life_days=pick(7, 2, 2.5, 30),
-        scope=pick("template", "org", "group"),
-        groups=pick({}, {"T1": "G1", "T2": "G1"}, {"T1": "G1", "T2": "G2", "T3": "G1"}),
-        explicit=pick("window", "trust", "ignore", "window_then_join"),
-        engagement_lookback_days=pick(14, 7, 1, 0.5, 3.5),
-        click_implies_open=pick(False, True),
-        machine=pick("exclude", "include", "only"),
-        repeat=pick("once_per_send", "every", "once_per_user"),
-        refund_horizon_days=pick(180, 5, 0, 1.5),
-        rates=pick({}, {"EUR": 1.1}, {"EUR": 1.08375, "JPY": 0.0065}),
-        lateness_days=pick(7, 7, 2, 0.5),
-        mature_allowance_hours=pick(48, 0, 12.5),
-    )  # fmt: skip
+        "half_life_days": pick(7, 2, 2.5, 30),
+        "scope": pick("template", "org", "group"),
+        "groups": pick({}, {"T1": "G1", "T2": "G1"}, {"T1": "G1", "T2": "G2", "T3": "G1"}),
+        "explicit": pick("window", "trust", "ignore", "window_then_join"),
+        "engagement_lookback_days": pick(14, 7, 1, 0.5, 3.5),
+        "click_implies_open": pick(False, True),
+        "machine": pick("exclude", "include", "only"),
+        "repeat": pick("once_per_send", "every", "once_per_user"),
+        "refund_horizon_days": pick(180, 5, 0, 1.5),
+        "rates": pick({}, {"EUR": 1.1}, {"EUR": 1.08375, "JPY": 0.0065}),
+        "lateness_days": pick(7, 7, 2, 0.5),
+        "mature_allowance_hours": pick(48, 0, 12.5),
+    }  # fmt: skip
+    try:
+        return Rule(**options)
+    except UsageError:  # few calendar days, none of them between the bounds
+        return Rule(**options | {"offset_days": 0, "bounds": "[)"})
 
 
 class _Dice:

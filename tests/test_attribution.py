@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import justai_sim as js
 from justai_sim.attribution import Attribution, attribute, bind
 from justai_sim.attribution.rule import Rule
 from justai_sim.clock import MISSING
@@ -196,3 +199,16 @@ def test_empty_tables() -> None:
     got = run(Rule(), log, None, None)
     assert len(got.credits) == 0
     assert len(got.outcomes) == 0
+
+
+def test_rows_of_one_send_that_disagree_do_not_depend_on_their_order() -> None:
+    """Heard of at one instant: the user, template and variant that come first lead, and it is said."""
+    rows = [{"send_id": "S1", "user_id": u, "template_id": "T", "variant_id": v, "sent_at": "2026-01-01T00:00Z"}
+            for u, v in (("w", "A"), ("u", "B"), ("u", "A"))]  # fmt: skip
+    event = pd.DataFrame([{"event_id": "e", "user_id": "u", "kind": "conversion", "name": "buy",
+                           "occurred_at": "2026-01-06T00:00Z"}])  # fmt: skip
+    for order in permutations(rows):
+        with pytest.warns(UserWarning, match="1 send id stand for several users"):
+            got = js.attribute(js.Rule(), pd.DataFrame(list(order)), event)
+        assert js.outcomes(got)["variant_id"].tolist() == ["A"]
+        assert js.outcomes(got)["conversions"].tolist() == [1.0]

@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from justai_sim.bandit.best import best_beta
-from justai_sim.bandit.choose import choose, final_shares
+from justai_sim.bandit.choose import choose, final_shares, pinned, requested
 from justai_sim.bandit.policy import METRICS, PolicySpec, spread
 from justai_sim.bandit.registry import POLICIES, policy
 from justai_sim.bandit.saved import load, save
@@ -487,3 +487,37 @@ def test_importing_the_bandit_costs_no_compiler():
         "print([m for m in ('numba', 'pandas', 'simpy', 'matplotlib') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_eligible_arms_share_the_treatment_traffic():
+    """What a request may not have goes to the others in proportion; the control keeps its share."""
+    shares = np.array([[[0.2, 0.4, 0.3, 0.1]]])
+    row = np.zeros(4, int)
+    may = np.array([[0, 1, 0, 1], [1, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 1]], bool)
+    got = requested(shares[row, row], row, may, None, None)
+    np.testing.assert_allclose(got, [[0.2, 0.64, 0, 0.16], [1, 0, 0, 0], [0.2, 0.4, 0.3, 0.1], [0.2, 0, 0, 0.8]])
+    eps = requested(shares[row, row], row, may, np.full(4, 0.5), np.ones((1, 4), bool))
+    np.testing.assert_allclose(eps[0], [0.2, 0.52, 0, 0.28])
+    np.testing.assert_allclose(eps.sum(1), 1)
+    nothing = requested(np.array([[0.2, 0.8, 0.0, 0.0]]), row[:1], np.array([[0, 0, 1, 1]], bool), None, None)
+    np.testing.assert_allclose(nothing, [[0.2, 0, 0.4, 0.4]])
+    arm, p = choose(shares, row, row, np.full(4, 0.95), eligible=may)
+    assert arm.tolist() == [3, 0, 3, 3]
+    np.testing.assert_allclose(p, [0.16, 1, 0.1, 0.8])
+    with pytest.raises(UsageError, match="epsilon"):
+        choose(shares, row, row, np.zeros(4), epsilon=np.full(4, 1.5), live=np.ones((1, 4), bool))
+
+
+@given(st.integers(0, 2**32))
+def test_pinned_users_have_the_shares_as_ever(seed):
+    rng = np.random.default_rng(seed)
+    n, control = 4000, float(rng.uniform(0.05, 0.5))
+    shares = np.array([[[control, 0.75 * (1 - control), 0.25 * (1 - control)]]])
+    split = rng.random(n)
+    u = pinned(rng.random(n), split, np.full(n, control))
+    zero = np.zeros(n, int)
+    arm, p = choose(shares, zero, zero, u)
+    assert ((arm == 0) == (split < control)).all()
+    np.testing.assert_array_equal(p, shares[0, 0, arm])
+    for k in range(3):
+        assert abs((arm == k).mean() - shares[0, 0, k]) <= 5 * (shares[0, 0, k] * (1 - shares[0, 0, k]) / n) ** 0.5

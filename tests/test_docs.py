@@ -13,6 +13,8 @@ import pytest
 
 import justai_sim as js
 from justai_sim.attribution import Rule
+from justai_sim.bandit.policy import COMMON
+from justai_sim.bandit.registry import POLICIES
 from justai_sim.cli import run
 from justai_sim.tables import REASONS
 
@@ -54,6 +56,16 @@ def test_the_readme_names_every_reason_and_option() -> None:
         default = getattr(Rule(), option)
         row = next(line for line in README.splitlines() if line.startswith(f"| `{option}`"))
         assert f"`{default}`" in row
+
+
+def test_the_page_of_policies_is_the_registry() -> None:
+    page = (ROOT / "docs" / "bandits.md").read_text()
+    for name, p in POLICIES.items():
+        settings = [*p.settings, *(["top_two"] if p.chances else [])]
+        cell = ", ".join(f"`{s}`" for s in settings) or "-"
+        assert f"| `{name}` | {p.shelf} | {p.said} | {cell} |" in page
+    for name in COMMON[1:]:
+        assert f"`{name}`" in page
 
 
 def test_links_point_at_files() -> None:

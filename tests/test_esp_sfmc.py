@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from justai_sim.clock import MISSING, parse
 from justai_sim.errors import DataError, UsageError
-from justai_sim.esp import jsonbytes, sfmc_files
+from justai_sim.esp import jsonbytes, limits, sfmc_files
 from justai_sim.esp.base import adapter
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.esp.sfmc import ADAPTER, DAY_FIRST, Sfmc
@@ -369,7 +369,7 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_an_archive_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sfmc_files, "FLOOR", 1 << 17)
+    monkeypatch.setattr(limits, "FLOOR", 1 << 17)
     zeros = table(line()) + "\n" * 30_000_000
     rows = read_all(ADAPTER, zipped(tmp_path / "a.zip", {"Opens.csv": zeros}))
     assert len(rows.events) == 1

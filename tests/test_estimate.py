@@ -14,7 +14,7 @@ from justai_sim.attribution.rule import Rule
 from justai_sim.clock import DAY, MISSING
 from justai_sim.errors import DataError
 from justai_sim.estimate.age import FIRST_AGE, LAST_AGE, age_profile
-from justai_sim.estimate.metrics import ALL, HELD_OUT, metrics_table
+from justai_sim.estimate.metrics import ALL, HELD_OUT, capped_revenue, metrics_table
 from justai_sim.estimate.windows import window_counts
 from justai_sim.tables import CLICK, CONVERSION, PARTS, REASON, Events, Log, Sends
 from tests.strategies import cases, logs, to_log
@@ -77,6 +77,12 @@ READINGS: list[dict[str, Any]] = [
     {"credit": "first_qualifying"},
     {"bounds": "[]"},
     {"repeat": "every"},
+    {"cap": 15.0},
+    {"cap_quantile": 0.5, "credit": "all"},
+    {"denominator": "sends"},
+    {"denominator": "sends", "anchor": "delivered", "cap": 12.5},
+    {"denominator": "users"},
+    {"denominator": "users", "repeat": "every", "credit": "linear", "cap": 15.0},
     {"repeat": "every", "credit": "linear"},
     {"repeat": "once_per_user"},
     {"repeat": "once_per_user", "credit": "all_variants"},
@@ -112,21 +118,30 @@ def test_a_window_surface_equals_separate_attributions(case: Any, reading: dict[
                 continue
             rule = Rule(offset_days=offset, lookback_days=lookback, **reading)
             one = attribute(bound_of(rule, log, goals), log.sends, log.events, as_of)
-            o = one.outcomes
-            closed = o.reached & one.mature()
             for v in range(variants):
-                use = closed & (log.sends.variant[o.send_row] == v)
-                assert got.sends[i, j, 0, v] == use.sum()
-                assert got.conversions[i, j, 0, v] == pytest.approx(o.numerator[use].sum() / PARTS)
-                assert got.conversion_count[i, j, 0, v] == pytest.approx(o.weight[use].sum() / PARTS)
-                assert got.converted[i, j, 0, v] == (o.weight[use] > 0).sum()
-                assert got.revenue[i, j, 0, v] == pytest.approx(o.revenue[use].sum() / 1e6, abs=1e-5)
-                w = weight[o.send_row[use]]
-                assert weighted.sends[i, j, 0, v] == pytest.approx(w.sum())
-                assert weighted.conversions[i, j, 0, v] == pytest.approx((o.numerator[use] * w).sum() / PARTS)
-                assert weighted.conversion_count[i, j, 0, v] == pytest.approx((o.weight[use] * w).sum() / PARTS)
-                assert weighted.converted[i, j, 0, v] == pytest.approx(((o.weight[use] > 0) * w).sum())
-                assert weighted.revenue[i, j, 0, v] == pytest.approx((o.revenue[use] * w).sum() / 1e6, abs=1e-4)
+                for found, w in ((got, np.ones(len(log.sends))), (weighted, weight)):
+                    sums = expected(one, log, v, w)
+                    for name, value in sums.items():
+                        assert getattr(found, name)[i, j, 0, v] == pytest.approx(value, abs=1e-4), name
+
+
+def expected(one: Any, log: Log, variant: int, weight: Any) -> dict[str, float]:
+    """The sums of one variant under one window, from attributing that window alone."""
+    o = one.outcomes
+    use = (o.reached | (one.rule.denominator == "sends")) & one.mature() & (log.sends.variant[o.send_row] == variant)
+    money = capped_revenue(one)[use] / 1e6
+    numbers = o.numerator[use] / PARTS, np.ones(use.sum()), o.weight[use] / PARTS, o.weight[use] > 0, money
+    names = ("conversions", "sends", "conversion_count", "converted", "revenue")
+    user, w = log.sends.user[o.send_row[use]], weight[o.send_row[use]]
+    if one.rule.denominator != "users":
+        return {n: float((x * w).sum()) for n, x in zip(names, numbers, strict=True)}
+    out = dict.fromkeys(names, 0.0)
+    for u in set(user.tolist()):
+        mine = user == u
+        for n, x in zip(names, numbers, strict=True):
+            total = float(x[mine].sum())
+            out[n] += w[mine].mean() * (total if n in ("conversion_count", "revenue") else min(total, 1.0))
+    return out
 
 
 def test_an_event_id_that_two_kinds_share_is_one_event_on_the_map_too() -> None:

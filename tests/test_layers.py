@@ -7,6 +7,7 @@ BLOCKED = ("simpy", "pandas", "matplotlib", "justai_sim.truth", "justai_sim.sim"
 PRODUCTION = (
     "justai_sim.attribution",
     "justai_sim.bandit.registry",
+    "justai_sim.bandit.stopping",
     "justai_sim.esp.braze",
     "justai_sim.esp.customerio",
     "justai_sim.esp.iterable",
@@ -14,6 +15,7 @@ PRODUCTION = (
     "justai_sim.esp.signatures",
     "justai_sim.esp.sfmc",
     "justai_sim.esp.generic",
+    "justai_sim.estimate.adaptive",
     "justai_sim.estimate.metrics",
     "justai_sim.log",
     "justai_sim.loop.replay",

@@ -91,7 +91,7 @@ def test_the_distinct_row_follows_the_rule() -> None:
 
 def test_ordinary_mistakes_are_named() -> None:
     shared = log_of([{"send_id": "camp"}] * 3, [{"user_id": "u1"}])
-    assert any("1 send ids belong to several users" in n for n in js.replay(shared).notes)
+    assert any("1 send id stand for several users" in n for n in js.replay(shared).notes)
     imported = log_of([{"received_at": T0 + 300 * DAY}] * 2, [{"user_id": "u1"}])
     assert any("time of an import" in n for n in js.replay(imported).notes)
     seconds = log_of([{"sent_at": T0 // 1_000_000}, {}], [{"user_id": "u1"}])
@@ -115,7 +115,11 @@ def test_money_does_not_wrap_round() -> None:
 def test_times_in_python() -> None:
     aware = datetime(2026, 1, 5, tzinfo=UTC)
     assert instant(aware) == instant(pd.Timestamp(aware)) == instant("2026-01-05T00:00:00Z") == 1_767_571_200_000_000
-    assert instant(np.int64(5)) == 5
+    assert instant(np.int64(1_767_571_200_000_000)) == 1_767_571_200_000_000
+    seconds = 1_767_571_200, "were seconds meant"
+    for wrong, says in (seconds, (1.5, "is a float"), (True, "is a bool"), (2**62, "1970"), (2**70, "1970")):
+        with pytest.raises(UsageError, match=says):
+            instant(wrong)
     assert instant(None) is None
     with pytest.raises(UsageError, match="no time zone"):
         instant(datetime(2026, 1, 5))

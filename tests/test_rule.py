@@ -52,3 +52,37 @@ def test_texts_become_the_options_type() -> None:
 
 def test_offset_end_allows_a_long_offset() -> None:
     assert Rule(lookback_from="offset_end", offset_days=14, lookback_days=3).upper_days == 17
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bounds": "()", "offset_days": 3, "lookback_days": 3 + 1 / 86_400e6},
+        {"day_rule": "calendar", "offset_days": 3.2, "lookback_days": 3.8},
+        {"day_rule": "calendar", "bounds": "()", "offset_days": 3, "lookback_days": 4},
+        {"bounds": "()", "lookback_from": "offset_end", "offset_days": 3, "lookback_days": 1 / 86_400e6},
+    ],
+)
+def test_a_window_without_any_age_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="no age could qualify"):
+        Rule(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"click_implies_open": "no"}, "expected true or false"),
+        ({"groups": "x"}, "expected a table"),
+        ({"groups": {"T": 5}}, "expected a table"),
+        ({"currency": 5}, "expected a text"),
+        ({"currency": ""}, "expected a code"),
+        ({"cap": True}, "expected a number"),
+        ({"cap": "x"}, "expected a number"),
+        ({"tz": 5}, "expected a text"),
+        ({"rates": None}, "expected a table"),
+        ({"lookback_days": True}, "expected a number"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(options))} is .*{says}"):
+        Rule(**options)

@@ -121,6 +121,84 @@ def test_get_and_post_make_the_same_choice(site: Site) -> None:
     assert answer.json() == site.generate()
 
 
+def served(site: Site, users: int, **query: Any) -> list[Any]:
+    return [site.generate(user_id=f"u{i}", **query) for i in range(users)]
+
+
+def made(folder: Path, **settings: Any) -> Site:
+    return Site(folder, msgspec.structs.replace(PROGRAM, **settings))
+
+
+@pytest.mark.parametrize("sticky", ["arm", "variant"])
+def test_users_stay_where_they_were(sticky: Any, tmp_path: Path) -> None:
+    site = made(tmp_path, sticky=sticky)
+    with site.http:
+        first = served(site, 150)
+        site.clock.now += 40 * MINUTE
+        again = served(site, 150)
+        other = served(site, 150, template_id="bye")
+    site.store.close()
+    moved = 0
+    for one, two, three in zip(first, again, other, strict=True):
+        control = [x["copy"]["id"] == "control" for x in (one, two, three)]
+        if sticky == "variant":
+            assert (two["copy"], two["mode"], two["propensity"]) == (one["copy"], "sticky", one["propensity"])
+        else:
+            assert len(set(control)) == 1, "the arm holds over templates"
+            assert two["mode"] == "policy"
+            moved += two["copy"] != one["copy"]
+        assert one["propensity"] == pytest.approx(0.1 if control[0] else 0.45)
+    assert (moved > 0) == (sticky == "arm")
+    n = sum(x["copy"]["id"] == "control" for x in first)
+    assert abs(n - 15) <= 4 * (150 * 0.1 * 0.9) ** 0.5
+
+
+def test_a_request_has_its_own_epsilon(tmp_path: Path) -> None:
+    shares = {"a": 1.0}
+    site = made(tmp_path, policy=PolicySpec(name="fixed", shares=shares))
+    with site.http:
+        found = served(site, 200, epsilon=0.5)
+        bad = [site.http.get("/api/generate/acme", params={"template_id": "hello", "user_id": "u", "epsilon": e})
+               for e in ("1.5", "x", "nan")]  # fmt: skip
+    site.store.close()
+    expected = {"control": 0.1, "a": 0.9 * 0.75, "b": 0.9 * 0.25}
+    for name, share in expected.items():
+        mine = [x["propensity"] for x in found if x["copy"]["id"] == name]
+        assert mine == pytest.approx([share] * len(mine))
+        assert abs(len(mine) - 200 * share) <= 4 * (200 * share * (1 - share)) ** 0.5
+    assert [b.status_code for b in bad] == [400] * 3
+    assert all("epsilon" in b.text for b in bad)
+
+
+def test_segments_are_stored_and_served_from_their_own_shares(tmp_path: Path) -> None:
+    """A contextual policy sends b to those who buy after b."""
+    segments: dict[str, list[str | float]] = {"plan": ["free", "paid"], "age_days": [7.0, 30.0]}
+    site = made(tmp_path, segments=segments, policy=PolicySpec(name="linear_thompson", prior_sd=0.1), control_share=0.0)
+    bought = []
+    with site.http:
+        for i in range(120):
+            plan = "free" if i % 2 else "paid"
+            found = site.generate(user_id=f"u{i}", **{"attrs.plan": plan, "attrs.age_days": "9"})
+            assert site.events(send(i, found["copy"]["id"], site.clock.now + 1)).status_code == 200
+            if (found["copy"]["id"] == "b") == (plan == "free"):
+                bought.append(purchase(i, site.clock.now + 4 * DAY))
+        site.clock.now += 8 * DAY
+        assert site.events(*bought).status_code == 200
+        site.clock.now += DAY
+        rows = dict(site.store.decisions("acme")).values()
+        assert {d.segment for d in rows} == {"plan=free|age_days<=30", "plan=paid|age_days<=30"}
+        by = {}
+        for plan in ("free", "paid"):
+            got = [site.generate(user_id=f"new-{plan}-{i}", **{"attrs.plan": plan, "attrs.age_days": "12"})
+                   for i in range(30)]  # fmt: skip
+            by[plan] = {x["copy"]["id"]: x["propensity"] for x in got}
+        unknown = site.generate(user_id="nobody")
+    site.store.close()
+    assert by["free"]["b"] > 0.95
+    assert by["paid"]["a"] > 0.95
+    assert 0 < unknown["propensity"] < 1
+
+
 def test_requests_of_one_message_share_a_decision(site: Site) -> None:
     first = site.generate()
     site.clock.now += 10 * MINUTE

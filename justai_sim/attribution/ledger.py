@@ -18,6 +18,7 @@ The law above is exact as long as nothing refers to a forgotten row. Where somet
 * credits and reasons of forgotten events stand as they were last told;
 * that a user has had sends whose windows are over is never forgotten (8 bytes a user), so `past_lookback` stays
   `past_lookback`; only for an event that names a template or variant without a send it may become `no_send`;
+* a send that was told as final stays told, also where a bounce becomes known only after that and takes its credits;
 * an event handed over only when it would itself be forgotten already is `too_late`, whenever it was received;
 * with `repeat="once_per_user"` a conversion is the first again once those before it are forgotten.
 """

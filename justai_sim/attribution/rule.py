@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
@@ -85,6 +86,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mature_allowance_hours: float = 48
 
     def __post_init__(self) -> None:
+        _typed(self)
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise UsageError(f"{name}={value!r} is not an option; {nearest(str(value), choices)}")
@@ -98,8 +100,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "mature_allowance_hours",
         ):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)):
-                raise UsageError(f"{name} is {value!r}; expected a number of days")
             low_ok = value > 0 if name in ("lookback_days", "half_life_days") else value >= 0
             if not (math.isfinite(value) and low_ok and value <= 36_500):
                 raise UsageError(f"{name} is {value}; expected a number of days from 0 to 36500")
@@ -110,6 +110,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 f"offset_days {self.offset_days:g} is not below lookback_days {self.lookback_days:g}: "
                 "no age could qualify"
             )
+        if not self._some_age():
+            raise UsageError(
+                f"no age could qualify: bounds {self.bounds}, offset_days {self.offset_days:g}, lookback_days "
+                f"{self.lookback_days:g}, day_rule {self.day_rule}"
+            )
+        if not self.currency:
+            raise UsageError("currency is ''; expected a code such as USD")
         if self.cap is not None and self.cap_quantile is not None:
             raise UsageError("cap and cap_quantile exclude each other; set one of them")
         if self.cap is not None and not self.cap >= 0:
@@ -119,6 +126,16 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if any(not (math.isfinite(v) and v > 0) for v in self.rates.values()):
             raise UsageError(f"rates {self.rates} must all be positive: units of {self.currency} per unit")
         clock.zone(self.tz)
+
+    def _some_age(self) -> bool:
+        """Whether any age, or for calendar days any number of days, lies in the window."""
+        low, high = self.bounds[0] == "[", self.bounds[1] == "]"
+        if self.day_rule == "elapsed":
+            return self.offset + (not low) <= self.upper - (not high)
+        first, last = math.ceil(self.offset_days), math.floor(self.upper_days)
+        first += not low and first == self.offset_days
+        last -= not high and last == self.upper_days
+        return first <= last
 
     @property
     def offset(self) -> int:
@@ -134,6 +151,28 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def upper_days(self) -> float:
         return self.lookback_days + (self.offset_days if self.lookback_from == "offset_end" else 0)
+
+
+def _typed(rule: Rule) -> None:
+    """UsageError for an option of another type than its own; msgspec checks only what it decodes."""
+    for name, hint in _hints().items():
+        value = getattr(rule, name)
+        ok = not isinstance(value, bool) or hint is bool
+        if ok:
+            try:
+                msgspec.convert(value, hint, strict=True)
+            except msgspec.ValidationError:
+                ok = False
+        if not ok and name not in CHOICES:
+            kind = {"dict": "a table", "bool": "true or false", "str": "a text"}.get(
+                getattr(hint, "__name__", ""), "a table" if "dict" in str(hint) else "a number"
+            )
+            raise UsageError(f"{name} is {value!r}; expected {kind}")
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Rule)
 
 
 def required(rule: object) -> None:

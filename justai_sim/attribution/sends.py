@@ -145,8 +145,10 @@ def known_sends(sends: Sends, as_of: int, lateness: int, top_send: int, top_user
 
 
 def _merged(sends: Sends, key: I8, received: I8, sent: I8, rows: I8, as_of: int, user_span: int) -> Known:
-    """`known_sends` where several rows tell of one send: the first heard of leads."""
-    rows = rows[np.lexsort((rows, sent[rows], received[rows], key[rows]))]
+    """`known_sends` where several rows tell of one send: the first heard of leads; of several at that instant the one
+    whose user, template and variant come first, so that the order of the rows decides nothing."""
+    who = (sends.variant[rows], sends.template[rows], sends.user[rows])
+    rows = rows[np.lexsort((*who, sent[rows], received[rows], key[rows]))]
     ids = key[rows]
     first = np.ones(len(rows), bool)
     first[1:] = ids[1:] != ids[:-1]

@@ -261,12 +261,16 @@ class Policy:
             arrays[k][:, :, arm] += add[k]
         return replace(state, arrays=arrays)
 
-    def reset(self, state: State, arm: int) -> State:
-        """The state with one arm as new."""
+    def reset(self, state: State, arm: int | None = None, which: B1 | None = None) -> State:
+        """The state with one arm as new, or the arms `which` (R, K) of each replication."""
         fresh = self.init(state.spec, state.shape)
-        arrays = {k: a.copy() for k, a in state.arrays.items()}
-        for k, a in arrays.items():
-            a[:, :, arm] = fresh[k][:, :, arm]
+        if which is None:
+            which = np.zeros((state.shape.R, state.shape.K), bool)
+            which[:, arm] = True
+        arrays = {}
+        for k, a in state.arrays.items():
+            new = which.reshape(which.shape[0], 1, which.shape[1], *[1] * (a.ndim - 3))
+            arrays[k] = np.where(new, fresh[k], a)
         return replace(state, arrays=arrays)
 
     def with_arm(self, state: State, variant: str) -> State:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -21,16 +22,29 @@ from justai_sim.tables import F8
 
 @dataclass(frozen=True)
 class Study:
-    """What R replications of T decisions left: arrays (R, K) of decisions `n` and successes `y`; rates (K,)."""
+    """What R replications of T decisions left: arrays (R, K) of decisions `n`, successes `y` and the chances to be the
+    best that the policy then saw (`shares`); rates (K,), or (R, K) where every replication has its own."""
 
     rates: F8
     n: F8
     y: F8
+    shares: F8
 
     @property
     def regret(self) -> F8:
         """Successes lost against always playing the best arm, in expectation given the choices: (R,)."""
-        return np.asarray(self.n @ (self.rates.max() - self.rates))
+        return np.asarray((self.n * (self.rates.max(-1, keepdims=True) - self.rates)).sum(1))
+
+    def calibration(self, bins: int = 10) -> tuple[F8, F8, F8]:
+        """Of every arm and replication, by what was said of it: the mean chance said, how often it was the best, and
+        how many; bins of equal width, empty ones left out."""
+        right = (self.rates == self.rates.max(-1, keepdims=True)).astype(np.float64)
+        said, right = self.shares.ravel(), np.broadcast_to(right, self.shares.shape).ravel()
+        at = np.minimum((said * bins).astype(np.int64), bins - 1)
+        n = np.bincount(at, minlength=bins)
+        use = n > 0
+        said, right = (np.bincount(at, x, bins)[use] / n[use] for x in (said, right))
+        return said, right, n[use].astype(np.float64)
 
     def bias(self, arm: int) -> tuple[float, float]:
         """Mean of the sample mean less the rate over the replications that played the arm, and its standard error."""
@@ -64,13 +78,14 @@ class Study:
 
 
 def study(
-    spec: PolicySpec, rates: Sequence[float], decisions: int, replications: int, rng: np.random.Generator, *,
+    spec: PolicySpec, rates: Sequence[float] | F8, decisions: int, replications: int, rng: np.random.Generator, *,
     batch: int = 1,
 ) -> Study:  # fmt: skip
     """Play `decisions` in batches: the policy learns after each. An exact sampler (`draw`) is used where the policy
     has one and no mixture is asked for, else its shares."""
     chosen, p = policy(spec.name), np.asarray(rates, np.float64)
-    R, K = replications, len(p) + 1
+    R, K = replications, p.shape[-1] + 1
+    truth = np.broadcast_to(p, (R, K - 1))
     shape = Shape(R, 1, K, ("", *(f"v{i}" for i in range(1, K))))
     live = np.ones((R, K), bool)
     live[:, 0] = False
@@ -90,17 +105,60 @@ def study(
                 if shares is None:
                     shares = chosen.allocate(state, Tally.zeros(shape), live, 0)
                 arm, _ = choose(shares, row, np.zeros(R, np.int64), rng.random(R))
-            hit = rng.random(R) < p[arm - 1]
+            hit = rng.random(R) < truth[row, arm - 1]
             add_n[row, arm] += 1
             add_y[row, arm] += hit
             if "reward_ip" in chosen.stats and shares is not None:
                 add_ip[row, arm] += hit / shares[row, 0, arm]
         state = chosen.update(state, _cohort(add_n, add_y, add_ip))
         n, y, done = n + add_n, y + add_y, done + size
-    return Study(p, n[:, 1:], y[:, 1:])
+    last = chosen.allocate(state, Tally.zeros(shape), live, 0)
+    return Study(p, n[:, 1:], y[:, 1:], last[:, 0, 1:])
 
 
 def _cohort(n: F8, y: F8, ip: F8) -> Tally:
     """One cohort of counts (R, K)."""
     n, y, ip = (a[:, None, :, None] for a in (n, y, ip))
     return Tally(n, y, y, {"decided": n, "reward_ip": ip})
+
+
+def retiring(
+    decisions: int, replications: int, delay: int, rng: np.random.Generator, *, items: int = 10, retire: float = 1e-3,
+    pending: Literal["boundary", "dropped"] = "boundary",
+) -> F8:
+    """Regret (R,) of Thompson sampling where items retire and feedback waits: Chapelle and Li 2011, Table 1.
+
+    At each decision an item retires with chance `retire` and a new one takes its place; rates are Beta(4, 4). The
+    policy hears of its successes every `delay` decisions. `pending` says what becomes of a swap in between:
+    "boundary": the policy learns of it with the next feedback, of which it keeps what belongs to the new item;
+    "dropped": it is told at once, and forgets both what it knew and what has not been heard yet.
+    """
+    chosen = policy("weighted_thompson")
+    R, row = replications, np.arange(replications)
+    state = chosen.init(PolicySpec(), Shape(R, 1, items + 1))
+    live = np.ones((R, 1, items + 1), bool)
+    live[..., 0] = False
+    rates, regret = rng.beta(4, 4, (R, items + 1)), np.zeros(R)
+    rates[:, 0] = 0
+    for start in range(0, decisions, delay):
+        n, y = np.zeros((R, items + 1)), np.zeros((R, items + 1))
+        swapped = np.zeros((R, items + 1), bool)
+        for _ in range(min(delay, decisions - start)):
+            gone = np.flatnonzero(rng.random(R) < retire)
+            if len(gone):
+                item = rng.integers(1, items + 1, len(gone))
+                rates[gone, item] = rng.beta(4, 4, len(gone))
+                n[gone, item] = y[gone, item] = 0
+                swapped[gone, item] = True
+                if pending == "dropped":
+                    state = chosen.reset(state, which=swapped)
+                    swapped[:] = False
+            arm = chosen.draw(state, live, rng)[:, 0] if chosen.draw is not None else row
+            p = rates[row, arm]
+            regret += rates.max(1) - p
+            n[row, arm] += 1
+            y[row, arm] += rng.random(R) < p
+        if swapped.any():
+            state = chosen.reset(state, which=swapped)
+        state = chosen.update(state, _cohort(n, y, n))
+    return regret

@@ -11,8 +11,10 @@ import numpy as np
 from justai_sim import stats
 from justai_sim.attribution import PRESETS, Rule, TrainingWindow
 from justai_sim.attribution.presets import differences
+from justai_sim.bandit.lift import sees
 from justai_sim.bandit.policy import COMMON, PolicySpec
 from justai_sim.bandit.registry import POLICIES
+from justai_sim.bandit.stopping import READY_SENDS
 from justai_sim.cli.output import emit_json, number
 from justai_sim.esp.base import PRESETS as ESP_PRESETS
 from justai_sim.esp.base import PROVIDERS, adapter, switches
@@ -54,6 +56,7 @@ def describe(scenario: Scenario) -> dict[str, Any]:
     control, each = n * scenario.program.control_share, n * (1 - scenario.program.control_share) / treated
     lift = stats.min_detectable_lift(observed, control, each, variance="solved") if min(control, each) > 1 else math.nan
     between = stats.min_detectable_lift(observed, each, each, variance="solved") if each > 1 else math.nan
+    ready = sees(observed, READY_SENDS * control / each) if min(control, each) > 1 else "nothing is sent"
     shares = [scenario.program.control_share] + [(1 - scenario.program.control_share) / treated] * treated
     mean = sum(v.conversion_rate * s for v, s in zip(variants, shares, strict=False))
     caused = sends * (1 - world.bounce_rate) * mean
@@ -73,6 +76,7 @@ def describe(scenario: Scenario) -> dict[str, Any]:
         "expected_rate_shown_for_the_control": observed,
         "smallest_visible_lift_against_control": f"{lift:+.0%} (80 % power, 5 % two-sided, one template, even split)",
         "smallest_visible_lift_between_two_variants": f"{between:+.0%}",
+        "smallest_visible_lift_at_1_000_sends": ready,
         "seconds_on_one_core": worlds * sends * SECONDS_PER_SEND,
         "megabytes_per_worker": 300 + block * BYTES_PER_SEND / 1e6,
     }

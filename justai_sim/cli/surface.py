@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from justai_sim import clock, replays
-from justai_sim.attribution import Rule
 from justai_sim.cli.output import emit_json, number, say, table
 from justai_sim.cli.whatif import Asked, checked_out
 from justai_sim.errors import DataError, UsageError
@@ -35,7 +34,7 @@ def surface(
     if not result.shown.any():
         raise DataError("no send is left to show; widen --template, --since, --until or --as-of")
     say(f"as of {clock.iso(result.attribution.as_of)}" + ("" if asked.as_of else " (the last receipt)"))
-    notes = [*result.notes, *result.mix[1], *not_applied(result.program.rule)]
+    notes = [*result.notes, *result.mix[1]]
     for note in notes:
         say(f"note: {note}")
     count = sum(apart or b > a for a in grid[0] for b in grid[1])
@@ -86,15 +85,6 @@ def days_of(option: str, text: str) -> list[float]:
         # A step of 0.1 must reach the end in spite of its rounding error.
         out += [round(first + k * step, 9) for k in range(int((last - first) / step + 1e-9) + 1)]
     return out
-
-
-def not_applied(rule: Rule) -> list[str]:
-    """What the rule says and a map of rates per send does not follow."""
-    plain = Rule()
-    names = [k for k in ("cap", "cap_quantile", "denominator") if getattr(rule, k) != getattr(plain, k)]
-    return (
-        [f"the map counts per reached send, and money without caps: {', '.join(names)} not applied"] if names else []
-    )
 
 
 def in_use(got: WindowSurface) -> str:

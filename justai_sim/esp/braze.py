@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError
+from justai_sim.esp import avro, braze_lane
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp.coding import public_columns
 from justai_sim.esp.jsonbytes import (
@@ -29,6 +31,7 @@ from justai_sim.esp.jsonbytes import (
     nothing_readable,
     raw,
     send_order,
+    short,
     shown,
 )
 from justai_sim.esp.parts import Files, in_parts
@@ -44,6 +47,8 @@ _RENDERED = {
     "spam": "users.messages.email.MarkAsSpam",
     "delivery": "users.messages.email.Delivery",
 }
+_LOOK = 100
+"""Usual records between two looks at whether the batch is full."""
 _COMMON = {"app_group_id": "workspace", "canvas_id": "flow", "canvas_name": "Flow"}
 
 
@@ -117,34 +122,49 @@ def _json(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
 
 
 def _avro(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
-    try:
-        import fastavro
-    except ImportError:
-        raise UsageError(f"{place} is an Avro file; reading it needs: pip install 'justai-sim[data]'") from None
+    if find_spec("fastavro") is None:
+        raise UsageError(f"{place} is an Avro file; reading it needs: pip install 'justai-sim[data]'")
     n = 0
+
+    def passed(block: int, why: str) -> None:
+        batches.rows.reject(f"{place}:block {block}", "avro_too_large", f"found {why}; the other blocks are read")
+
     with file.open("rb") as stream:
         # A damaged file can make the decoder raise anything: it ends the file, not the load.
         try:
-            reader: Any = fastavro.reader(stream)
-            schema = reader.writer_schema
+            schema, records = avro.records(stream, passed)
             kind = f.event_type(str(schema.get("name", "")) if isinstance(schema, dict) else "", place)
         except Exception as e:
             why = f"found a file that is not Avro ({type(e).__name__}: {e}), expected a Currents file"
             batches.rows.reject(place, "bad_avro", why)
             return
-        while True:
-            try:
-                record = next(reader, None)
-            except Exception as e:
-                why = f"found a damaged or truncated file ({type(e).__name__}: {e}); the {n} records before are kept"
-                batches.rows.reject(f"{place}:record {n + 1}", "truncated_avro", why)
-                return
-            if record is None:
-                return
+        meaning, failure = f.MEANING.get(kind, ""), list[Exception]()
+        usual, rows = braze_lane.append, batches.rows
+        for record in _until_damage(records, failure):
             n += 1
-            if isinstance(record, dict):
-                _append(kind, record, record, record.get("properties"), batches.rows, f"{place}:record {n}", MISSING)
+            if type(record) is dict and meaning and usual(kind, meaning, record, rows):
+                if not n % _LOOK:
+                    yield from batches.full()
+                    rows = batches.rows
+                continue
+            if not isinstance(record, dict):
+                continue
+            _append(kind, record, record, record.get("properties"), rows, f"{place}:record {n}", MISSING)
             yield from batches.full()
+            rows = batches.rows
+        for wrong in failure:
+            why = (
+                f"found a damaged or truncated file ({type(wrong).__name__}: {wrong}); the {n} records before are kept"
+            )
+            batches.rows.reject(f"{place}:record {n + 1}", "truncated_avro", why)
+
+
+def _until_damage(records: Iterator[Any], failure: list[Exception]) -> Iterator[Any]:
+    """The records of a file; what the decoder raises goes to `failure` and ends them."""
+    try:
+        yield from records
+    except Exception as e:  # a damaged file can make it raise anything
+        failure.append(e)
 
 
 def _append_http(element: Element, rows: Rows, place: str, received_at: int) -> None:
@@ -154,7 +174,7 @@ def _append_http(element: Element, rows: Rows, place: str, received_at: int) -> 
         reason = "missing_field" if not kind else "bad_value"
         rows.reject(place, reason, f"event_type: found {shown(kind)}, expected a name such as {f.CUSTOM}", raw(element))
     elif kind not in f.MEANING:
-        rows.skipped[f.skipped(kind)] += 1
+        rows.skipped[f.skipped(kind[:80])] += 1
     elif (user is not None and not isinstance(user, dict)) or not isinstance(properties, dict | None):
         bad = "properties" if isinstance(user, dict | None) else "user"
         message = f"{bad}: found {shown(element[bad])}, expected a JSON object"
@@ -173,7 +193,7 @@ def _append(
     """One event: `fields` hold id, time and user, `p` the rest. In Avro both are the flat record."""
     meaning = f.MEANING.get(kind)
     if meaning is None:
-        rows.skipped[f.skipped(kind)] += 1
+        rows.skipped[f.skipped(kind[:80])] += 1
         return
     try:
         t = f.happened(fields, rows, received_at)
@@ -217,7 +237,7 @@ def _event_row(
         name = p.get("name")
         if not isinstance(name, str) or not name.strip():
             raise ElementError("missing_field", f"name: found {shown(name)}, expected the name of the custom event")
-        name, value, currency, order = f.order(name.strip(), custom, rows)
+        name, value, currency, order = f.order(short(name.strip()), custom, rows)
         return EventRow(event, user, meaning, t, name, received_at, value, currency, order_id=order)
     send, template = f.message(p, user)
     machine = -1

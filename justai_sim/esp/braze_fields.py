@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,6 +18,7 @@ from justai_sim.esp.jsonbytes import (
     ident,
     message_key,
     micro,
+    short,
     shown,
 )
 from justai_sim.esp.rows import Rows
@@ -134,6 +136,8 @@ def user(fields: Element) -> str:
         if own:
             return own
         braze = ident(fields.get("user_id"))
+    except ElementError:
+        raise
     except ValueError:
         raise ElementError("bad_value", "user: found an id that is no text, expected a text") from None
     if not braze:
@@ -195,6 +199,13 @@ def purchase_value(p: Element, rows: Rows) -> tuple[int, str]:
     return minor(amount, currency), currency
 
 
+@lru_cache(1 << 14)
+def price(value: float, currency: str) -> int | None:
+    """`minor` of a number as Avro has them, remembered: prices repeat; None if it is none."""
+    amount = decimal(value)
+    return None if amount is None else minor(amount, currency.strip().upper())
+
+
 def minor(amount: Decimal, currency: str) -> int:
     """Micro-units of an amount rounded to the currency's minor unit.
 
@@ -211,7 +222,7 @@ def money_code(p: Element) -> str:
         return ""
     if not isinstance(currency, str):
         raise ElementError("bad_value", f"currency: found {shown(currency)}, expected a code such as USD")
-    return currency.strip().upper()
+    return short(currency.strip().upper())
 
 
 def order(name: str, custom: Any, rows: Rows) -> tuple[str, int, str, str]:

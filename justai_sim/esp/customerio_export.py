@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.esp import customerio_fields as f
+from justai_sim.esp import parquet
 from justai_sim.esp.jsonbytes import Batches, Element, ElementError, first_ident, raw, shown
 from justai_sim.esp.rows import Rows
 from justai_sim.esp.segment_fields import flag, instant
@@ -103,7 +104,7 @@ class Export:
         """People, and the arms of splits by delivery and by subject (one pass of a person)."""
         for place, row in self._rows("people"):
             with _Guard(self.batches.rows, place, row):
-                key, rank = _needed(row, "internal_customer_id"), (_seq(row), row.get("updated_at") or 0)
+                key, rank = _needed(row, "internal_customer_id"), (_seq(row), self._moment(row, "updated_at"))
                 if key not in self.people or rank >= self.people[key][0]:
                     self.people[key] = rank, f.person(first_ident(row, ("customer_id",)), row.get("email_addr"), key)
             yield from self.batches.full()
@@ -122,7 +123,7 @@ class Export:
             if delivery := first_ident(row, ("delivery_id",)):
                 self.arms[delivery] = arm
             if subject := first_ident(row, ("subject_name",)):
-                self.splits.setdefault(subject, []).append((row.get("created_at") or EARLIEST, arm))
+                self.splits.setdefault(subject, []).append((max(EARLIEST, self._moment(row, "created_at")), arm))
         for passed in self.splits.values():
             passed.sort()
 
@@ -131,15 +132,15 @@ class Export:
         for file, place in self.files.get(table, []):
             number = 0
             try:
-                with pq.ParquetFile(file) as source:
-                    names = [c for c in _COLUMNS[table] if c in source.schema_arrow.names]
-                    # Bodies are large.
-                    for batch in source.iter_batches(max(1, _READ // 40) if "body" in names else _READ, columns=names):
-                        columns = [self._values(batch.column(c), c) for c in names]
-                        for values in zip(*columns, strict=True):
-                            number += 1
-                            yield f"{place}:row {number}", dict(zip(names, values, strict=True))
-            except (pa.ArrowException, OSError) as e:
+                # Bodies are large.
+                size = max(1, _READ // 40) if table == "delivery_contents" else _READ
+                for batch in parquet.batches(file, _COLUMNS[table], size):
+                    names = batch.column_names
+                    columns = [self._values(batch[c], c) for c in names]
+                    for values in zip(*columns, strict=True):
+                        number += 1
+                        yield f"{place}:row {number}", dict(zip(names, values, strict=True))
+            except parquet.UNREADABLE as e:
                 message = f"found a file that is damaged or not Parquet ({e}); the {number:,} rows before are kept"
                 self.batches.rows.reject(place, "bad_parquet", message)
 
@@ -163,7 +164,7 @@ class Export:
         if table == "deliveries":
             names = ("internal_customer_id",), ("subject_id",), ("delivery_type",), self.reading.template_from
             texts = [first_ident(row, keys) for keys in (*names, ("content_id",), f.OWN_ID)]
-            return delivery, *texts, place, _seq(row), row.get("created_at") or MISSING
+            return delivery, *texts, place, _seq(row), self._moment(row, "created_at")
         metric, t = _needed(row, "metric").strip().lower(), self._time(row.get("created_at"))
         texts = [first_ident(row, ("event_id",)), metric, first_ident(row, ("link_url", "link_id"))]
         return delivery, *texts, place, _seq(row), t, *(flag(row.get(name)) for name in _FLAGS)
@@ -178,6 +179,16 @@ class Export:
             except (ValueError, OverflowError):
                 pass
         raise ElementError("bad_time", f"created_at: found {shown(value)}, expected a timestamp")
+
+    def _moment(self, row: Element, name: str) -> int:
+        """A time that only orders rows: `MISSING` if there is none or none that can be read, which is noted."""
+        if row.get(name) is None:
+            return MISSING
+        try:
+            return self._time(row[name])
+        except ElementError:
+            self.batches.rows.notes[f"{name}_unreadable"] += 1
+            return MISSING
 
     def _part(self, folder: Path, part: int) -> Iterator[Rows]:
         held: dict[str, dict[str, tuple[Any, ...]]] = {}
@@ -277,7 +288,7 @@ def _length(file: Path) -> int:
     try:
         with pq.ParquetFile(file) as source:
             return int(source.metadata.num_rows)
-    except (pa.ArrowException, OSError):
+    except parquet.UNREADABLE:
         return 0  # told of when its rows are read
 
 

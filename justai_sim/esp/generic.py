@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Callable, Iterator
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, nearest
+from justai_sim.esp import limits, parquet
+from justai_sim.esp.bytelines import ByteLines
 from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, public_columns
+from justai_sim.esp.jsonbytes import shown
 from justai_sim.esp.parts import Files, in_parts
 from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, default, micro_to_units, values_of
 from justai_sim.esp.rows import Rows
@@ -30,7 +30,18 @@ BATCH = 50_000
 _ORDER = ("decisions", "sends", "events")
 _FILE = re.compile(r"^(sends|events|decisions)([-_.].*)?$")
 _ENDING = re.compile(r"\.(parquet|csv|ndjson|jsonl|json)(\.gz)?$")
-_DECODE = msgspec.json.Decoder(float_hook=Decimal)
+
+
+def _exact(number: str) -> Decimal | str:
+    """A number as it is written; as text where it is beyond any decimal, for its column to refuse."""
+    try:
+        return Decimal(number)
+    except InvalidOperation:
+        return number
+
+
+_DECODE = msgspec.json.Decoder(float_hook=_exact)
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ENCODE = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -66,15 +77,19 @@ class Generic:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A JSON object, an array of objects, or objects a line, each with `table` (default events)."""
-        for where, element in _elements(body, place, rows):
+        for i, (where, element) in enumerate(_elements(body, place, rows)):
+            if i == limits.ELEMENTS:
+                message = f"found more than {limits.ELEMENTS:,} rows in one body, expected less; those before are kept"
+                rows.reject(where, "too_many_events", message)
+                return
             raw = element if isinstance(element, bytes) else _ENCODE.encode(element)
             if not isinstance(element, dict):
                 rows.reject(where, "bad_json", f"found {_clip(raw)}, expected a JSON object", _text(raw))
                 continue
             table = element.get("table", "events")
-            if table not in ROWS:
-                expected = f"expected sends, events or decisions; {nearest(str(table), ROWS)}"
-                rows.reject(where, "unknown_table", f"table: found {table!r}, {expected}", _text(raw))
+            if not isinstance(table, str) or table not in ROWS:
+                expected = f"expected sends, events or decisions; {nearest(str(table)[:80], ROWS)}"
+                rows.reject(where, "unknown_table", f"table: found {shown(table)}, {expected}", _text(raw))
                 continue
             if "received_at" in COLUMNS[table] and element.get("received_at") in (None, "") and received_at != MISSING:
                 element["received_at"] = received_at
@@ -147,16 +162,16 @@ def _csv(table: str, file: Path, place: str, timezone: str | None) -> Iterator[t
 def _csv_batches(table: str, lines: Lines, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
     header = next(lines, "")
     if lines.broken:
-        raise DataError(f"{place}: a damaged gzip file ({lines.broken}); nothing could be read")
+        raise DataError(f"{place}: {lines.broken}; nothing could be read")
     delimiter = max(",;\t", key=header.count)
-    names = [h.strip() for h in next(csv.reader([header], delimiter=delimiter), [])]
+    names = header_names(header, delimiter, place)
     rows = Rows()
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise DataError(f"{place}: column {twice!r} is there twice")
     check_columns(table, names, place, rows)
     # Three lists, not one of tuples: fewer objects for the garbage collector to walk.
-    numbers, fields, texts = list[int](), list[list[str]](), list[str]()
+    numbers, fields, texts, held = list[int](), list[list[str]](), list[str](), 0
 
     def flush() -> int:
         columns = dict(zip(names, map(list, zip(*fields, strict=True)), strict=False))
@@ -173,8 +188,10 @@ def _csv_batches(table: str, lines: Lines, place: str, timezone: str | None) -> 
         numbers.append(number)
         fields.append(found)
         texts.append(text)
-        if len(fields) == BATCH:
-            n = flush()
+        held += len(text)
+        if len(fields) == BATCH or held > limits.HELD or rows.held > limits.HELD:
+            held, n = 0, flush()
+            lines.report(rows)
             yield _sorted(rows), n
             rows = Rows()
     n = flush()
@@ -196,14 +213,14 @@ def records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, lis
     """
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
-        raw: list[str] = []
-        lines.record = raw
+        raw = lines.start()
         number = lines.number + 1
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as e:
+            reader = csv.reader(lines, delimiter=delimiter)  # the old one is still within the quotes
             fields, wrong = [], f"found a line that is not CSV ({e}), expected {width} fields"
         else:
             wrong = f"found {len(fields)} fields, expected {width}"
@@ -213,9 +230,20 @@ def records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, lis
             if len(fields) <= 1 and not "".join(fields).strip():
                 continue
         if len(raw) > 1:
-            lines.push_back(raw[1:])
             wrong = "found a quote that is never closed in its record, expected a closing quote"
-        yield number, wrong, raw[0]
+            if not lines.push_back(raw[1:]):
+                wrong += f"; the {len(raw) - 1:,} lines after it are refused with it, there were too many of its kind"
+        yield number, wrong, raw[0] if raw else ""
+
+
+def header_names(header: str, delimiter: str, place: str) -> list[str]:
+    """The columns of a CSV header; DataError if there are more than any export has."""
+    if header.count(delimiter) >= limits.COLUMNS:
+        raise DataError(f"{place}: found {header.count(delimiter) + 1:,} columns, expected at most {limits.COLUMNS:,}")
+    try:
+        return [h.strip() for h in next(csv.reader([header], delimiter=delimiter), [])]
+    except csv.Error as e:
+        raise DataError(f"{place}: the header is not CSV ({e}); expected names of columns") from None
 
 
 def _ndjson(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
@@ -224,7 +252,7 @@ def _ndjson(table: str, file: Path, place: str, timezone: str | None) -> Iterato
 
 
 def _ndjson_batches(table: str, lines: Lines, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
-    rows, batch, checked = Rows(), list[tuple[int, str, dict[str, Any]]](), False
+    rows, batch, checked, held = Rows(), list[tuple[int, str, dict[str, Any]]](), False, 0
 
     def flush() -> int:
         nonlocal checked
@@ -240,19 +268,22 @@ def _ndjson_batches(table: str, lines: Lines, place: str, timezone: str | None) 
         return n
 
     for line in lines:
+        lines.start()
         if not line.strip():
             continue
         try:
             found = _DECODE.decode(line.encode("utf-8", "surrogateescape"))
             wrong = "" if isinstance(found, dict) else f"found {_clip(line.strip())}, expected a JSON object"
-        except (msgspec.DecodeError, RecursionError) as e:
+        except _NOT_JSON as e:
             wrong = f"found a line that is not JSON ({e}), expected an object"
         if wrong:
             rows.reject(f"{place}:{lines.number}", "bad_json", wrong, _text(line.strip()))
             continue
         batch.append((lines.number, line, found))
-        if len(batch) == BATCH:
-            n = flush()
+        held += len(line)
+        if len(batch) == BATCH or held > limits.HELD:
+            held, n = 0, flush()
+            lines.report(rows)
             yield _sorted(rows), n
             rows = Rows()
     n = flush()
@@ -262,22 +293,17 @@ def _ndjson_batches(table: str, lines: Lines, place: str, timezone: str | None) 
 
 def _parquet(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
     try:
-        with pq.ParquetFile(file) as source:
-            yield from _parquet_batches(table, source, place, timezone)
-    except (pa.ArrowException, OSError) as e:
+        names = parquet.schema_of(file).names
+        rows, first = Rows(), 1
+        check_columns(table, names, place, rows)
+        for batch in parquet.batches(file, tuple(c for c in COLUMNS[table] if c in names), BATCH):
+            n = append_arrow(rows, table, batch, place, timezone, first=first)
+            first += len(batch)
+            yield rows, n
+            rows = Rows()
+        yield rows, 0
+    except parquet.UNREADABLE as e:
         raise DataError(f"{place}: not a Parquet file that can be read ({e})") from None
-
-
-def _parquet_batches(table: str, source: Any, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
-    rows, first = Rows(), 1
-    check_columns(table, source.schema_arrow.names, place, rows)
-    wanted = [c for c in COLUMNS[table] if c in source.schema_arrow.names]
-    for batch in source.iter_batches(BATCH, columns=wanted):
-        n = append_arrow(rows, table, pa.Table.from_batches([batch]), place, timezone, first=first)
-        first += len(batch)
-        yield rows, n
-        rows = Rows()
-    yield rows, 0
 
 
 def append_arrow(
@@ -302,58 +328,75 @@ def append_arrow(
 
 
 class Lines:
-    """The lines of a UTF-8 file, numbered from 1, until its end or until its gzip stream breaks."""
+    """The lines of a UTF-8 file, numbered from 1, until its end or until it breaks (see `ByteLines`)."""
 
     def __init__(self, file: Path, place: str) -> None:
-        self.place, self.number, self.broken = place, 0, ""
+        self.place, self.number = place, 0
         self.record: list[str] = []
+        self.size = 0
         self._back: list[str] = []
+        self._reread = 0
         with file.open("rb") as f:
             if f.read(2) in (b"\xff\xfe", b"\xfe\xff"):
                 raise DataError(f"{place}: the text is UTF-16, expected UTF-8")
-        opened: Any = gzip.open if file.suffix == ".gz" else Path.open
-        self._stream: IO[bytes] = opened(file, "rb")
+        self._bytes = ByteLines(file, place, limits.LINE)
+
+    @property
+    def broken(self) -> str:
+        """Why the file could not be read to its end, '' if it was."""
+        return self._bytes.broken
 
     def __enter__(self) -> Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
+        self._bytes.close()
 
     def __iter__(self) -> Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._back.pop() if self._back else self._read()
-        self.number += 1
+        if self.size > limits.LINE:
+            raise csv.Error(f"a record of more than {limits.LINE:,} bytes")
+        if self._back:
+            line = self._back.pop()
+            self.number += 1
+        else:
+            line = self._read()
+        self.size += len(line)
         self.record.append(line)
         return line
 
     def _read(self) -> str:
-        try:
-            raw = b"" if self._stream.closed else self._stream.readline()
-        except (EOFError, zlib.error, gzip.BadGzipFile) as e:
-            self.broken, raw = str(e), b""
-            self._stream.close()
+        raw = self._bytes.read()
         if not raw:
             raise StopIteration
-        return raw.decode("utf-8-sig" if self.number == 0 else "utf-8", "surrogateescape")
+        self.number = self._bytes.number
+        return raw.decode("utf-8-sig" if self.number == 1 else "utf-8", "surrogateescape")
 
-    def push_back(self, lines: list[str]) -> None:
+    def start(self) -> list[str]:
+        """Begin a record: its lines will be in the list."""
+        self.record, self.size = [], 0
+        return self.record
+
+    def push_back(self, lines: list[str]) -> bool:
+        """Have lines read again; False if that was asked too often, and they are not."""
+        self._reread += len(lines)
+        if self._reread > limits.REREAD + 4 * self.number:
+            return False
         self._back.extend(reversed(lines))
         self.number -= len(lines)
+        return True
 
     def report(self, rows: Rows) -> None:
-        """A reject for the rest of a file that ended early."""
-        if self.broken:
-            message = f"found a damaged gzip file ({self.broken}), expected more rows; those before are kept"
-            rows.reject(f"{self.place}:{self.number + 1}", "truncated_gzip", message)
+        """Rejects for lines that were passed over, and for the rest of a file that ended early."""
+        self._bytes.report(rows)
 
 
 def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
     try:
         found = _DECODE.decode(body)
-    except (msgspec.DecodeError, RecursionError) as e:
+    except _NOT_JSON as e:
         lines = [line for line in body.split(b"\n") if line.strip()]
         if len(lines) < 2:
             rows.reject(place, "bad_json", f"found a body that is not JSON ({e}), expected an object", _text(body))
@@ -362,7 +405,7 @@ def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
             if line.strip():
                 try:
                     yield f"{place}:{i}", _DECODE.decode(line)
-                except (msgspec.DecodeError, RecursionError):
+                except _NOT_JSON:
                     yield f"{place}:{i}", line
         return
     if isinstance(found, list):

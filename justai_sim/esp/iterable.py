@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from justai_sim.clock import MISSING
-from justai_sim.errors import UsageError, nearest
+from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp import iterable_fields as f
 from justai_sim.esp.coding import public_columns
-from justai_sim.esp.generic import Lines, records
+from justai_sim.esp.generic import Lines, header_names, records
 from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
@@ -149,13 +148,18 @@ class IterableEsp:
         with Lines(file, place) as lines:
             header = next(lines, "")
             delimiter = max(",;\t", key=header.count)
-            names = [h.strip() for h in next(csv.reader([header], delimiter=delimiter), [])]
+            try:
+                names = header_names(header, delimiter, place)
+            except DataError as e:
+                batches.rows.reject(place, "bad_header", str(e), header[:1000])
+                return
             if f.connector(names) or not (kind or _typed(names)):
                 if not lines.broken:
                     batches.rows.skipped[CONNECTOR if f.connector(names) else UNTYPED] += 1
                 lines.report(batches.rows)
                 return
             for number, found, text in records(lines, delimiter, len(names)):
+                lines.report(batches.rows)
                 where = f"{place}:{number}"
                 if isinstance(found, str):
                     batches.rows.reject(where, "field_count", found, _readable(text))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from justai_sim.clock import MISSING
-from justai_sim.esp.jsonbytes import Element, ElementError, decimal, decode, encode, first_ident, micro, shown
+from justai_sim.esp.jsonbytes import Element, ElementError, decimal, decode, encode, first_ident, micro, short, shown
 from justai_sim.esp.rows import Rows
 from justai_sim.esp.segment_fields import instant
 
@@ -54,7 +54,7 @@ def event_name(value: Any, key: str) -> str:
         raise ElementError("missing_field", f"{key}: found nothing, expected the name of the event")
     if not isinstance(value, str) or not value.strip():
         raise ElementError("bad_value", f"{key}: found {shown(value)}, expected the name of the event")
-    return _ALIASES.get(value.strip(), value.strip())
+    return _ALIASES.get(value.strip(), short(value.strip()))
 
 
 def meaning(name: str) -> str:
@@ -293,4 +293,4 @@ def custom_value(d: Element) -> int:
 def currency(d: Element) -> str:
     """A `currency` that the sender added; Iterable itself has none."""
     value = d.get("currency")
-    return value.strip().upper() if isinstance(value, str) else ""
+    return short(value.strip().upper()) if isinstance(value, str) else ""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError
+from justai_sim.esp import limits
+from justai_sim.esp.bytelines import BROKEN, ByteLines
 from justai_sim.esp.coding import OWN_TIME
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import Log
@@ -22,17 +23,19 @@ from justai_sim.tables import Log
 BATCH = 20_000
 """Rows (or rejects) of one batch of `read`."""
 Element = dict[str, Any]
-Found = Iterator[tuple[str, Element]]
+T = TypeVar("T")
+Found = Iterator[tuple[str, T]]
+"""Each with its place."""
 Into = Callable[[], Rows]
 """Gives the batch that rejects go to at that moment."""
 
 _DECODE = msgspec.json.Decoder()
 _ENCODE = msgspec.json.Encoder()
-_GZIP = b"\x1f\x8b"
-_BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 # Possessive, and an open string runs to the end: linear on any input.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
+_KEPT = 1_000
+_RUN = 2_000
 _LIMIT = Decimal(1 << 62)
 
 
@@ -60,8 +63,9 @@ def decode(body: bytes | str) -> Any:
 
 def shown(value: Any) -> str:
     """A value for a message, at most 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    text = repr(value[:80] if isinstance(value, str | bytes | list) else value)
+    whole = not isinstance(value, str | bytes | list) or len(value) <= 80
+    return text if whole and len(text) <= 80 else text[:77] + "..."
 
 
 def raw(element: Any) -> str:
@@ -73,54 +77,84 @@ def raw(element: Any) -> str:
     return data.decode("utf-8", "replace")
 
 
-def elements(body: bytes, place: str, key: str, rows: Into, inherit: tuple[str, ...] = ()) -> Found:
+class _Bad(NamedTuple):
+    """What stands where an event should."""
+
+    reason: str
+    message: str
+    raw: str
+
+
+def elements(body: bytes, place: str, key: str, rows: Into, inherit: tuple[str, ...] = ()) -> Found[Element]:
     """(place, object) of each event in a body: one event, an array, or an object with an array at `key`.
 
     Fields named by `inherit` pass from the enclosing object to its events. A bad element is a reject
-    (`bad_json`, `bad_value`); its neighbours are kept even if the body as a whole is not JSON.
+    (`bad_json`, `bad_value`); its neighbours are kept even if the body as a whole is not JSON. What is more
+    than `limits.ELEMENTS` events is one reject.
     """
     body = body.removeprefix(b"\xef\xbb\xbf")
-    try:
-        found = decode(body)
-    except ValueError as e:
-        parts = _split(body, key)
-        if not parts:
-            rows().reject(place, "bad_json", f"found {shown(_text(body))} ({e}), expected JSON", _text(body))
-        for where, part in parts:
-            try:
-                yield from _walk(decode(part), place, where, key, rows, inherit)
-            except ValueError as wrong:
-                message = f"found {shown(_text(part))} ({wrong}), expected a JSON object"
-                rows().reject(f"{place}: {where}", "bad_json", message, _text(part))
-        return
-    yield from _walk(found, place, "", key, rows, inherit)
+    for i, (where, item) in enumerate(_parts(body, key, rows, inherit)):
+        at = f"{place}: {where}" if where else place
+        if i == limits.ELEMENTS:
+            message = f"found more than {limits.ELEMENTS:,} events in one body, expected less; those before are kept"
+            rows().reject(at, "too_many_events", message)
+            return
+        if isinstance(item, dict):
+            yield at, item
+        elif isinstance(item, _Bad):
+            rows().reject(at, *item)
+        else:
+            rows().reject(at, "bad_value", f"event: found {shown(item)}, expected a JSON object", raw(item))
 
 
-def _walk(found: Any, place: str, where: str, key: str, rows: Into, inherit: tuple[str, ...]) -> Found:
-    """The objects of a document; an array may hold batches, nothing goes deeper than that."""
+def _parts(body: bytes, key: str, rows: Into, inherit: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """(where, element) of a body: decoded as a whole, else (if it is not JSON, or large) cut by its brackets."""
+    reason, why = "document_too_long", f"more than {limits.LINE:,} bytes without events in an array"
+    if len(body) <= limits.LINE:
+        try:
+            found = decode(body)
+        except ValueError as e:
+            reason, why = "bad_json", str(e)
+        else:
+            yield from _walk(found, "", key, rows, inherit)
+            return
+    whole = True
+    for where, part in _split(body, key):
+        whole = False
+        if len(part) > limits.LINE:
+            message = f"found an event of {len(part):,} bytes, expected at most {limits.LINE:,}; its start is kept"
+            yield where, _Bad("event_too_long", message, _text(part[:_KEPT]))
+            continue
+        try:
+            found = decode(part)
+        except ValueError as wrong:
+            message = f"found {shown(_text(part[:_KEPT]))} ({wrong}), expected a JSON object"
+            yield where, _Bad("bad_json", message, _text(part))
+        else:
+            yield from _walk(found, where, key, rows, inherit)
+    if whole:
+        message = f"found {shown(_text(body[:_KEPT]))} ({why}), expected JSON"
+        yield "", _Bad(reason, message, _text(body[: limits.LINE]))
+
+
+def _walk(found: Any, where: str, key: str, rows: Into, inherit: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """The elements of a document; an array may hold batches, nothing goes deeper than that."""
     if isinstance(found, dict) and key in found:
         inner, items = f"{where}.{key}" if where else key, found[key]
         if not isinstance(items, list):
-            message = f"{key}: found {shown(items)}, expected an array of events"
-            rows().reject(f"{place}: {where}" if where else place, "bad_value", message, raw(found))
+            yield where, _Bad("bad_value", f"{key}: found {shown(items)}, expected an array of events", raw(found))
             return
         shared = {k: found[k] for k in inherit if found.get(k)}
+        if shared and len(raw(shared)) > limits.INHERITED:  # else each event would carry it
+            rows().notes[f"{', '.join(shared)} of a batch: more than {limits.INHERITED:,} bytes, not used"] += 1
+            shared = {}
         for i, item in enumerate(items):
-            if isinstance(item, dict):
-                yield f"{place}: {inner}[{i}]", _inherited(item, shared) if shared else item
-            else:
-                _not_an_object(item, f"{place}: {inner}[{i}]", rows)
+            yield f"{inner}[{i}]", _inherited(item, shared) if shared and isinstance(item, dict) else item
     elif isinstance(found, list) and not where:
         for i, item in enumerate(found):
-            yield from _walk(item, place, f"[{i}]", key, rows, inherit)
-    elif isinstance(found, dict):
-        yield f"{place}: {where}" if where else place, found
+            yield from _walk(item, f"[{i}]", key, rows, inherit)
     else:
-        _not_an_object(found, f"{place}: {where}" if where else place, rows)
-
-
-def _not_an_object(item: Any, place: str, rows: Into) -> None:
-    rows().reject(place, "bad_value", f"event: found {shown(item)}, expected a JSON object", raw(item))
+        yield where, found
 
 
 def _inherited(item: Element, shared: Element) -> Element:
@@ -131,30 +165,28 @@ def _inherited(item: Element, shared: Element) -> Element:
     return out
 
 
-def _split(body: bytes, key: str) -> list[tuple[str, bytes]]:
-    """The pieces of the array in a body that does not decode as a whole, by its brackets alone."""
-    depth, base, start, name = 0, -1, 0, b""
-    out: list[bytes] = []
+def _split(body: bytes, key: str) -> Iterator[tuple[str, bytes]]:
+    """The pieces of the array in a body that is not decoded as a whole, by its brackets alone."""
+    depth, base, start, name, number = 0, -1, 0, b"", 0
     for token in _TOKEN.finditer(body):
-        t = token.group()
+        t, part = token.group(), b""
         if base < 0:
             if t == b"[" and (depth == 0 or (depth == 1 and name == b'"%s"' % key.encode())):
                 base, start = depth, token.end()
             name = t if t[:1] == b'"' else name if t in b"[{" else b""
         elif depth == base + 1 and t in (b",", b"]"):
-            out.append(body[start : token.start()].strip())
-            start = token.end()
+            part, start = body[start : token.start()].strip(), token.end()
+            if part:
+                yield f"{key if base == 1 else ''}[{number}]", part
+            number += 1
         if t in (b"[", b"{"):
             depth += 1
         elif t in (b"]", b"}"):
             depth -= 1
             if depth == base:
-                break
-    else:
-        if base >= 0:
-            out.append(body[start:].strip())
-    prefix = key if base == 1 else ""
-    return [(f"{prefix}[{i}]", part) for i, part in enumerate(out) if part]
+                return
+    if base >= 0 and (part := body[start:].strip()):
+        yield f"{key if base == 1 else ''}[{number}]", part
 
 
 def _text(data: bytes) -> str:
@@ -179,79 +211,123 @@ def json_like(file: Path) -> bool:
     if "." in name and not file.name.lower().endswith(".gz"):
         return False
     try:
-        with _open(file) as stream:
-            head = stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except (*_BROKEN, OSError):
+        with ByteLines(file, "", 64) as lines:
+            head = lines.start().removeprefix(b"\xef\xbb\xbf").lstrip()
+    except (*BROKEN, OSError):
         return file.name.lower().endswith(".gz")  # damaged: to be told of, not skipped
     return head[:1] in (b"{", b"[")
 
 
-def _open(file: Path) -> IO[bytes]:
-    """A file's bytes, unpacked if it is gzip by its content or its ending."""
-    with file.open("rb") as f:
-        packed = f.read(2) == _GZIP or file.suffix == ".gz"
-    opened: Any = gzip.open if packed else Path.open
-    stream: IO[bytes] = opened(file, "rb")
-    return stream
+class Group(NamedTuple):
+    """Documents of a file that follow each other: lines from number `first` on, or (0) the whole file as one."""
+
+    place: str
+    first: int
+    documents: list[bytes]
+
+    def place_of(self, i: int) -> str:
+        return f"{self.place}:{self.first + i}" if self.first else self.place
+
+    def parts(self, room: Callable[[], int]) -> Iterator[Group]:
+        """The group cut so that no part has more documents than there is room for at that moment."""
+        at = 0
+        while at < len(self.documents):
+            end = at + room()
+            yield Group(self.place, self.first and self.first + at, self.documents[at:end])
+            at = end
 
 
-def documents(file: Path, place: str, rows: Into) -> Iterator[tuple[str, bytes]]:
+def documents(file: Path, place: str, rows: Into) -> Found[bytes]:
     """(place, bytes) of each document of a file: a line each, or the whole file if it is one document.
 
-    A damaged gzip stream ends the file with one reject; the lines before it are kept.
+    A damaged gzip stream ends the file with one reject; the lines before it are kept. So does a stream that
+    unpacks to more than it may; a document over the bound is a reject.
     """
-    with _open(file) as stream:
-        lines = _lines(stream, place, rows)
+    for group in groups(file, place, rows):
+        for i, document in enumerate(group.documents):
+            if document and not document.isspace():
+                yield group.place_of(i), document
+
+
+def groups(file: Path, place: str, rows: Into) -> Iterator[Group]:
+    """As `documents`, many at once; blank lines are still there."""
+    with ByteLines(file, place, limits.DOCUMENT) as source:
+        lines = _lines(source, rows)
         number, line = next((found for found in lines if found[1].strip()), (0, b""))
-        if not number:
-            return
-        try:
-            decode(line)
-        except ValueError:
-            rest = [line, *(b for _, b in lines)]
-            yield from _whole_or_lines(rest, number, place)
-            return
-        yield f"{place}:{number}", line
-        for number, line in lines:
-            if line.strip():
-                yield f"{place}:{number}", line
+        if number and not _is_json(line):
+            yield from _whole_or_lines(number, line, lines, source, rows)
+        elif number:
+            yield Group(place, number, [line])
+        while found := source.some():
+            source.report(rows())
+            rows().held += sum(map(len, found))
+            yield Group(place, source.number - len(found) + 1, found)
+        source.report(rows())
 
 
-def _whole_or_lines(lines: list[bytes], first: int, place: str) -> Iterator[tuple[str, bytes]]:
-    """A file whose first line is not JSON: a document over many lines, or lines of which the first is bad."""
-    whole = b"".join(lines)
+def _lines(source: ByteLines, rows: Into) -> Iterator[tuple[int, bytes]]:
+    while line := source.read():
+        source.report(rows())
+        yield source.number, line.removeprefix(b"\xef\xbb\xbf") if source.number == 1 else line
+    source.report(rows())
+
+
+def _whole_or_lines(
+    first: int, line: bytes, more: Iterator[tuple[int, bytes]], source: ByteLines, rows: Into
+) -> Iterator[Group]:
+    """A file whose first line is not JSON: a document over many lines, or lines of which the first is bad.
+
+    What goes beyond a document's bound is left in `more`: it is lines, or (when it is none) refused.
+    """
+    held, size = [(first, line)], len(line)
+    for found in more:
+        held.append(found)
+        size += len(found[1])
+        if size > limits.DOCUMENT:
+            break
     # Lines of a printed document are not objects of their own at the left margin, at most the first opens one.
-    objects = [line for line in lines if line[:2] == b'{"']
+    objects = [line for _, line in held if line[:2] == b'{"']
+    if size > limits.DOCUMENT:
+        if any(_is_json(line) for line in objects):
+            yield from _runs(source.place, held)
+            return
+        for _ in more:
+            pass
+        message = f"found a JSON document of more than {limits.DOCUMENT:,} bytes, expected less, or one event a line"
+        rows().reject(source.place, "document_too_long", message, _text(line[:_KEPT]))
+        return
+    whole = b"".join(line for _, line in held)
     many = len(objects) > 1 and whole.lstrip()[:1] == b"{"
     if not _is_json(whole) and (many or any(_is_json(line) for line in objects)):
-        for i, line in enumerate(lines):
-            if line.strip():
-                yield f"{place}:{first + i}", line
+        yield from _runs(source.place, held)
         return
-    yield place, whole
+    held.clear()
+    objects.clear()
+    yield Group(source.place, 0, [whole])
+
+
+def _runs(place: str, numbered: list[tuple[int, bytes]]) -> Iterator[Group]:
+    """Lines as groups: the numbers of a group follow each other."""
+    at = 0
+    while at < len(numbered):
+        first, lines = numbered[at][0], list[bytes]()
+        for number, line in numbered[at : at + _RUN]:
+            if number != first + len(lines):
+                break
+            lines.append(line)
+        yield Group(place, first, lines)
+        at += len(lines)
 
 
 def _is_json(data: bytes) -> bool:
+    """Whether it is one JSON document; what is too long to be decoded at once is looked at where it begins."""
+    if len(data) > limits.LINE:
+        return data.lstrip()[:1] in (b"{", b"[") and data.rstrip()[-1:] in (b"}", b"]")
     try:
         decode(data)
     except ValueError:
         return False
     return True
-
-
-def _lines(stream: IO[bytes], place: str, rows: Into) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    while True:
-        try:
-            line = stream.readline()
-        except _BROKEN as e:
-            message = f"found a damaged gzip file ({e}), expected more lines; those before are kept"
-            rows().reject(f"{place}:{number + 1}", "truncated_gzip", message)
-            return
-        if not line:
-            return
-        number += 1
-        yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
 
 
 class Batches:
@@ -264,8 +340,14 @@ class Batches:
         return self.rows
 
     def full(self) -> Iterator[Rows]:
-        if len(self.rows) >= BATCH or len(self.rows.rejects) >= BATCH:
+        rows = self.rows
+        if len(rows) >= BATCH or len(rows.rejects) >= BATCH or rows.held >= limits.HELD:
             yield self.take()
+
+    @property
+    def room(self) -> int:
+        """Rows until the batch is full, at least one."""
+        return max(1, BATCH - len(self.rows))
 
     def take(self) -> Rows:
         rows, self.rows = self.rows, Rows()
@@ -295,7 +377,7 @@ def ident(value: Any) -> str:
     ('u1', '42', '42', '', '')
     """
     if type(value) is str:
-        return value if value and not value.isspace() else ""
+        return short(value) if value and not value.isspace() else ""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -303,13 +385,25 @@ def ident(value: Any) -> str:
     return str(int(value)) if value == value and abs(value) < 1e15 and int(value) == value else str(value)
 
 
+def short(text: str) -> str:
+    """The text; an ElementError if it is longer than any id or name."""
+    if len(text) <= limits.TEXT:
+        return text
+    found = f"found a text of {len(text):,} characters ({text[:40]!r}...)"
+    raise ElementError("text_too_long", f"{found}, expected an id or a name of at most {limits.TEXT:,}")
+
+
 def first_ident(source: Element, keys: Iterable[str]) -> str:
     """The first of `keys` that holds an id; what is no id (an object, a flag) is passed over."""
     for key in keys:
         value = source.get(key)
         if value is not None:
+            if type(value) is str and 0 < len(value) <= limits.TEXT and not value.isspace():
+                return value
             try:
                 found = ident(value)
+            except ElementError:
+                raise
             except ValueError:
                 continue
             if found:
@@ -355,6 +449,24 @@ def _plain(text: str) -> str:
 def micro(amount: Decimal) -> int:
     """Micro-units, half to even."""
     return int(amount.scaleb(6).to_integral_value(ROUND_HALF_EVEN))
+
+
+def micro_of(value: Any) -> int | None:
+    """Micro-units of a number or a written amount; None if it is none. Numbers are remembered: prices repeat.
+
+    >>> micro_of(19.99), micro_of("$1,055.34"), micro_of(True), micro_of("free")
+    (19990000, 1055340000, None, None)
+    """
+    if type(value) is float or type(value) is int:
+        return _micro_of_number(value)
+    amount = decimal(value)
+    return None if amount is None else micro(amount)
+
+
+@lru_cache(1 << 14)
+def _micro_of_number(value: float) -> int | None:
+    amount = decimal(value)
+    return None if amount is None else micro(amount)
 
 
 def copy_text(extras: Any) -> str:

@@ -16,7 +16,9 @@ import pyarrow as pa
 from justai_sim import clock
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.errors import DataError, nearest
+from justai_sim.esp import limits
 from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, auto_id
+from justai_sim.esp.jsonbytes import shown
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import Column
 
@@ -50,8 +52,9 @@ class _Bad(dict[int, tuple[str, str]]):
     """Row -> (reason, message); the first finding of a row stays."""
 
     def __call__(self, row: int, reason: str, field: str, found: Any, expected: str) -> None:
-        shown = found if not isinstance(found, str) or len(found) <= 80 else found[:77] + "..."
-        self.setdefault(row, (reason, f"{field}: found {shown!r}, expected {expected}"))
+        if isinstance(found, str):
+            found = found if len(found) <= 80 else found[:77] + "..."
+        self.setdefault(row, (reason, f"{field}: found {shown(found)}, expected {expected}"))
 
 
 def append(rows: Rows, table: str, columns: Mapping[str, list[Any]], n: int, where: Where) -> int:
@@ -74,7 +77,7 @@ def append(rows: Rows, table: str, columns: Mapping[str, list[Any]], n: int, whe
         for i, r in enumerate(out):
             if not r.user_id and not r.send_id:
                 bad(i, "missing_value", "user_id", "", "the id of the user, or a send_id that tells it")
-            if not r.event_id:
+            if not r.event_id and i not in bad:
                 out[i] = r._replace(event_id=auto_id(r))
     for i in sorted(bad):
         rows.reject(where.place(i), *bad[i], where.raw(i))
@@ -129,7 +132,7 @@ def _converted(values: list[Any], c: Column, field: str, must: bool, bad: _Bad, 
         return _ids(values, field, must, bad)
     each: Callable[[Any], Any] = {"money": _money, "number": _number, "flag": _flag}[c.text]
     reason, expected = {
-        "money": ("bad_number", "an amount such as 19.99, below 9.2e12"),
+        "money": ("bad_number", "an amount such as 19.99, below 4.6e12"),
         "number": ("bad_number", "a number from 0 to 1"),
         "flag": ("bad_flag", "true, false, 1, 0 or nothing"),
     }[c.text]
@@ -175,6 +178,10 @@ def _ids(values: list[Any], field: str, must: bool, bad: _Bad) -> list[str]:
         for i, v in enumerate(out):
             if not _is_text(v):
                 bad(i, "bad_encoding", field, v.encode("utf-8", "surrogateescape"), "UTF-8")
+    if max(map(len, out), default=0) > limits.TEXT:
+        for i, v in enumerate(out):
+            if len(v) > limits.TEXT:
+                bad(i, "text_too_long", field, v[:80], f"at most {limits.TEXT:,} characters, not {len(v):,}")
     if must and not all(out):
         for i, v in enumerate(out):
             if not v:
@@ -199,13 +206,16 @@ def _names(values: list[Any], field: str, c: Column, must: bool, bad: _Bad) -> l
     for i, v in enumerate(values):
         name = known.get(v) if isinstance(v, str) or v is None else None
         if name is None:
-            text = v.strip().lower() if isinstance(v, str) else ""
+            text = v.strip().lower() if isinstance(v, str) else "" if v != v else None  # a frame's hole is a NaN
             if text in known:
-                known[v] = name = known[text]
+                name = known[text]
+                if isinstance(v, str):
+                    known[v] = name
             elif must and v in (None, ""):
                 bad(i, "missing_value", field, v or "", f"one of {', '.join(c.text)}")
             else:
-                bad(i, f"unknown_{field}", field, v, f"one of {', '.join(c.text)}; {nearest(str(v), c.text)}")
+                close = nearest(str(v)[:80], c.text)
+                bad(i, f"unknown_{field}", field, v, f"one of {', '.join(c.text)}; {close}")
         out.append(name or c.text[0])
     return out
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from justai_sim.clock import MISSING
+from justai_sim.esp import limits
 
 NO_VALUE = MISSING
 NO_SENDS = "deliveries but no send event; --esp segment-deliveries reads them as sends"
@@ -70,6 +72,24 @@ class Reject(NamedTuple):
     raw: str
 
 
+OTHERS = "(others)"
+
+
+class Counts(Counter[str]):
+    """A counter of names that come from outside: after `limits.KINDS` of them new ones count as others."""
+
+    def __missing__(self, key: str) -> int:
+        if len(self) > limits.KINDS and key != OTHERS:
+            newest = next(k for k in reversed(self) if k != OTHERS)
+            self[OTHERS] += self.pop(newest)
+        return 0
+
+    def add(self, found: Mapping[str, int]) -> None:
+        """As `update`, within the bound."""
+        for key, n in found.items():
+            self[key] += n
+
+
 @dataclass
 class Rows:
     """What was read so far. Adapters append; nothing is dropped without a reject or a skip count."""
@@ -78,10 +98,13 @@ class Rows:
     events: list[EventRow] = field(default_factory=list)
     decisions: list[DecisionRow] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counts)
+    notes: Counter[str] = field(default_factory=Counts)
+    held: int = field(default=0, compare=False)
+    """Bytes of input that the rows were made of, as far as they are counted, and of raw text in the rejects."""
 
     def reject(self, place: str, reason: str, message: str, raw: str = "") -> None:
+        self.held += len(raw)
         self.rejects.append(Reject(place, reason, message, raw))
 
     def __len__(self) -> int:

@@ -14,19 +14,21 @@ from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
     ElementError,
-    documents,
     elements,
     encode,
     files,
     first_ident,
+    groups,
     json_like,
     nothing_readable,
     raw,
     send_order,
+    short,
     shown,
 )
 from justai_sim.esp.parts import Files, in_parts
 from justai_sim.esp.rows import NO_SENDS, EventRow, Rows, SendRow
+from justai_sim.esp.segment_lane import Lane
 from justai_sim.tables import Log
 
 _INHERIT = ("context", "sentAt")
@@ -97,12 +99,9 @@ class Segment:
                 batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
                 continue
             found = True
-            for at, document in documents(file, place, batches.current):
-                for which, element in elements(document, at, "batch", batches.current, _INHERIT):
-                    self._append(element, batches.rows, which, MISSING, where)
-                    for rows in batches.full():
-                        sends, delivered = sends + len(rows.sends), delivered + rows.notes["delivered"]
-                        yield rows
+            for rows in self._file(file, place, batches, where):
+                sends, delivered = sends + len(rows.sends), delivered + rows.notes["delivered"]
+                yield rows
         if not found:
             raise nothing_readable(path, passed, "raw logs (*.gz, *.ndjson) or JSON files (*.json)")
         rows = batches.take()
@@ -110,6 +109,16 @@ class Segment:
         if delivered and not sends and not rows.sends:
             rows.notes[NO_SENDS] = delivered
         yield rows
+
+    def _file(self, file: Path, place: str, batches: Batches, where: tzinfo | None) -> Iterator[Rows]:
+        lane = Lane()
+        for whole in groups(file, place, batches.current):
+            for group in whole.parts(lambda: batches.room):
+                for at, document in lane.read(group, batches.current):
+                    for which, element in elements(document, at, "batch", batches.current, _INHERIT):
+                        self._append(element, batches.rows, which, MISSING, where)
+                        yield from batches.full()
+                yield from batches.full()
 
     def _append(self, e: Element, rows: Rows, place: str, received_at: int, where: tzinfo | None) -> None:
         try:
@@ -162,7 +171,7 @@ def _name(e: Element, rows: Rows) -> str:
         raise ElementError("missing_field", "event: found nothing, expected the name of the event")
     if not isinstance(name, str) or not name.strip():
         raise ElementError("bad_value", f"event: found {shown(name)}, expected the name of the event")
-    return name.strip()
+    return short(name.strip())
 
 
 def _send_row(e: Element, p: Element, user: str, t: int, delivered: int, received: int) -> SendRow:

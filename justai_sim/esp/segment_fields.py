@@ -10,7 +10,19 @@ from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
 from justai_sim.clock import EARLIEST, LATEST, MINUTE, MISSING
-from justai_sim.esp.jsonbytes import Element, ElementError, decimal, first_ident, ident, message_key, micro, shown
+from justai_sim.esp import limits
+from justai_sim.esp.jsonbytes import (
+    Element,
+    ElementError,
+    decimal,
+    first_ident,
+    ident,
+    message_key,
+    micro,
+    micro_of,
+    short,
+    shown,
+)
 from justai_sim.esp.rows import Rows
 
 SEND, SKIP, RESTATED, TRANSIENT, ORDER, REFUND = "send", "skip", "restated", "transient", "order", "refund"
@@ -157,6 +169,8 @@ def user(e: Element) -> str:
             if value is not None:
                 try:
                     found = ident(value)
+                except ElementError:
+                    raise
                 except ValueError:
                     raise ElementError("bad_value", f"{name}: found {shown(value)}, expected an id") from None
                 if found:
@@ -170,6 +184,9 @@ def send_key(p: Element, user_id: str) -> str:
     A dispatch id (Braze) is shared by all recipients of a campaign: the user and the variation or step
     are added, as for Braze itself.
     """
+    own = p.get("message_id")
+    if type(own) is str and 0 < len(own) <= limits.TEXT and not own.isspace():
+        return own
     own = first_ident(p, MESSAGE)
     if own:
         return own
@@ -204,10 +221,10 @@ def variant(p: Element, context: Any) -> str:
 def order_value(p: Element, rows: Rows) -> int:
     """Micro-units of an order: revenue, else total, else value, else the sum of its lines; which one is noted."""
     for field in ("revenue", "total", "value"):
-        amount = decimal(p.get(field))
-        if amount is not None:
+        found = micro_of(p.get(field))
+        if found is not None:
             rows.notes[f"value_from_{field}"] += 1
-            return micro(amount)
+            return found
     lines = p.get("products")
     amounts = [_line(x) for x in (lines if isinstance(lines, list) else [lines]) if isinstance(x, dict)]
     total = sum((a for a in amounts if a is not None), Decimal(0))
@@ -226,9 +243,9 @@ def _line(product: Element) -> Decimal | None:
 def custom_value(p: Element) -> int:
     """Micro-units of another event: `revenue`, else `value`, if it is a number."""
     for field in ("revenue", "value"):
-        amount = decimal(p.get(field))
-        if amount is not None:
-            return micro(amount)
+        found = micro_of(p.get(field))
+        if found is not None:
+            return found
     return MISSING
 
 
@@ -236,7 +253,7 @@ def money_code(p: Element, value: int) -> str:
     """ISO 4217 in capitals; by Segment's specification an amount without a currency is in USD."""
     currency = p.get("currency")
     if isinstance(currency, str) and currency.strip():
-        return currency.strip().upper()
+        return short(currency.strip().upper())
     if currency is not None and not isinstance(currency, str):
         raise ElementError("bad_value", f"currency: found {shown(currency)}, expected a code such as USD")
     return "" if value == MISSING else "USD"

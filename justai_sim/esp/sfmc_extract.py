@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from array import array
@@ -14,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from justai_sim.clock import MISSING
+from justai_sim.errors import DataError
 from justai_sim.esp import sfmc_fields as f
-from justai_sim.esp.generic import records
+from justai_sim.esp.generic import header_names, records
 from justai_sim.esp.jsonbytes import Batches, ElementError, decimal, micro, shown
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.esp.sfmc_files import Source, TextLines
@@ -87,6 +87,8 @@ class Table(NamedTuple):
     delimiter: str
     at: dict[str, int]
     """Our name of a column -> where it stands."""
+    wrong: str = ""
+    """Why its header cannot be read."""
 
 
 class Setting(NamedTuple):
@@ -102,7 +104,10 @@ class Setting(NamedTuple):
 
 def table_of(source: Source, header: str, s: Setting) -> Table:
     delimiter = max(",\t|;", key=header.count)
-    names = [plain_name(h) for h in next(csv.reader([header], delimiter=delimiter), [])]
+    try:
+        names = [plain_name(h) for h in header_names(header, delimiter, source.place)]
+    except DataError as e:
+        return Table("damaged", [], delimiter, {}, str(e))
     at = {ours: i for ours, theirs in _COLUMNS.items() for t in theirs for i, n in enumerate(names) if n == t}
     for ours, theirs in (("copy", s.copy_columns), ("amount", (s.amount,))):
         found = [names.index(plain_name(t)) for t in theirs if t and plain_name(t) in names]
@@ -121,9 +126,11 @@ def header_of(source: Source, s: Setting) -> Table:
     """The table of a source by its first line that is not blank."""
     with TextLines(source) as lines:
         header = next((line for line in lines if line.strip()), "")
+        # A damaged file, or one with lines beyond the bound, is read again, to be told of; an empty one holds nothing.
+        if lines.passed:
+            return Table("damaged", [], ",", {})
         if header:
             return table_of(source, header, s)
-        # A damaged file is read again, to be told of; an empty one holds nothing.
         return Table("damaged" if lines.broken else "other" if f.file_kind(source.name) else "", [], ",", {})
 
 
@@ -167,7 +174,13 @@ def _fields(
 ) -> Iterator[tuple[str, Table, list[str], str]]:
     """(place, table, fields, raw text) of each row; what is no row is a reject, and has no fields."""
     header = next((line for line in lines if line.strip()), "")
+    if lines.passed:  # the header itself is beyond the bound
+        lines.report(batches.rows)
+        return
     table = table_of(source, header, s)
+    if table.wrong:
+        batches.rows.reject(source.place, "bad_header", table.wrong, header[:1000])
+        return
     for number, found, text in records(lines, table.delimiter, len(table.names)):
         lines.report(batches.rows)
         place, raw = f"{source.place}:{number}", text.rstrip("\r\n")

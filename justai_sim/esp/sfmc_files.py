@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
+from justai_sim.esp import limits
 from justai_sim.esp.generic import Lines
 from justai_sim.esp.parts import Files
 from justai_sim.esp.rows import Rows
 
-RATIO = 250
-"""How many times its own size an archive may unpack to (a repetitive UTF-16 table packs to a fiftieth)."""
-FLOOR = 64 << 20
-"""Bytes that any archive may unpack to."""
 MEMBERS = 2_000
 """Files in one archive."""
 LINE = 200_000
@@ -43,7 +40,7 @@ class TooLargeError(OSError):
 
 @dataclass
 class Archive:
-    """A zip and how many bytes may still come out of it."""
+    """A packed file and how many bytes may still come out of it."""
 
     path: Path
     left: int
@@ -64,25 +61,25 @@ class Source:
 
     def open(self) -> IO[bytes]:
         if self.archive is not None:
-            return io.BufferedReader(_Metered(self.archive, self.member))
-        with self.path.open("rb") as f:
-            packed = f.read(2) == _GZIP
-        opened: Any = gzip.open if packed else Path.open
-        stream: IO[bytes] = opened(self.path, "rb")
-        return stream
+            archive = zipfile.ZipFile(self.archive.path)
+            try:
+                return io.BufferedReader(_Metered(self.archive, archive.open(self.member), archive))
+            except BaseException:
+                archive.close()
+                raise
+        stream = self.path.open("rb")
+        packed = stream.peek(2)[:2] == _GZIP
+        if not packed:
+            return stream
+        meter = Archive(self.path, limits.may_unpack(self.path.stat().st_size))
+        return io.BufferedReader(_Metered(meter, gzip.GzipFile(fileobj=stream), stream))
 
 
 class _Metered(io.RawIOBase):
-    """A member of an archive, read through its meter: what the directory says of sizes is not believed."""
+    """Something packed, read through its meter: what a directory says of sizes is not believed."""
 
-    def __init__(self, archive: Archive, member: str) -> None:
-        self._archive = archive
-        self._zip = zipfile.ZipFile(archive.path)
-        try:
-            self._stream = self._zip.open(member)
-        except BaseException:
-            self._zip.close()
-            raise
+    def __init__(self, archive: Archive, stream: Any, below: Any) -> None:
+        self._archive, self._stream, self._below = archive, stream, below
 
     def readable(self) -> bool:
         return True
@@ -91,14 +88,14 @@ class _Metered(io.RawIOBase):
         data = self._stream.read(min(len(into), 1 << 16))
         self._archive.left -= len(data)
         if self._archive.left < 0:
-            raise TooLargeError(f"unpacks to more than {RATIO} times its size")
+            raise TooLargeError(f"unpacks to more than {limits.RATIO} times its size")
         into[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
         if not self.closed:
             self._stream.close()
-            self._zip.close()
+            self._below.close()
         super().close()
 
 
@@ -116,14 +113,14 @@ def sources(found: Files, rows: Rows) -> list[Source]:
 def _members(file: Path, place: str, rows: Rows) -> list[Source]:
     try:
         with zipfile.ZipFile(file) as z:
-            infos = [i for i in z.infolist() if not i.is_dir()]
+            infos = [i for i in z.infolist() if not i.filename.endswith("/")]
     except (*_BROKEN, ValueError) as e:
         rows.reject(place, "bad_zip", f"found a file that is not a zip that can be read ({e}), expected an extract")
         return []
     if len(infos) > MEMBERS:
         rows.reject(place, "zip_too_large", f"found {len(infos)} files in it, expected at most {MEMBERS}")
         return []
-    archive, out, seen = Archive(file, RATIO * file.stat().st_size + FLOOR), list[Source](), set[str]()
+    archive, out, seen = Archive(file, limits.may_unpack(file.stat().st_size)), list[Source](), set[str]()
     for info in infos:
         name, at = info.filename, f"{place}/{info.filename}"
         if _unsafe(name) or _unsafe(info.orig_filename):
@@ -157,10 +154,12 @@ class TextLines(Lines):
     """
 
     def __init__(self, source: Source) -> None:
-        self.place, self.number, self.broken = source.place, 0, ""
+        self.place, self.number = source.place, 0
         self.record: list[str] = []
+        self.size = 0
         self._back: list[str] = []
-        self._reason = ""
+        self._reread = 0
+        self._why = self._reason = ""
         self._long: list[int] = []
         self._text: io.TextIOWrapper | None = None
         try:
@@ -169,6 +168,15 @@ class TextLines(Lines):
             self._text = io.TextIOWrapper(raw, encoding, errors, newline="\n")
         except _BROKEN as e:
             self._break(e)
+
+    @property
+    def broken(self) -> str:
+        return self._why
+
+    @property
+    def passed(self) -> bool:
+        """Whether lines over the bound have been passed over and not been told of."""
+        return bool(self._long)
 
     def __enter__(self) -> TextLines:
         return self
@@ -182,8 +190,9 @@ class TextLines(Lines):
             raise StopIteration
         try:
             line = self._text.readline(LINE + 1)
+            self.number += bool(line)
             if len(line) > LINE:
-                self._long.append(self.number + 1)
+                self._long.append(self.number)
                 while line and not line.endswith("\n"):
                     line = self._text.readline(LINE)
                 return "\n"
@@ -195,7 +204,7 @@ class TextLines(Lines):
         return line
 
     def _break(self, e: BaseException) -> None:
-        self.broken = str(e) or type(e).__name__
+        self._why = str(e) or type(e).__name__
         self._reason = "zip_too_large" if isinstance(e, TooLargeError) else "truncated_file"
 
     def report(self, rows: Rows) -> None:

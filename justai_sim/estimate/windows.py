@@ -32,8 +32,9 @@ LOOKBACKS = tuple(range(1, 31))
 class WindowCounts:
     """Arrays (offsets, lookbacks, groups, variants); NaN where the offset is not below the lookback.
 
-    All of sends that were mature at `as_of` under the window: `conversions` as the rule's `repeat` counts them (the
-    numerator of the conversion rate), `conversion_count` (sum of all weights), `converted` sends (with any credit),
+    All of sends (or users, as the rule's denominator is) that were mature at `as_of` under the window: `conversions` as
+    the rule's `repeat` counts them (the numerator of the conversion rate), `conversion_count` (sum of all weights),
+    `converted` sends (with any credit),
     `revenue` net of refunds (units of money), and those `sends`.
     """
 
@@ -98,10 +99,13 @@ class _Grid:
         apart = rule.credit in ("last_qualifying", "all") and rule.explicit in ("window", "ignore")
         apart = apart and rule.lookback_from == "send" and rule.day_rule == "elapsed"
         at_once = apart and rule.credit == "last_qualifying" and len(self.offsets) < 63
-        at_once = at_once and rule.repeat != "once_per_user"
+        at_once = at_once and rule.repeat != "once_per_user" and rule.denominator == "reached"
+        at_once = at_once and rule.cap is None and rule.cap_quantile is None
         if at_once and contest.simple is None and contest.dense and contest.goal is not None:
             return self.one_pass()
         self.cell = self.cells_of_sends()
+        row = self.ready.known.rows(np.arange(len(self.ready.known)))
+        self.each = np.ones(len(row)) if self.weight is None else self.weight[row]
         for i, offset in enumerate(self.offsets):
             js = np.flatnonzero(self.usable[i])
             for chosen in [js] if apart else js[:, None]:
@@ -174,7 +178,8 @@ class _Grid:
         """The cell of each known send that may win, -1 for the others."""
         r = self.ready
         row = r.known.rows(np.arange(len(r.known)))
-        good = r.known.reached & (r.anchor != MISSING) & (self.group[row] >= 0) & (self.variant[row] >= 0)
+        reached = r.known.reached | (self.rule.denominator == "sends")
+        good = reached & (r.anchor != MISSING) & (self.group[row] >= 0) & (self.variant[row] >= 0)
         return np.where(good, self.group[row] * self.variants + self.variant[row], -1)
 
     def read(self, i: int, chosen: I8, judged: Judged, rule: Rule, apart: bool) -> None:
@@ -185,27 +190,43 @@ class _Grid:
         np.add.at(share, of, money_share(r.value[back], weight[of], PARTS))
         age = r.occurred[judged.event] - r.anchor[judged.send]
         close = close_of(rule, r.anchor)
-        each = np.ones(len(r.known)) if self.weight is None else self.weight[r.known.rows(np.arange(len(r.known)))]
+        n = len(r.known)
         for j in chosen.tolist():
             if apart:
-                over = (self.cell >= 0) & (r.anchor <= self.as_of - self.lengths[j])
+                ripe = (r.anchor != MISSING) & (r.anchor <= self.as_of - self.lengths[j])
                 inside = age <= self.lengths[j] - (rule.bounds[1] != "]")
             else:
-                over = (self.cell >= 0) & (close != MISSING) & (close <= self.as_of)
+                ripe = (close != MISSING) & (close <= self.as_of)
                 inside = np.ones(len(age), bool)
-            use = inside & over[judged.send]
-            send, cell = judged.send[use], self.cell[judged.send[use]]
-            once = np.unique(send)
-            counts = self.numerator(judged, inside)
-            found = (
-                np.bincount(self.cell[over], (counts * each)[over], self.cells),
-                np.bincount(self.cell[over], each[over], self.cells),
-                np.bincount(cell, weight[use] / PARTS * each[send], self.cells),
-                np.bincount(self.cell[once], each[once], self.cells),
-                np.bincount(cell, share[use] / 1e6 * each[send], self.cells),
-            )
-            for table, values in zip(self.tables, found, strict=True):
-                table[i, j] = values
+            send = judged.send[inside]
+            count = np.bincount(send, weight[inside], n) / PARTS
+            revenue = self.capped(np.bincount(send, share[inside], n).astype(np.float64), ripe) / 1e6
+            values = (self.numerator(judged, inside), np.ones(n), count, (count > 0).astype(np.float64), revenue)
+            for table, found in zip(self.tables, self.totals(ripe & (self.cell >= 0), values), strict=True):
+                table[i, j] = found
+
+    def capped(self, revenue: F8, ripe: B1) -> F8:
+        """Net revenue of each known send, micro-units, capped as the rule says (rule 29)."""
+        rule = self.rule
+        cap = None if rule.cap is None else rule.cap * 1e6
+        if rule.cap_quantile is not None:
+            paid = revenue[ripe & self.ready.known.reached & (revenue > 0)]
+            cap = float(np.quantile(paid, rule.cap_quantile)) if len(paid) else None
+        return revenue if cap is None else np.minimum(revenue, cap)
+
+    def totals(self, over: B1, values: tuple[F8, ...]) -> list[F8]:
+        """Sums by cell of values of the known sends; of users where they are the denominator: a user has converted or
+        not, brings all the money of the sends, and weighs what they weigh on average."""
+        cell, each = self.cell[over], self.each[over]
+        if self.rule.denominator != "users":
+            return [np.bincount(cell, v[over] * each, self.cells).astype(np.float64) for v in values]
+        user = self.ready.known.user[over]
+        key, index = np.unique(cell * np.int64(self.ready.users + 1) + user, return_inverse=True)
+        w = np.bincount(index, each, len(key)) / np.maximum(np.bincount(index, minlength=len(key)), 1)
+        by_user = [np.bincount(index, v[over], len(key)) for v in values]
+        numerator, one, count, converted, revenue = by_user
+        shares = (np.minimum(numerator, 1.0), np.minimum(one, 1.0), count, np.minimum(converted, 1.0), revenue)
+        return [np.bincount(key // (self.ready.users + 1), v * w, self.cells).astype(np.float64) for v in shares]
 
     def numerator(self, judged: Judged, inside: B1) -> F8:
         """What each known send adds to the conversion rate by credits `inside` the window, as `repeat` says."""

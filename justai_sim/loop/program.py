@@ -12,6 +12,7 @@ from justai_sim import clock
 from justai_sim.attribution import Bound, Rule, TrainingWindow, bind
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.bandit.registry import checked, policy
+from justai_sim.bandit.stopping import Stop, stop
 from justai_sim.errors import UsageError, nearest
 from justai_sim.tables import B1, HELD_OUT, I8, Log
 
@@ -28,11 +29,25 @@ class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     variants: list[str]
 
 
+class Shipping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a variant is shipped to everybody or archived, for good: a rule of `bandit.stopping` and its settings."""
+
+    rule: str = "significance"
+    settings: dict[str, float | bool] = {}
+
+    def __post_init__(self) -> None:
+        self.stop()
+
+    def stop(self) -> Stop:
+        return stop(self.rule, **self.settings)
+
+
 class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What production is told. `goals`: names of the conversion events; empty means any name. `training`: the ages
     of the sends that the policy learns from (None: all); it never touches credit, which is `rule`. `sticky`: a user
     stays with control or treatment ("arm"), or gets the same variant of a template again ("variant"). `segments`: the
-    attributes that contextual policies learn from, each with its values or the upper ends of its buckets."""
+    attributes that contextual policies learn from, each with its values or the upper ends of its buckets.
+    `shipping`: None goes on for ever."""
 
     templates: list[Template] = []
     goals: list[str] = []
@@ -43,6 +58,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sticky: Sticky = "none"
     segments: dict[str, list[str | float]] = {}
     training: TrainingWindow | None = None
+    shipping: Shipping | None = None
     policy: PolicySpec = PolicySpec()
     rule: Rule = Rule()
 

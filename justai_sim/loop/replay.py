@@ -13,7 +13,7 @@ from justai_sim.errors import UsageError
 from justai_sim.loop.program import Program, bound_to
 from justai_sim.loop.state import State
 from justai_sim.loop.step import Batch, Machine, Tick, step
-from justai_sim.tables import Decisions, Events, Log, Sends
+from justai_sim.tables import I8, Decisions, Events, Log, Sends
 
 MAX_REFRESHES = 20_000
 
@@ -56,17 +56,25 @@ def replay_log(
             f"expected at most {MAX_REFRESHES}: narrow it with --since and --until, or set a longer refresh"
         )
     times = grid if len(grid) and grid[-1] == as_of else np.append(grid, as_of)
-    users = max((int(t.user.max()) + 1 for t in (sends, log.events) if len(t)), default=1)
-    span = max((int(t.send.max()) + 1 for t in (sends, log.events) if len(t)), default=1)
+    state, ticks = stepped(machine, sends, log.events, times, start, on_tick)
+    return machine, state, ticks
+
+
+def stepped(
+    machine: Machine, sends: Sends, events: Events, times: I8, start: int, on_tick: Callable[[Tick], None] | None = None
+) -> tuple[State, list[Tick]]:
+    """A step at each of `times`, with the rows received by then."""
+    users = max((int(t.user.max()) + 1 for t in (sends, events) if len(t)), default=1)
+    span = max((int(t.send.max()) + 1 for t in (sends, events) if len(t)), default=1)
     state = State(1, max(users, 1), max(span, 1), start)
     ticks = []
-    batches = _Arrivals(sends, log.events)
+    batches = _Arrivals(sends, events)
     for now in times.tolist():
         state, tick = step(machine, state, batches.until(now), now)
         ticks.append(tick)
         if on_tick is not None:
             on_tick(tick)
-    return machine, state, ticks
+    return state, ticks
 
 
 class _Arrivals:

@@ -9,6 +9,7 @@ import numpy as np
 
 from justai_sim.attribution import Attribution
 from justai_sim.clock import MISSING
+from justai_sim.loop.lifecycle import Lifecycle
 from justai_sim.tables import B1, I1, I8, NONE, Array, Credits, Events, Sends, Table
 
 T = TypeVar("T", bound=Table)
@@ -99,6 +100,7 @@ class State:
         """Users whose rows touch one another (an event that names another user's send) share an account;
         the last place is for events whose user is not known."""
         self.linked = False
+        self.lifecycle: Lifecycle | None = None
         self.owner: I8 = np.full(reps * sends, NONE, np.int64)
         self.waiting: set[tuple[int, int]] = set()
         self.send_user: I8 = np.zeros(0, np.int64)

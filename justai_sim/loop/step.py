@@ -14,6 +14,7 @@ from justai_sim.bandit.registry import policy
 from justai_sim.bandit.tally import LOWER_IS_BETTER, MORE, Shape, Tally
 from justai_sim.clock import DAY, MISSING
 from justai_sim.loop.exposure import exposure
+from justai_sim.loop.lifecycle import Change, Lifecycle
 from justai_sim.loop.program import Layout, Program
 from justai_sim.loop.segments import features
 from justai_sim.loop.state import State, metric_of
@@ -42,6 +43,7 @@ class Tick:
     y: F8
     tallies: tuple[Tally, ...]
     shares: F8
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,23 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     shown = tally(machine, state, now, max(index, 0))
     training = machine.program.training  # the page shows all sends, whatever the policy learns from
     tallies = shown if training is None else tally(machine, state, now, max(index, 0), training)
+    changes = _advance(machine, state, shown, now)
     shares = allocate(machine, state, tallies, now)
     none = np.zeros((0, state.reps, machine.layout.arms))
     n = np.stack([t.n.sum(axis=(1, 3)) for t in shown]) if shown else none
     y = np.stack([t.y.sum(axis=(1, 3)) for t in shown]) if shown else none
-    return state, Tick(index, now, n, y, tallies, shares)
+    return state, Tick(index, now, n, y, tallies, shares, changes)
+
+
+def _advance(machine: Machine, state: State, shown: tuple[Tally, ...], now: int) -> tuple[Change, ...]:
+    """Ship and archive by the program's rule, at the refreshes of the grid only."""
+    program, live = machine.program, machine.layout.live
+    if program.shipping is None or (now - state.start) % program.refresh:
+        return ()
+    if state.lifecycle is None:
+        state.lifecycle = Lifecycle.fresh(len(live), state.reps, machine.layout.arms)
+    low = program.key_metric in LOWER_IS_BETTER
+    return tuple(state.lifecycle.advance(program.shipping.stop(), shown, live, state.start, now, low))
 
 
 def tally(
@@ -166,6 +180,8 @@ def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: in
     wait = clock.days(program.rule.upper_days + program.rule.lateness_days) + 2 * DAY
     for t, counts in enumerate(tallies):
         live = np.broadcast_to(machine.layout.live[t], (state.reps, machine.layout.arms))
+        if state.lifecycle is not None:
+            live = live & ~state.lifecycle.archived[t]
         memory = chosen.init(spec, machine.shape(t, state.reps))
         # Folding what is final anew at each refresh keeps the shares a function of the snapshot alone.
         done = min(max((now - wait - state.start) // program.refresh, 0), counts.n_cohorts)
@@ -174,4 +190,5 @@ def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: in
             counts = counts.cohorts(done, counts.n_cohorts)
         shares = chosen.allocate(memory, counts, live, now)
         out.append(final_shares(shares, live, program.control_share, spec.epsilon, spec.floor))
-    return np.stack(out) if out else np.zeros((0, state.reps, machine.rows, machine.layout.arms))
+    found = np.stack(out) if out else np.zeros((0, state.reps, machine.rows, machine.layout.arms))
+    return found if state.lifecycle is None else state.lifecycle.served(found)

@@ -52,7 +52,8 @@ def learns_from(p: Program) -> str:
     >>> learns_from(Program(training=TrainingWindow(lookback_days=14, offset_days=3)))
     'sends that are 3 to 17 days old'
     """
-    which = "all sends so far" if p.feedback == "all" else "mature sends only"
+    which = {"all": "all sends so far", "mature": "mature sends only",
+             "weighted": "sends so far, each as much of a trial as has come by now"}[p.feedback]  # fmt: skip
     if p.training is None:
         return which
     return p.training.words() if p.feedback == "all" else f"{which}, of {p.training.words()}"

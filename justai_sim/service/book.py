@@ -15,11 +15,10 @@ from justai_sim.esp.coding import build, note_texts, text_schema, text_tables
 from justai_sim.esp.plain import Where
 from justai_sim.esp.rows import DecisionRow, Rows
 from justai_sim.loop.program import Program
-from justai_sim.loop.replay import with_decisions
-from justai_sim.loop.state import State
-from justai_sim.loop.step import Batch, Machine, Tick, step
+from justai_sim.loop.replay import stepped, with_decisions
+from justai_sim.loop.step import Machine, Tick
 from justai_sim.service.store import Arrival, Decision, Store
-from justai_sim.tables import I8, Log
+from justai_sim.tables import Log
 
 _ZONE_OPTION = f", or the zone named with {Where.option}"
 """What the adapters of files advise for a time without an offset."""
@@ -122,7 +121,7 @@ def refresh(program: Program, known: Log, start: int, now: int) -> tuple[Tick, d
     segments that it tells apart.
 
     One step over all rows: a tally is a snapshot of the rows known, so that the shares are those that a
-    step at every refresh before would have led to.
+    step at every refresh before would have led to. With `shipping` every refresh is gone through again.
     """
     templates, variants = known.names("template"), known.names("variant")
     # What the log has not seen yet comes behind, so that its codes stay.
@@ -132,10 +131,7 @@ def refresh(program: Program, known: Log, start: int, now: int) -> tuple[Tick, d
     goals = program.goals or None
     bound = bind(program.rule, templates=templates, names=names, currencies=currencies, goals=goals)
     machine = Machine.of(program, bound, templates, variants, known.names("segment"))
-    state = State(1, _span(known.sends.user, known.events.user), _span(known.sends.send, known.events.send), start)
-    _, tick = step(machine, state, Batch(known.sends, known.events), now)
+    # What is shipped or archived depends on every refresh before.
+    times = np.array([now]) if program.shipping is None else np.arange(start, now + 1, program.refresh)
+    tick = stepped(machine, known.sends, known.events, times, start)[1][-1]
     return tick, {t.id: templates.index(t.id) for t in program.templates}, machine.segments
-
-
-def _span(*codes: I8) -> int:
-    return max((int(c.max()) + 1 for c in codes if len(c)), default=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from justai_sim import stats
+from justai_sim.bandit.stopping import Look, Significance
 from justai_sim.bias.split import credited_by_cause
 from justai_sim.clock import DAY, HOUR
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
@@ -16,8 +16,6 @@ from justai_sim.truth import Truth
 from justai_sim.world.world import user_of_event
 
 Columns = dict[str, Array]
-SHIP_SENDS = 1_000
-"""The product calls a variant ready to ship from this many sends on, when it is significantly ahead."""
 
 
 def true_metric(scenario: Scenario) -> tuple[F8, bool]:
@@ -122,7 +120,7 @@ def race_of(block: Block) -> Columns:
     leader = np.argmin(rate, axis=-1) if lower else np.argmax(rate, axis=-1)
     template = np.arange(n.shape[1])[None, :, None]
     right = best[template, leader] & (y.sum(axis=-1) > 0)
-    shipped, arm = _shipped(n, y, rate, lower)
+    shipped, arm = _shipped(n, y, lower)
     good = best[template[0], arm]
     rates = block.rates[:, None, :]
     lost = np.nansum(n * (np.nanmax(rates, axis=-1, keepdims=True) - rates), axis=-1)
@@ -147,24 +145,17 @@ def race_of(block: Block) -> Columns:
     }
 
 
-def _shipped(n: F8, y: F8, rate: F8, lower: bool) -> tuple[B1, I8]:
+def _shipped(n: F8, y: F8, lower: bool) -> tuple[B1, I8]:
     """Whether the product's shipping rule has fired by each tick (ticks, T, R), and for which arm (T, R).
 
-    A variant ships when it has 1,000 sends, is ahead of the control at 5 % (two proportions, looked at at
-    every refresh) and leads the treatment arms; the first to do so stays.
+    It is looked at at every refresh; the first variant to be ready stays.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        z, _ = stats.two_proportion_z(y[..., 1:], n[..., 1:], y[..., :1], n[..., :1])
-    z = np.nan_to_num(-z if lower else z)
-    treated = rate[..., 1:]
-    leader = np.argmin(treated, axis=-1) if lower else np.argmax(treated, axis=-1)
-    pick = np.take_along_axis
-    ready = pick(z, leader[..., None], -1)[..., 0] > stats.z_value(0.95)
-    ready &= pick(n[..., 1:], leader[..., None], -1)[..., 0] >= SHIP_SENDS
-    fired = np.maximum.accumulate(ready, axis=0)
+    flat, total = n.reshape(-1, n.shape[-1]), y.reshape(-1, n.shape[-1])
+    look = Look(flat, total, total, np.ones(flat.shape, bool), 0.0, lower)
+    ship = Significance().decide(look).ship.reshape(n.shape[:-1])
+    ready = ship > 0
     first = np.argmax(ready, axis=0)
-    arm = np.take_along_axis(leader, first[None], 0)[0] + 1
-    return fired, arm
+    return np.maximum.accumulate(ready, axis=0), np.take_along_axis(ship, first[None], 0)[0]
 
 
 def age_of(block: Block) -> Columns:

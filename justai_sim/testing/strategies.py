@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from justai_sim.attribution.rule import CHOICES, Rule
+from justai_sim.errors import UsageError
 from justai_sim.testing.draw import USERS, Dice, Goals, Resolution, Shape, draw_event, draw_log, feature_set, one_send
 from justai_sim.testing.rows import Row, SmallLog
 
@@ -138,4 +139,7 @@ def rules(draw: st.DrawFn, /, **fixed: Any) -> Rule:
         "rates": pick("rates", {}, {"EUR": 1.1}),
         "lateness_days": pick("lateness_days", 7, 2, 0.5),
     }
-    return Rule(**(chosen | fixed))
+    try:
+        return Rule(**(chosen | fixed))
+    except UsageError:  # few calendar days, none of them between the bounds
+        return Rule(**(chosen | {"offset_days": 0, "bounds": "[)"} | fixed))
