@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         plot_race,
         plot_receipt,
         plot_shares,
+        plot_what_if,
         plot_window_map,
         preset,
         read_log,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         report,
         simulate,
         sweep,
+        what_if,
         window_surface,
     )
 
@@ -60,6 +62,7 @@ __all__ = [
     "plot_race",
     "plot_receipt",
     "plot_shares",
+    "plot_what_if",
     "plot_window_map",
     "preset",
     "read_log",
@@ -68,6 +71,7 @@ __all__ = [
     "report",
     "simulate",
     "sweep",
+    "what_if",
     "window_surface",
 ]
 

@@ -45,6 +45,7 @@ from justai_sim.pages.figures import (
     plot_race,
     plot_receipt,
     plot_shares,
+    plot_what_if,
     plot_window_map,
 )
 from justai_sim.replays import Replay
@@ -55,10 +56,13 @@ from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import HELD_OUT, PARTS, REASONS, Log
 from justai_sim.whatif import estimates as estimates_of
 from justai_sim.whatif import interpretations as readings_of
+from justai_sim.whatif import policy as policies
 from justai_sim.whatif import reconcile as dashboards
 from justai_sim.whatif.estimates import Estimates
 from justai_sim.whatif.interpretations import Interpretations
+from justai_sim.whatif.policy import WhatIf
 from justai_sim.whatif.reconcile import Reconciliation
+from justai_sim.whatif.targets import Mixed
 
 Instant: TypeAlias = "str | int | date | pd.Timestamp"
 """A time: ISO-8601 with an offset, microseconds since the epoch, or an aware datetime or Timestamp."""
@@ -75,6 +79,7 @@ __all__ = [
     "Run",
     "Sweep",
     "TrainingWindow",
+    "WhatIf",
     "attribute",
     "estimates",
     "interpretations",
@@ -87,6 +92,7 @@ __all__ = [
     "plot_race",
     "plot_receipt",
     "plot_shares",
+    "plot_what_if",
     "plot_window_map",
     "preset",
     "read_log",
@@ -95,6 +101,7 @@ __all__ = [
     "report",
     "simulate",
     "sweep",
+    "what_if",
     "window_surface",
 ]
 
@@ -368,6 +375,55 @@ def reconcile(
     )  # fmt: skip
 
 
+def what_if(
+    log: Log | str | Path,
+    policy: PolicySpec | str | Sequence[PolicySpec | str] = (),
+    *,
+    shares: Mapping[str, float] | None = None,
+    variants: Sequence[str] | str = (),
+    estimator: str | None = None,
+    epsilon: float = 0.0,
+    floor: float = 0.0,
+    control_share: float | None = None,
+    logged_epsilon: float = 0.0,
+    logged_floor: float = 0.0,
+    propensities: str = "auto",
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    control: str | None = None,
+    template: str | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    as_of: Instant | None = None,
+    metric: str = "conversion_rate",
+    **settings: Any,
+) -> WhatIf:
+    """What other policies would have earned on a log, each with a 95 % interval, or the reasons for having none.
+
+    `policy`: `uniform`, `fixed` (with `shares`, relative weights by variant), `logged` (the log's own with another
+    `epsilon`, `floor` or `control_share`; `logged_epsilon` and `logged_floor` are taken out first), or a policy that
+    learns, which is valued only on a log whose variants were drawn evenly. `variants`: every send that one variant.
+    Without any: the log's own, equal shares and each single variant. `estimator`: `dr, ips, snips, dm, sndr, switch-dr,
+    dros, adaptive, rejection`, `all`, or None, chosen by the overlap of each policy with the log. `propensities`:
+    `auto`, `logged`, or `estimated` from shares. Values are per send, gains over the log's own policy on the same
+    decisions; users are the independent units. Further settings are options of the rule. UsageError for a wrong
+    setting, DataError for a log without a decision that was drawn.
+
+    `js.what_if(log, "fixed", shares={"b": 3, "c": 1}, goals=["purchase"]).estimates`
+    """
+    asked: list[PolicySpec | str] = [policy] if isinstance(policy, (str, PolicySpec)) else list(policy)
+    if shares is not None:
+        asked = [PolicySpec(name="fixed", shares=dict(shares)), *(p for p in asked if p != "fixed")]
+    return policies.what_if(
+        log if isinstance(log, Log) else read_log(log), policies=asked,
+        variants=[variants] if isinstance(variants, str) else variants,
+        mixed=Mixed(control_share, epsilon, floor, logged_epsilon, logged_floor), estimator=estimator,
+        propensities=propensities, rule=with_settings(rule or Rule(), settings), goals=goals, control=control,
+        template=template, since=instant(since), until=instant(until), as_of=instant(as_of), metric=metric,
+        currency_given="currency" in settings or rule is not None,
+    )  # fmt: skip
+
+
 def _scenario(source: Scenario | str | Path) -> Scenario:
     return source if isinstance(source, Scenario) else scenarios.read(source)
 
@@ -487,8 +543,8 @@ def run_sweep(scenario: Scenario, out: Path, **options: Any) -> SweepData:
     return data
 
 
-def report(result: Sweep | Replay, out: str | Path, title: str = "") -> Path:
-    """Write the report folder of a sweep or a replay; returns the page."""
+def report(result: Sweep | Replay | WhatIf, out: str | Path, title: str = "") -> Path:
+    """Write the report folder of a sweep, a replay or a what-if; returns the page."""
     from justai_sim.pages.replay_page import write_replay_report
     from justai_sim.pages.sweep_page import write_sweep_report
     from justai_sim.sweeps.collect import write_tables as write_sweep_tables
@@ -496,5 +552,10 @@ def report(result: Sweep | Replay, out: str | Path, title: str = "") -> Path:
     if isinstance(result, Sweep):
         write_sweep_tables(result.data, Path(out))
         return write_sweep_report(result.data, Path(out))
+    if isinstance(result, WhatIf):
+        from justai_sim.pages.what_if_page import write_what_if_report
+
+        policies.write_tables(result, Path(out))
+        return write_what_if_report(result, Path(out), title or result.source or "log")
     replays.write_tables(result, Path(out))
     return write_replay_report(result.data(title or result.log.source or "log"), Path(out))

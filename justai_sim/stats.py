@@ -219,6 +219,26 @@ def _cluster_error(influence: F8, cluster: npt.NDArray[Any]) -> float:
     return math.sqrt(float((total * total).sum()) * n / (n - 1))
 
 
+def influence_interval(estimate: float, influence: F8, users: int, alpha: float = 0.05) -> tuple[float, float]:
+    """1 - alpha interval of an estimate from what each user moves it by; users are the independent units.
+
+    `influence` (users,), or fewer where the others move nothing. Student's. The degrees of freedom are the effective
+    number of users, (sum d^2)^2 / sum d^4 (Satterthwaite's, as for a mean of few large values among many small ones),
+    less one: five buyers among a million users are five observations. NaN where nothing can be said: below 2 users, or
+    no two users differ and the estimate is not 0 (three buyers of three against none of three). No width where it is 0
+    for everyone.
+    """
+    nothing = float("nan"), float("nan")
+    if users < 2:
+        return nothing
+    square = float(influence @ influence)
+    if square * users <= 1e-24:  # the rounding of sums
+        return (estimate, estimate) if abs(estimate) <= 1e-12 else nothing
+    effective = square / float(((influence / np.sqrt(square)) ** 2 * influence**2).sum())
+    half = float(special.stdtrit(max(effective - 1, 1.0), 1 - alpha / 2)) * float(np.sqrt(square * users / (users - 1)))
+    return estimate - half, estimate + half
+
+
 def wilson_effective(p: float, se: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of a share known with standard error `se`: that of p (1 - p) / se^2 trials, at most `n`.
 

@@ -186,8 +186,9 @@ def test_every_policy_sets_the_same_shares_in_simulation_and_replay(name: str) -
 
 @pytest.mark.parametrize("rule", ["significance", "expected_loss"])
 def test_shipping_is_the_same_in_simulation_and_replay_and_is_never_taken_back(rule: str) -> None:
+    given = {"min_sends": 60.0} if rule == "significance" else {"min_days": 5.0, "threshold": 0.4}
     settings: dict[str, Any] = {
-        "program.shipping": {"rule": rule, "settings": {"min_sends": 60.0} if rule == "significance" else {"min_days": 5.0, "threshold": 0.4}},
+        "program.shipping": {"rule": rule, "settings": given},
         "program.rule.offset_days": 0, "program.rule.lookback_days": 4, "program.control_share": 0.3,
         "world.signups_per_day": 120,
     }  # fmt: skip

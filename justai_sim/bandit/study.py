@@ -123,7 +123,13 @@ def _cohort(n: F8, y: F8, ip: F8) -> Tally:
 
 
 def retiring(
-    decisions: int, replications: int, delay: int, rng: np.random.Generator, *, items: int = 10, retire: float = 1e-3,
+    decisions: int,
+    replications: int,
+    delay: int,
+    rng: np.random.Generator,
+    *,
+    items: int = 10,
+    retire: float = 1e-3,
     pending: Literal["boundary", "dropped"] = "boundary",
 ) -> F8:
     """Regret (R,) of Thompson sampling where items retire and feedback waits: Chapelle and Li 2011, Table 1.

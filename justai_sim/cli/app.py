@@ -335,6 +335,73 @@ def surface(
     surfaces.surface(asked, offsets, lookbacks, metric, control, out, json)
 
 
+@app.command(name="what-if")
+def what_if(
+    log: Path, /, *, policy: list[str] | None = None, shares: str | None = None, variant: list[str] | None = None,
+    estimator: str | None = None, epsilon: float = 0.0, floor: float = 0.0, control_share: float | None = None,
+    logged_epsilon: float = 0.0, logged_floor: float = 0.0, propensities: str = "auto", esp: str | None = None,
+    goal: list[str] | None = None, control: str | None = None, template: str | None = None, since: str | None = None,
+    until: str | None = None, as_of: str | None = None, preset: Preset = None, settings: Settings = None,
+    metric: str = "conversion_rate", timezone: Timezone = None, out: Out = None, json: Json = False,
+) -> None:  # fmt: skip
+    """What another policy would have earned on this log: an interval, or the reasons why the log cannot tell.
+
+    Without --policy and --variant: the log's own policy, equal shares, and each single variant. A policy that learns
+    is valued only on a log whose variants were drawn evenly. Forced and external choices never enter.
+
+    Example: justai-sim what-if log/ --policy fixed --shares b=3,c=1 --goal purchase --out reports/whatif
+
+    Parameters
+    ----------
+    log
+        A loaded log, a plain log folder, or with --esp an export.
+    policy
+        uniform, fixed (with --shares), logged (the log's own with other settings), or one that learns; repeatable.
+    shares
+        Relative weights of the treatment variants for --policy fixed, e.g. b=3,c=1.
+    variant
+        Every send this one variant; repeatable.
+    estimator
+        dr, ips, snips, dm, sndr, switch-dr, dros, adaptive, rejection, or all. Default: chosen by the overlap.
+    epsilon
+        Part of the treatment traffic that is spread evenly; for --policy logged on top of what was logged.
+    floor
+        The least part of the treatment traffic of each variant.
+    control_share
+        Part of the traffic of the control; default: the log's own (none for --variant).
+    logged_epsilon
+        The epsilon that the log's own policy had; it is taken out before --epsilon goes in.
+    logged_floor
+        The floor that the log's own policy had; it is taken out before --floor goes in.
+    propensities
+        auto (the logged ones where there are any), logged, or estimated (from shares of each template and period).
+    esp
+        Read an export of this provider directly.
+    goal
+        Name of a conversion event that counts; may be repeated. Needed when the log has several.
+    control
+        The control variant; default: the one named control.
+    template
+        Value only decisions of this template. All sends compete for credit whatever is shown.
+    since
+        Only decisions whose send left from this time on.
+    until
+        Only decisions whose send left before this time.
+    as_of
+        What was known at this time; default: the last receipt.
+    metric
+        What is valued: conversion_rate, revenue_per_send, open_rate, click_rate or unsubscribe_rate.
+    """
+    from justai_sim.cli import policy as policies
+    from justai_sim.cli.whatif import Asked
+    from justai_sim.whatif.targets import Mixed
+
+    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone)
+    mixed = Mixed(control_share, epsilon, floor, logged_epsilon, logged_floor)
+    wanted = policies.Wanted(policy or [], shares, variant or [], mixed)
+    policies.run(asked, wanted, estimator, propensities, control, metric, out, json)
+
+
 @app.command
 def cases(
     *, out: Path, rule: str = "default", settings: Annotated[list[str] | None, Parameter(name="--set")] = None,

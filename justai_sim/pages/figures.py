@@ -7,6 +7,7 @@ from justai_sim.pages.race import plot_race
 from justai_sim.pages.receipt import plot_receipt
 from justai_sim.pages.shares import plot_shares
 from justai_sim.pages.style import render, save
+from justai_sim.pages.what_if import plot_what_if
 from justai_sim.pages.window_map import plot_window_map
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "plot_race",
     "plot_receipt",
     "plot_shares",
+    "plot_what_if",
     "plot_window_map",
     "render",
     "save",

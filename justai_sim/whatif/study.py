@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import special
 
 from justai_sim.attribution import Attribution, Rule, attribute, bind
 from justai_sim.bandit.policy import METRICS
@@ -18,7 +17,10 @@ from justai_sim.loop.program import CONTROL
 from justai_sim.loop.replay import last_received
 from justai_sim.meant import goals_of, suspicious, with_currency
 from justai_sim.replays import Selection
+from justai_sim.stats import influence_interval as interval
 from justai_sim.tables import B1, F8, HELD_OUT, I8, PARTS, Log
+
+__all__ = ["Numbers", "Study", "column", "control_of", "interval", "metric_of", "numbers", "ratio", "study"]
 
 COUNTS = ("conversions", "revenue", "opens", "clicks", "unsubscribes")
 OF_RATE = {
@@ -208,22 +210,3 @@ def column(got: Attribution, count: str) -> F8:
     if count == "revenue":
         return capped_revenue(got) / 1e6
     return getattr(got.outcomes, count).astype(np.float64)
-
-
-def interval(estimate: float, influence: F8, users: int, alpha: float = 0.05) -> tuple[float, float]:
-    """1 - alpha interval of an estimate from what each user moves it by; users are the independent units.
-
-    Student's. The degrees of freedom are the effective number of users, (sum d^2)^2 / sum d^4 (Satterthwaite's,
-    as for a mean of few large values among many small ones), less one: five buyers among a million users are
-    five observations. NaN where nothing can be said: below 2 users, or no two users differ and the estimate is not 0
-    (three buyers of three against none of three). No width where it is 0 for everyone.
-    """
-    nothing = float("nan"), float("nan")
-    if users < 2:
-        return nothing
-    square = float(influence @ influence)
-    if square * users <= 1e-24:  # the rounding of sums
-        return (estimate, estimate) if abs(estimate) <= 1e-12 else nothing
-    effective = square / float(((influence / np.sqrt(square)) ** 2 * influence**2).sum())
-    half = float(special.stdtrit(max(effective - 1, 1.0), 1 - alpha / 2)) * float(np.sqrt(square * users / (users - 1)))
-    return estimate - half, estimate + half

@@ -95,8 +95,6 @@ def draw(state: State, live: B1, rng: np.random.Generator) -> I8:
     return out
 
 
-
-
 WEIGHTED_THOMPSON = Policy(
     "weighted_thompson", "product", "chance to be the best, of one metric or of a weighted score", shares,
     money=("y2",),
