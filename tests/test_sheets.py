@@ -73,7 +73,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run(["interpretations", str(log), *given, *as_of, "--out", str(out / "readings")]) == 0
     assert run(["reconcile", str(log), "--against", str(out / "replay" / "metrics.csv"), "--goal", HOSTILE[0], *as_of,
                 "--out", str(out / "reconcile")]) == 0  # fmt: skip
+    assert run(["what-if", str(log), *given, *as_of, "--out", str(out / "whatif")]) in (0, 3)
     return out
+
+
+def test_nothing_else_writes_csv() -> None:
+    package = Path(__file__).parents[1] / "justai_sim"
+    writers = [
+        p.name for p in sorted(package.rglob("*.py")) if re.search(r"to_csv\(|csv\.writer|DictWriter", p.read_text())
+    ]
+    assert writers == ["sheets.py"]
 
 
 def test_no_cell_is_a_formula(written: Path) -> None:

@@ -340,6 +340,7 @@ def what_if(
     log: Path, /, *, policy: list[str] | None = None, shares: str | None = None, variant: list[str] | None = None,
     estimator: str | None = None, epsilon: float = 0.0, floor: float = 0.0, control_share: float | None = None,
     logged_epsilon: float = 0.0, logged_floor: float = 0.0, propensities: str = "auto", esp: str | None = None,
+    esp_option: EspOptions = None,
     goal: list[str] | None = None, control: str | None = None, template: str | None = None, since: str | None = None,
     until: str | None = None, as_of: str | None = None, preset: Preset = None, settings: Settings = None,
     metric: str = "conversion_rate", timezone: Timezone = None, out: Out = None, json: Json = False,
@@ -396,7 +397,8 @@ def what_if(
     from justai_sim.cli.whatif import Asked
     from justai_sim.whatif.targets import Mixed
 
-    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone)
+    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone,
+                  esp_option or [])  # fmt: skip
     mixed = Mixed(control_share, epsilon, floor, logged_epsilon, logged_floor)
     wanted = policies.Wanted(policy or [], shares, variant or [], mixed)
     policies.run(asked, wanted, estimator, propensities, control, metric, out, json)
