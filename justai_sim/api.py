@@ -132,13 +132,16 @@ def instant(t: Instant | None) -> int | None:
 
 
 def load(src: str | Path, esp: str, out: str | Path, **options: Any) -> logs.Summary:
-    """Load an export of `esp` once into a log folder; see `justai_sim.log.load` for the options."""
+    """Load an export of `esp` once into a log folder; see `justai_sim.log.load` for the options.
+
+    `esp_options={"variant_from": ["split"]}`: switches of the provider; `hash_key=...`: every id as a keyed hash.
+    """
     return logs.load(src, esp, out, **options)
 
 
-def read_log(path: str | Path, esp: str | None = None, timezone: str | None = None) -> Log:
-    """A loaded log, a plain log folder, or with `esp` an export directly."""
-    return logs.read_log(path, esp, timezone)
+def read_log(path: str | Path, esp: str | None = None, timezone: str | None = None, **options: Any) -> Log:
+    """A loaded log, a plain log folder, or with `esp` an export directly, with switches in `esp_options`."""
+    return logs.read_log(path, esp, timezone, **options)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import ROUND_HALF_EVEN, Decimal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -27,6 +27,7 @@ LATEST = 4_102_444_800 * SECOND
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NANO = re.compile(r"(\.\d{6})\d+")
 _ZONE_NAME = re.compile(r"\[[A-Za-z0-9_/+-]+\]$")
+_OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?([0-5]\d))?", re.ASCII | re.IGNORECASE)
 
 
 def days(x: float | int | str) -> int:
@@ -38,12 +39,22 @@ def days(x: float | int | str) -> int:
     return int((Decimal(str(x)) * DAY).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
-def zone(name: str) -> ZoneInfo:
-    """An IANA time zone, or a UsageError that names what was given."""
+def zone(name: str) -> tzinfo:
+    """An IANA time zone, or a fixed offset such as 'UTC-6' or '+05:30'; else a UsageError that names what was given.
+
+    >>> zone("UTC-7").utcoffset(None) == zone("-0700").utcoffset(None) == timedelta(hours=-7)
+    True
+    """
+    if found := _OFFSET.fullmatch(name.strip()):
+        by = timedelta(hours=int(found[2]), minutes=int(found[3] or 0))
+        if by > timedelta(hours=14):
+            raise UsageError(f"time zone {name!r} lies more than 14 hours from UTC; expected e.g. 'UTC-6'")
+        return timezone(-by if found[1] == "-" else by)
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as e:
-        raise UsageError(f"time zone {name!r} is not known; expected an IANA name such as 'Europe/Berlin'") from e
+        expected = "expected an IANA name such as 'Europe/Berlin', or an offset such as 'UTC-6'"
+        raise UsageError(f"time zone {name!r} is not known; {expected}") from e
 
 
 def parse(text: str, tz: str | None = None) -> int:
@@ -113,7 +124,7 @@ def local_midnight(day: I8, tz: str) -> I8:
     return out
 
 
-def _start_of_day(day: int, z: ZoneInfo) -> int:
+def _start_of_day(day: int, z: tzinfo) -> int:
     when = datetime.combine(date.fromordinal(719163 + day), datetime.min.time(), z)
     t = (when - _EPOCH) // timedelta(microseconds=1)
     # A skipped midnight (clocks go forward at 00:00) starts at the transition, not an hour before it.

@@ -28,6 +28,7 @@ from justai_sim.loop.replay import attribute_log, last_received, replay_log
 from justai_sim.loop.step import Tick
 from justai_sim.meant import goals_of, suspicious, with_currency
 from justai_sim.mix import comparable, rates_over_same_mix
+from justai_sim.sheets import write_csv
 from justai_sim.stats import z_value
 from justai_sim.streams import uniform
 from justai_sim.surfaces import WindowSurface, window_surface
@@ -409,7 +410,7 @@ def write_tables(result: Replay, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     result.credits.to_parquet(out / "credits.parquet", index=False)
     result.reasons.to_parquet(out / "reasons.parquet", index=False)
-    result.metrics.to_csv(out / "metrics.csv", index=False)
+    write_csv(result.metrics, out / "metrics.csv")
     manifest = {
         "schema_version": 1, "kind": "replay", "version": __version__, "source": Path(result.log.source).name,
         "simulated": result.simulated, "as_of": clock.iso(result.attribution.as_of),

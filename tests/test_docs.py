@@ -24,7 +24,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 
 def commands() -> list[list[str]]:
-    found = re.findall(r"`(justai-sim [^`]+)`", README)
+    pages = README + (ROOT / "docs" / "load.md").read_text()
+    found = re.findall(r"`(justai-sim [^`]+)`", pages) + re.findall(r"^(justai-sim .+)$", pages, re.M)
     return [shlex.split(c)[1:] for c in found]
 
 

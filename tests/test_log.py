@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from justai_sim import clock, logstore
+from justai_sim import clock, privacy, work
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, UsageError
 from justai_sim.esp.coding import ROWS, build, rows_of, text_tables
@@ -145,10 +145,12 @@ def test_loaded_equals_read_directly(rows: Rows, partitions: int) -> None:
 
 def test_load_partitions_by_user_and_repeats_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     src = plain(tmp_path, extra="bad line\n")
-    monkeypatch.setattr(logstore, "FLUSH", 16)
-    seen: list[int] = []
-    summary = load(src, "generic", tmp_path / "log", partitions=4, progress=seen.append)
-    assert (sum(seen), dict(summary.rejects)) == (120, {"field_count": 1})
+    monkeypatch.setattr(work, "FLUSH", 16)
+    seen: list[tuple[int, int]] = []
+    summary = load(src, "generic", tmp_path / "log", partitions=4, progress=lambda *at: seen.append(at))
+    size = sum(f.stat().st_size for f in src.iterdir())
+    assert seen == sorted(seen)
+    assert (seen[-1], dict(summary.rejects)) == ((size, size), {"field_count": 1})
     assert summary.first_rejects[0].place == "events.csv:82"
     homes: dict[str, set[str]] = {}
     for name in ("sends", "events"):
@@ -163,6 +165,7 @@ def test_load_partitions_by_user_and_repeats_its_bytes(tmp_path: Path, monkeypat
     assert manifest["kinds"] == {"conversion": 40, "open": 40}
     assert manifest["names"] == {"purchase": 40}
     assert manifest["rejects"] == {"field_count": 1}
+    monkeypatch.setattr(work, "FLUSH", 1000)  # what is held is no matter
     load(src, "generic", tmp_path / "again", partitions=4)
     load(src, "generic", tmp_path / "log", partitions=4)  # a log may be replaced
     for file in (tmp_path / "again").rglob("*.*"):
@@ -170,21 +173,27 @@ def test_load_partitions_by_user_and_repeats_its_bytes(tmp_path: Path, monkeypat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "export", "log"]
 
 
-def test_an_interrupted_load_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_load_leaves_the_log_as_it_was(tmp_path: Path) -> None:
     src, out = plain(tmp_path), tmp_path / "log"
 
-    def interrupt(_: int) -> None:
+    def interrupt(*_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         load(src, "generic", out, progress=interrupt)
-    assert [p.name for p in tmp_path.iterdir()] == ["export"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".log.loading", "export"]
     load(src, "generic", out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["export", "log"]
     before = (out / "manifest.json").read_bytes()
+    other = plain(tmp_path / "b", users=3)
     with pytest.raises(KeyboardInterrupt):
-        load(plain(tmp_path / "b", users=3), "generic", out, progress=interrupt)
+        load(other, "generic", out, progress=interrupt)
     assert (out / "manifest.json").read_bytes() == before
     assert len(read_log(out).sends) == 40
+    (other / "sends.csv").write_text("nothing")  # an error leaves nothing behind
+    with pytest.raises(DataError):
+        load(other, "generic", out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "export", "log"]
 
 
 def test_load_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
@@ -196,12 +205,17 @@ def test_load_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "chapter.txt").write_text("x")
     for out in ("file", "full", "export"):
-        with pytest.raises(UsageError, match="expected a"):
+        with pytest.raises(UsageError, match=r"expected a|expected another"):
             load(src, "generic", tmp_path / out)
     with pytest.raises(UsageError, match="partitions is 0"):
         load(src, "generic", tmp_path / "new", partitions=0)
     with pytest.raises(UsageError, match="lies inside"):
         load(src, "generic", tmp_path / "new", rejects=tmp_path / "new" / "rejects")
+    for out in (src / "log", src, src / "a" / "b"):
+        with pytest.raises(UsageError, match=r"expected another folder for the log|is not empty and not a log"):
+            load(src, "generic", out)
+    with pytest.raises(UsageError, match="expected another folder for the rejects"):
+        load(src, "generic", tmp_path / "new", rejects=src / "rejects")
     with pytest.raises(UsageError, match="did you mean 'generic'"):
         load(src, "generics", tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -222,8 +236,8 @@ def test_addresses_are_masked_everywhere(tmp_path: Path) -> None:
     log = read_log(tmp_path / "log")
     assert same(rows_of(log), rows_of(read_log(src)))
     users = log.text("user", log.sends.user)
-    assert set(users) == {"bob", logstore.mask_id("ann@x.org")}
-    assert set(log.text("user", log.events.user)) == {logstore.mask_id("ANN@x.org")}
+    assert set(users) == {"bob", privacy.mask_id("ann@x.org")}
+    assert set(log.text("user", log.events.user)) == {privacy.mask_id("ANN@x.org")}
     written = (rejects / "rejects.ndjson").read_text() + str(summary.first_rejects)
     assert "***@***" in written
     found = [json.loads(line) for line in (rejects / "rejects.ndjson").read_text().splitlines()]

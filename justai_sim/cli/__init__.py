@@ -14,6 +14,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run a command; returns the exit code. No traceback reaches the user for bad input."""
+    # Arrow's own allocator keeps what it was given back: twice the memory for a large log.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from cyclopts import CycloptsError
 
     from justai_sim.cli.app import app

@@ -21,11 +21,22 @@ Out = Annotated[Path | None, Parameter(help="Folder for the report and its table
 Json = Annotated[bool, Parameter(help="Print one JSON object with a schema_version instead of a table.", negative="")]
 Workers = Annotated[int | None, Parameter(help="Processes; default: one a core. The numbers do not depend on it.")]
 Resume = Annotated[bool, Parameter(help="Keep the finished parts of the same scenario.", negative="")]
-Timezone = Annotated[str | None, Parameter(help="Zone of times written without an offset, e.g. Europe/Berlin.")]
+Timezone = Annotated[
+    str | None, Parameter(help="Zone of times written without an offset, e.g. Europe/Berlin or UTC-6.")
+]
 Rejects = Annotated[Path | None, Parameter(help="Folder for the rows that could not be read, with place and reason.")]
 Preset = Annotated[str | None, Parameter(help="Start from a named rule, e.g. naive, braze_canvas; --set changes it.")]
 Settings = Annotated[
     list[str] | None, Parameter(name="--set", help='An option of the rule, key=value: --set "bounds=[]"; repeatable.')
+]
+EspOptions = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--esp-option",
+        negative="",
+        help="A switch of the provider, key=value: --esp-option variant_from=split,header; repeatable. "
+        "justai-sim schema lists them.",
+    ),
 ]
 Raw = Annotated[bool, Parameter(help="Do not mask e-mail addresses in the rejects.", negative="")]
 
@@ -90,9 +101,13 @@ def sweep(
 @app.command
 def load(
     src: Path, /, *, esp: str, out: Path, timezone: Timezone = None, rejects: Rejects = None, raw: Raw = False,
-    keep_emails: Annotated[bool, Parameter(negative="")] = False, json: Json = False,
+    keep_emails: Annotated[bool, Parameter(negative="")] = False, events: str | None = None,
+    hash_users: Annotated[bool, Parameter(negative="")] = False, hash_key: Path | None = None,
+    esp_option: EspOptions = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Load an export once into a log: Parquet, partitioned by user, without personal columns.
+
+    A load that was interrupted goes on where it was when the same command is given again.
 
     Example: justai-sim load export/ --esp braze --out log/
 
@@ -107,15 +122,26 @@ def load(
         Folder of the log.
     keep_emails
         Keep ids that are e-mail addresses as they are; by default they become hashes.
+    events
+        The kinds of events to load, e.g. open,click,conversion; default: all. Sends are always loaded.
+    hash_users
+        Replace every id by a hash under a secret key. The key is in JUSTAI_SIM_HASH_KEY, else in a file that is made
+        at the first time (~/.config/justai-sim/hash.key). The same key gives the same hashes.
+    hash_key
+        Another file of the key; it is made if it is not there.
     """
     from justai_sim.cli import logs
 
-    logs.load(src, esp, out, timezone, rejects, raw, keep_emails, json)
+    logs.load(
+        src, esp, out, timezone=timezone, rejects=rejects, raw=raw, keep_emails=keep_emails, events=events,
+        hash_users=hash_users, hash_key=hash_key, esp_options=esp_option or [], json=json,
+    )  # fmt: skip
 
 
 @app.command
 def replay(
-    log: Path, /, *, esp: str | None = None, goal: list[str] | None = None, control: str | None = None,
+    log: Path, /, *, esp: str | None = None, esp_option: EspOptions = None,
+    goal: list[str] | None = None, control: str | None = None,
     template: str | None = None, since: str | None = None, until: str | None = None,
     lookback_days: float | None = None, offset_days: float | None = None, as_of: str | None = None,
     preset: Preset = None, settings: Annotated[list[str] | None, Parameter(name="--set")] = None,
@@ -169,13 +195,14 @@ def replay(
         lookback_days=lookback_days, offset_days=offset_days, as_of=as_of, preset=preset, settings=settings or [],
         policy=policy, policy_settings=policy_settings or [], training=training, metric=metric, timezone=timezone,
         out=out, rejects=rejects, raw=raw,
-        json=json,
+        json=json, esp_options=esp_option or [],
     )  # fmt: skip
 
 
 @app.command
 def interpretations(
-    log: Path, /, *, esp: str | None = None, goal: list[str] | None = None, control: str | None = None,
+    log: Path, /, *, esp: str | None = None, esp_option: EspOptions = None,
+    goal: list[str] | None = None, control: str | None = None,
     template: str | None = None, since: str | None = None, until: str | None = None, as_of: str | None = None,
     preset: Preset = None, settings: Settings = None, metric: str = "conversion_rate", timezone: Timezone = None,
     out: Out = None, json: Json = False,
@@ -211,7 +238,8 @@ def interpretations(
     from justai_sim.cli import whatif
 
     asked = whatif.Asked(
-        log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone
+        log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone,
+        esp_option or [],
     )  # fmt: skip
     whatif.interpretations(asked, control, metric, out, json)
 
@@ -253,7 +281,8 @@ def doctor(
 
 @app.command
 def reconcile(
-    log: Path, /, *, against: Path, esp: str | None = None, goal: list[str] | None = None,
+    log: Path, /, *, against: Path, esp: str | None = None, esp_option: EspOptions = None,
+    goal: list[str] | None = None,
     template: str | None = None, since: str | None = None, until: str | None = None, as_of: str | None = None,
     mature: Annotated[bool, Parameter(negative="")] = False, preset: Preset = None, settings: Settings = None,
     timezone: Timezone = None, out: Out = None, json: Json = False,
@@ -287,14 +316,16 @@ def reconcile(
     from justai_sim.cli import whatif
 
     asked = whatif.Asked(
-        log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone
+        log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone,
+        esp_option or [],
     )  # fmt: skip
     whatif.reconcile(asked, against, mature, out, json)
 
 
 @app.command
 def surface(
-    log: Path, /, *, offsets: str = "0:7", lookbacks: str = "1:30", esp: str | None = None,
+    log: Path, /, *, offsets: str = "0:7", lookbacks: str = "1:30",
+    esp: str | None = None, esp_option: EspOptions = None,
     goal: list[str] | None = None, control: str | None = None, template: str | None = None, since: str | None = None,
     until: str | None = None, as_of: str | None = None, preset: Preset = None, settings: Settings = None,
     metric: str = "conversions", timezone: Timezone = None, out: Out = None, json: Json = False,
@@ -334,7 +365,8 @@ def surface(
     from justai_sim.cli import surface as surfaces
     from justai_sim.cli.whatif import Asked
 
-    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone)
+    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone,
+                  esp_option or [])  # fmt: skip
     surfaces.surface(asked, offsets, lookbacks, metric, control, out, json)
 
 
@@ -343,6 +375,7 @@ def what_if(
     log: Path, /, *, policy: list[str] | None = None, shares: str | None = None, variant: list[str] | None = None,
     estimator: str | None = None, epsilon: float = 0.0, floor: float = 0.0, control_share: float | None = None,
     logged_epsilon: float = 0.0, logged_floor: float = 0.0, propensities: str = "auto", esp: str | None = None,
+    esp_option: EspOptions = None,
     goal: list[str] | None = None, control: str | None = None, template: str | None = None, since: str | None = None,
     until: str | None = None, as_of: str | None = None, preset: Preset = None, settings: Settings = None,
     metric: str = "conversion_rate", timezone: Timezone = None, out: Out = None, json: Json = False,
@@ -399,7 +432,8 @@ def what_if(
     from justai_sim.cli.whatif import Asked
     from justai_sim.whatif.targets import Mixed
 
-    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone)
+    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone,
+                  esp_option or [])  # fmt: skip
     mixed = Mixed(control_share, epsilon, floor, logged_epsilon, logged_floor)
     wanted = policies.Wanted(policy or [], shares, variant or [], mixed)
     policies.run(asked, wanted, estimator, propensities, control, metric, out, json)

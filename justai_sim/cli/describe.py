@@ -16,6 +16,8 @@ from justai_sim.bandit.policy import COMMON, PolicySpec
 from justai_sim.bandit.registry import POLICIES
 from justai_sim.bandit.stopping import READY_SENDS
 from justai_sim.cli.output import emit_json, number
+from justai_sim.esp.base import PRESETS as ESP_PRESETS
+from justai_sim.esp.base import PROVIDERS, adapter, switches
 from justai_sim.loop.program import Program
 from justai_sim.scenario import Scenario, Step, points, read
 from justai_sim.sweeps.parts import blocks, expected_sends
@@ -97,7 +99,7 @@ def schema(json: bool) -> None:
         for name, kind in TABLES.items()
     }  # fmt: skip
     if json:
-        emit_json(scenario=fields, tables=tables, policies=_policies(), presets=_presets())
+        emit_json(scenario=fields, tables=tables, policies=_policies(), presets=_presets(), esp_options=_switches())
         return
     for name, rows in fields.items():
         print(f"[{name}]")
@@ -111,6 +113,11 @@ def schema(json: bool) -> None:
     for name, row in _policies().items():
         print(f"  {name:20} {row['shelf']:9} {row['said']}" + (f"; settings: {', '.join(row['settings'])}" if
               row["settings"] else "") + (f"; {row['approximate']}" if row["approximate"] else ""))  # fmt: skip
+    print("\nproviders (--esp NAME --esp-option KEY=VALUE)")
+    for esp, known in _switches().items():
+        print(f"  {esp}")
+        for key, value in known.items():
+            print(f"      {key}={_written(value)}")
     print("\npresets (--preset NAME)")
     for name, p in _presets().items():
         print(f"  {name}: {p['follows']}")
@@ -118,6 +125,19 @@ def schema(json: bool) -> None:
             if p[what]:
                 text = ", ".join(f"{k}={v}" for k, v in p[what].items()) if what == "options" else p[what]
                 print(f"      {SAID[what]}: {text}")
+
+
+def _switches() -> dict[str, dict[str, Any]]:
+    """The options of each provider that has some, with their defaults."""
+    made = {name: switches(adapter(name)) | ESP_PRESETS.get(name, {}) for name in PROVIDERS}
+    return {name: found for name, found in made.items() if found}
+
+
+def _written(value: Any) -> str:
+    """A switch's value as --esp-option takes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 SAID = {"options": "--set", "source": "documented in", "lacks": "cannot express", "yours": "set to your own"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from justai_sim import clock, replays
+from justai_sim import clock, privacy, replays
 from justai_sim import log as logs
 from justai_sim.attribution import preset as named
 from justai_sim.attribution import training_window, with_settings
@@ -18,7 +18,7 @@ from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.generic import plain_files
 from justai_sim.esp.rows import Reject
-from justai_sim.logstore import mask_text
+from justai_sim.privacy import mask_text
 
 COLUMNS = (
     "template_id", "variant_id", "sends", "mature_sends", "opens", "clicks", "conversions", "unsubscribes", "revenue",
@@ -28,16 +28,31 @@ COLUMNS = (
 
 
 def load(
-    src: Path, esp: str, out: Path, timezone: str | None, rejects: Path | None, raw: bool, keep_emails: bool,
-    json: bool,
+    src: Path, esp: str, out: Path, *, timezone: str | None, rejects: Path | None, raw: bool, keep_emails: bool,
+    events: str | None, hash_users: bool, hash_key: Path | None, esp_options: list[str], json: bool,
 ) -> None:  # fmt: skip
-    bar = Bar("loading", "row")
+    if hash_key is not None and not hash_users:
+        raise UsageError("--hash-key names the key of --hash-users; add --hash-users")
+    switches = parse_settings(esp_options, "--esp-option", "variant_from=split")
+    key = None
+    if hash_users:
+        key, said = privacy.hash_key(hash_key)
+        if said:
+            say(f"note: {said}")
+    bar = Bar("loading", "B")
     try:
         summary = logs.load(
-            src, esp, out, timezone=timezone, rejects=rejects, raw=raw, keep_emails=keep_emails, progress=bar.add
-        )
+            src, esp, out, timezone=timezone, rejects=rejects, raw=raw, keep_emails=keep_emails,
+            events=None if events is None else [e.strip() for e in events.split(",")], hash_key=key,
+            esp_options=switches, progress=bar,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on where it was")
+        raise
     finally:
         bar.close()
+    for text in summary.said:
+        say(f"note: {text}")
     found = summary.as_dict()
     if json:
         emit_json(**found, out=str(out))
@@ -56,7 +71,7 @@ def replay(
     until: str | None, lookback_days: float | None, offset_days: float | None, as_of: str | None, preset: str | None,
     settings: list[str], policy: str, policy_settings: list[str], training: str | None, metric: str,
     timezone: str | None, out: Path | None,
-    rejects: Path | None, raw: bool, json: bool,
+    rejects: Path | None, raw: bool, json: bool, esp_options: list[str],
 ) -> None:  # fmt: skip
     chosen = parse_settings(settings)
     if lookback_days is not None:
@@ -78,7 +93,9 @@ def replay(
         clock.zone(timezone)
     if out is not None and (logs.is_log(out) or plain_files(out)):
         raise UsageError(f"{out} holds a log; choose another --out for the report")
-    log, refused = logs.read_log_with_rejects(path, esp, timezone)
+    log, refused = logs.read_log_with_rejects(
+        path, esp, timezone, esp_options=parse_settings(esp_options, "--esp-option", "variant_from=split")
+    )
     if rejects is not None:
         logs.write_rejects(rejects, refused, raw)
     _say_rejects(refused, sum(log.rejects.values()), rejects)

@@ -57,12 +57,9 @@ class Bar:
         if self.bar is None:
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, desc=self.what, unit=self.unit, file=sys.stderr, leave=True)
+            scaled = self.unit == "B"
+            self.bar = tqdm(total=total, desc=self.what, unit=self.unit, unit_scale=scaled, file=sys.stderr, leave=True)
         self.bar.update(done - self.bar.n)
-
-    def add(self, more: int) -> None:
-        """For work whose total is not known."""
-        self(0 if self.bar is None else self.bar.n + more, None)
 
     def close(self) -> None:
         if self.bar is not None:

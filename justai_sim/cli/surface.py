@@ -13,6 +13,7 @@ from justai_sim import clock, replays
 from justai_sim.cli.output import emit_json, number, say, table
 from justai_sim.cli.whatif import Asked, checked_out
 from justai_sim.errors import DataError, UsageError
+from justai_sim.sheets import write_csv
 from justai_sim.surfaces import ADVICE, WindowSurface, checked_grid, checked_metric
 from justai_sim.version import __version__
 
@@ -158,9 +159,9 @@ def _write(result: replays.Replay, got: WindowSurface, notes: list[str], out: Pa
     from justai_sim.pages.figures import plot_window_map, save
 
     out.mkdir(parents=True, exist_ok=True)
-    got.frame.to_csv(out / "windows.csv", index=False, float_format="%.10g")
-    got.cells.to_csv(out / "cells.csv", index=False, float_format="%.10g")
-    got.chosen().to_csv(out / "chosen.csv", index=False, float_format="%.10g")
+    write_csv(got.frame, out / "windows.csv", "%.10g")
+    write_csv(got.cells, out / "cells.csv", "%.10g")
+    write_csv(got.chosen(), out / "chosen.csv", "%.10g")
     offset, lookback = got.in_use
     save(plot_window_map(got, control=result.control, offset_days=offset, lookback_days=lookback), out / "window_map")
     manifest = {

@@ -17,6 +17,7 @@ from justai_sim.cli.logs import _say_rejects, _time, parse_settings
 from justai_sim.cli.output import Bar, emit_json, number, say, table
 from justai_sim.errors import UsageError
 from justai_sim.esp.generic import plain_files
+from justai_sim.sheets import write_csv
 from justai_sim.whatif import words
 from justai_sim.whatif.interpretations import Interpretations, records
 from justai_sim.whatif.interpretations import interpretations as interpret
@@ -42,6 +43,7 @@ class Asked:
     preset: str | None
     settings: list[str]
     timezone: str | None
+    esp_options: list[str]
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of `interpretations` and `reconcile`."""
@@ -56,7 +58,10 @@ class Asked:
         }  # fmt: skip
 
     def log(self) -> Any:
-        found, refused = logs.read_log_with_rejects(self.path, self.esp, self.timezone)
+        found, refused = logs.read_log_with_rejects(
+            self.path, self.esp, self.timezone,
+            esp_options=parse_settings(self.esp_options, "--esp-option", "variant_from=split"),
+        )  # fmt: skip
         _say_rejects(refused, sum(found.rejects.values()), None)
         return found
 
@@ -238,7 +243,7 @@ def _write_reconciliation(got: Reconciliation, out: Path) -> list[str]:
 def _csv(out: Path, frames: dict[str, pd.DataFrame]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
-        frame.to_csv(out / f"{name}.csv", index=False)
+        write_csv(frame, out / f"{name}.csv")
 
 
 def _told(out: Path, names: list[str]) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from justai_sim.errors import UsageError, nearest
+from justai_sim.esp.parts import Files
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import Log
 
@@ -39,8 +41,12 @@ class Adapter(Protocol):
         """Append what a webhook body holds. A bad element is a reject; only unreadable bytes reject the whole."""
         ...
 
-    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:
-        """Stream a bulk export (file or folder) in batches of rows."""
+    def parts(self, path: Path) -> list[Files]:
+        """The files of a bulk export (file or folder) in groups that `read` can take alone, in a fixed order."""
+        ...
+
+    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
+        """Stream a bulk export, or the files of one of its parts, in batches of rows."""
         ...
 
 
@@ -57,15 +63,68 @@ PROVIDERS = {
 }
 
 
-def adapter(name: str) -> Adapter:
-    """The adapter of a provider.
+PRESETS: dict[str, dict[str, Any]] = {
+    "segment-deliveries": {"deliveries_as_sends": True},
+    "sfmc-dmy": {"date_format": "DMY"},
+}
+"""The switches that stand behind a second name of a provider."""
+
+
+def adapter(name: str, options: Mapping[str, Any] | None = None) -> Adapter:
+    """The adapter of a provider, with other switches than the default's if any are given (values or texts).
 
     >>> adapter("braz")
     Traceback (most recent call last):
     justai_sim.errors.UsageError: esp 'braz' is not known; did you mean 'braze'?
+    >>> adapter("segment", {"delivery_as_sends": "yes"})
+    Traceback (most recent call last):
+    justai_sim.errors.UsageError: segment has no option 'delivery_as_sends'; did you mean 'deliveries_as_sends'?
     """
     if name not in PROVIDERS:
         raise UsageError(f"esp {name!r} is not known; {nearest(name, PROVIDERS)}")
     module, _, attribute = PROVIDERS[name].partition(":")
     found: Adapter = getattr(importlib.import_module(module), attribute or "ADAPTER")
-    return found
+    if not options:
+        return found
+    known, given = switches(found), dict(PRESETS.get(name, {}))
+    for key, value in options.items():
+        if key not in known:
+            raise UsageError(f"{name} has no option {key!r}; {nearest(key, known)}")
+        given[key] = switched(f"option {key} of {name}", value, known[key])
+    return type(found)(**given)
+
+
+def switches(made: Adapter) -> dict[str, Any]:
+    """The switches of an adapter's constructor with their defaults: flags, texts, or lists of texts.
+
+    >>> switches(adapter("segment"))["deliveries_as_sends"]
+    False
+    """
+    own = inspect.signature(type(made)).parameters
+    if "reading" in own:  # the switches of a provider may be a class of their own
+        own = inspect.signature(type(made.reading)).parameters  # type: ignore[attr-defined]
+    return {name: p.default for name, p in own.items()}
+
+
+def switched(where: str, value: Any, default: Any) -> Any:
+    """A switch's value in the type of its default; texts are read: yes or no, a,b,c.
+
+    >>> switched("x", "yes", False), switched("x", "a, b", ("c",)), switched("x", ["a"], ("c",))
+    (True, ('a', 'b'), ('a',))
+    """
+    if isinstance(default, bool):
+        found = value if isinstance(value, bool) else _FLAGS.get(str(value).strip().lower())
+        if found is None:
+            raise UsageError(f"{where}: found {value!r}, expected yes or no")
+        return found
+    if isinstance(default, tuple):
+        items = tuple(v.strip() for v in value.split(",")) if isinstance(value, str) else tuple(value)
+        if not items or not all(isinstance(v, str) and v for v in items):
+            raise UsageError(f"{where}: found {value!r}, expected names with commas, such as {','.join(default)}")
+        return items
+    if not isinstance(value, str):
+        raise UsageError(f"{where}: found {value!r}, expected a text such as {default!r}")
+    return value
+
+
+_FLAGS = {"yes": True, "true": True, "1": True, "on": True, "no": False, "false": False, "0": False, "off": False}

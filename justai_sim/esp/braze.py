@@ -34,6 +34,7 @@ from justai_sim.esp.jsonbytes import (
     short,
     shown,
 )
+from justai_sim.esp.parts import Files, in_parts
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.tables import Log
 
@@ -90,10 +91,14 @@ class Braze:
         for where, element in elements(body, place, "events", lambda: rows):
             _append_http(element, rows, where, received_at)
 
-    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:  # noqa: ARG002 - Braze writes epochs
+    def parts(self, path: Path) -> list[Files]:
+        """The files in parts: each tells its own events."""
+        return in_parts(files(path))
+
+    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:  # noqa: ARG002 - Braze writes epochs
         """Avro files (any folder layout), and files of Custom HTTP bodies (JSON, NDJSON, gzip)."""
         batches, found, passed = Batches(), False, list[str]()
-        for file, place in files(path):
+        for file, place in files(path) if only is None else only:
             avro = file.name.lower().endswith(".avro")
             if avro or json_like(file):
                 found = True

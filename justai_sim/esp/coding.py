@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -26,7 +26,8 @@ COLUMNS: dict[str, dict[str, Column]] = {
 """Public column name -> column, per table (without `rep`, which exists only in simulated runs)."""
 
 OWN_TIME = {"sends": "sent_at", "events": "occurred_at", "decisions": "decided_at"}
-_LARGE = {"user", "send", "event", "order", "decision"}
+_LARGEST = ("event", "send", "order", "decision", "user")
+_LARGE = frozenset(_LARGEST)
 
 
 class ArrowCodes:
@@ -135,6 +136,7 @@ def with_event_ids(events: pa.Table) -> pa.Table:
     column = events["event_id"]
     if not column.null_count:
         return events
+    column = column.cast(pa.string())
     hole = pc.is_null(column).combine_chunks()
     made = pa.array([auto_id(r) for r in event_rows(events.filter(hole))], pa.string())
     filled = pc.replace_with_mask(column.combine_chunks(), hole, made)
@@ -168,21 +170,53 @@ def build(
     if isinstance(rows, Mapping):
         tables = {n: rows[n] if n in rows else text_schema(n).empty_table() for n in ROWS}
         tables["events"] = with_event_ids(tables["events"])
+        tables = {n: packed(t) for n, t in tables.items()}
     else:
-        parts: dict[str, list[pa.Table]] = {n: [text_schema(n).empty_table()] for n in ROWS}
+        parts: dict[str, list[pa.Table]] = {n: [packed(text_schema(n).empty_table())] for n in ROWS}
         counts: Counter[str] = Counter()
         for batch in rows:
             for n, t in text_tables(batch).items():
-                parts[n].append(t)
+                parts[n].append(packed(t))
             refused.update(r.reason for r in batch.rejects)
             passed.update(batch.skipped)
             counts.update(batch.notes)
         tables = {n: pa.concat_tables(ts) for n, ts in parts.items()}
         said += note_texts(counts)
-    spaces = {space: _space(space, tables) for space in CODE_SPACES}
-    coded: dict[str, Any] = {n: _coded(n, t, spaces) for n, t in tables.items()}
-    codes: dict[str, Codes] = {s: ArrowCodes(v) if s in _LARGE else TextCodes(v.to_pylist()) for s, v in spaces.items()}
-    return Log(**coded, codes=codes, notes=tuple(said), source=source, rejects=dict(refused), skipped=dict(passed))
+    return coded(Held(tables), notes=tuple(said), source=source, rejects=dict(refused), skipped=dict(passed))
+
+
+class Columns(Protocol):
+    """The columns of text tables, one at a time; texts as dictionaries (see `packed`)."""
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Rows of each table."""
+        ...
+
+    def take(self, table: str, column: str) -> pa.ChunkedArray:
+        """A column, once."""
+        ...
+
+
+class Held:
+    """The columns of packed tables in memory; each is let go of when it has been taken."""
+
+    def __init__(self, tables: dict[str, pa.Table]) -> None:
+        self.rows = {n: t.num_rows for n, t in tables.items()}
+        self._columns = {(n, c): t[c] for n, t in tables.items() for c in t.column_names}
+        tables.clear()
+
+    def take(self, table: str, column: str) -> pa.ChunkedArray:
+        return self._columns.pop((table, column))
+
+
+def packed(table: pa.Table) -> pa.Table:
+    """A text table with each distinct text of a column held once, and 4 bytes a row; `build` takes it as well."""
+    texts = [i for i, f in enumerate(table.schema) if f.type == pa.string()]
+    for i in texts:
+        column = table.column(i).combine_chunks().dictionary_encode()
+        table = table.set_column(i, table.schema.field(i).with_type(column.type), column)
+    return table
 
 
 def note_texts(counts: Mapping[str, int]) -> list[str]:
@@ -190,51 +224,98 @@ def note_texts(counts: Mapping[str, int]) -> list[str]:
     return [f"{text}: {n:,}" for text, n in sorted(counts.items())]
 
 
-def _space(space: str, tables: Mapping[str, pa.Table]) -> pa.Array:
-    """All distinct texts of a code space in byte order (Arrow compares strings as bytes)."""
-    chunks = [
-        chunk
-        for name, table in tables.items()
-        for column, c in COLUMNS[name].items()
-        if c.codes == space
-        for chunk in table[column].chunks
-    ]
-    values = pc.unique(pa.chunked_array(chunks, pa.string())).drop_null()
-    return values.take(pc.array_sort_indices(values))
+def coded(columns: Columns, **rest: Any) -> Log:
+    """The coded log of some columns; `rest` are its notes, counts and source.
+
+    One code space at a time, those of most texts first: while they are sorted little else is in memory.
+    """
+    made: dict[str, dict[str, Array]] = {n: {} for n in ROWS}
+    codes: dict[str, Codes] = {}
+    for space in sorted(CODE_SPACES, key=lambda s: _LARGEST.index(s) if s in _LARGE else len(_LARGEST)):
+        of_space = [(n, public) for n in ROWS for public, c in COLUMNS[n].items() if c.codes == space]
+        chunks = [columns.take(*at).chunks for at in of_space]
+        indices = [[chunk.indices for chunk in column] for column in chunks]
+        texts = [chunk.dictionary for column in chunks for chunk in column]
+        del chunks
+        values, ranks = _ranked(texts)
+        codes[space] = ArrowCodes(values) if space in _LARGE else TextCodes(values.to_pylist())
+        for n, public in of_space:
+            column = indices.pop(0)
+            taken = [ranks.pop(0) for _ in column]
+            made[n][COLUMNS[n][public].name] = _by_index(column, taken, np.dtype(np.int64))
+    for n in ROWS:
+        for public, c in COLUMNS[n].items():
+            if c.codes:
+                continue
+            column = columns.take(n, public)
+            if isinstance(c.text, tuple):
+                made[n][c.name] = _enumerated(n, public, column, c)
+            else:
+                made[n][c.name] = _numpy(column, MISSING if c.text == "time" else c.missing, np.dtype(c.dtype))
+    tables: dict[str, Any] = {n: _table(n, made.pop(n), columns.rows[n]) for n in ROWS}
+    return Log(**tables, codes=codes, **rest)
 
 
-def _coded(name: str, table: pa.Table, spaces: Mapping[str, pa.Array]) -> Table:
-    columns: dict[str, Array] = {}
-    for public, c in COLUMNS[name].items():
-        column = table[public]
-        if c.codes:
-            columns[c.name] = _numpy(pc.index_in(column, spaces[c.codes]), NONE, np.dtype(np.int64))
-        elif isinstance(c.text, tuple):
-            columns[c.name] = _enumerated(name, public, column, c)
-        else:
-            hole = MISSING if c.text == "time" else c.missing
-            columns[c.name] = _numpy(column, hole, np.dtype(c.dtype))
+def _ranked(dictionaries: list[pa.Array]) -> tuple[pa.Array, list[Array]]:
+    """All distinct texts in byte order, and for each array the places of its texts among them; the arrays are let go.
+
+    By sorting: a table of hashes would take several times the memory of the texts.
+    """
+    size, edges = sum(d.nbytes for d in dictionaries), np.cumsum([len(d) for d in dictionaries])[:-1]
+    kind = pa.string() if size < 1 << 30 else pa.large_string()  # the former ends at 2 GB
+    whole = pa.concat_arrays([pa.array([], kind), *(d.cast(kind) for d in dictionaries)])
+    dictionaries.clear()
+    order = pc.array_sort_indices(whole)  # Arrow compares strings as bytes
+    ordered, order = whole.take(order), order.to_numpy()
+    del whole
+    new = np.ones(len(order), bool)
+    if len(order):
+        new[1:] = pc.not_equal(ordered.slice(1), ordered.slice(0, len(order) - 1)).to_numpy(zero_copy_only=False)
+    values = ordered if new.all() else ordered.filter(pa.array(new))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.cumsum(new) - 1
+    return values, np.split(rank, edges)
+
+
+def _by_index(indices: Sequence[pa.Array], values: list[Array], dtype: np.dtype[Any]) -> Array:
+    """For each row of a dictionary column the value of its text, both given chunk by chunk; `NONE` for a null."""
+    out, at = np.empty(sum(map(len, indices)), dtype), 0
+    for chunk, of_text in zip(indices, values, strict=True):
+        index = chunk.fill_null(len(of_text)).to_numpy(zero_copy_only=False)
+        out[at : at + len(index)] = np.append(of_text, NONE)[index]
+        at += len(index)
+    return out
+
+
+def _table(name: str, columns: dict[str, Array], rows: int) -> Table:
     if "received_at" in columns:
         got = columns["received_at"]
-        columns["received_at"] = np.where(got == MISSING, columns[OWN_TIME[name]], got)
+        np.copyto(got, columns[OWN_TIME[name]], where=got == MISSING)
     if "status_known_at" in columns:
         known = columns["status_known_at"]
-        columns["status_known_at"] = np.where(known == MISSING, columns["received_at"], known)
-    return TABLES[name].build(table.num_rows, **columns)
+        np.copyto(known, columns["received_at"], where=known == MISSING)
+    return TABLES[name].build(rows, **columns)
 
 
 def _numpy(column: pa.ChunkedArray, hole: Any, dtype: np.dtype[Any]) -> Array:
-    return column.fill_null(pa.scalar(hole, column.type)).to_numpy().astype(dtype)
+    out, at = np.empty(len(column), dtype), 0
+    for chunk in column.chunks:
+        out[at : at + len(chunk)] = chunk.fill_null(pa.scalar(hole, column.type)).to_numpy(zero_copy_only=False)
+        at += len(chunk)
+    return out
 
 
 def _enumerated(name: str, public: str, column: pa.ChunkedArray, c: Column) -> Array:
-    if c.missing is not None:
-        column = column.fill_null(c.text[int(c.missing)])
-    code = pc.index_in(column, pa.array(c.text))
-    if code.null_count:
-        wrong = column.filter(pc.is_null(code))[0].as_py()
-        raise DataError(f"{name}.{public}: found {wrong!r}, expected one of {', '.join(c.text)}")
-    return code.to_numpy().astype(c.dtype)
+    known, values = {t: i for i, t in enumerate(c.text)}, list[Array]()
+    for chunk in column.chunks:
+        texts = chunk.dictionary.to_pylist()
+        if wrong := [t for t in texts if t not in known]:
+            raise DataError(f"{name}.{public}: found {wrong[0]!r}, expected one of {', '.join(c.text)}")
+        values.append(np.array([known[t] for t in texts], np.dtype(c.dtype)))
+    out = _by_index([chunk.indices for chunk in column.chunks], values, np.dtype(c.dtype))
+    if column.null_count:
+        out[pc.is_null(column).to_numpy()] = c.missing
+    return out
 
 
 def public_columns(log: Log, name: str) -> dict[str, list[Any]]:

@@ -33,6 +33,7 @@ from justai_sim.esp.jsonbytes import (
     raw,
     send_order,
 )
+from justai_sim.esp.parts import Files, in_parts
 from justai_sim.esp.rows import EventRow, Rows
 from justai_sim.tables import Log
 
@@ -55,8 +56,9 @@ class CustomerIo:
         "events.machine of other kinds than open and click",
     )  # fmt: skip
 
-    def __init__(self, reading: Reading | None = None) -> None:
-        self.reading = reading or Reading()
+    def __init__(self, reading: Reading | None = None, **switches: Any) -> None:
+        """`switches` are those of `Reading`."""
+        self.reading = reading or Reading(**switches)
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         return serial
@@ -80,12 +82,19 @@ class CustomerIo:
             for which, element in elements(document, where, _KEY, lambda: rows):
                 self._append(element, rows, which, received_at)
 
-    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:
+    def parts(self, path: Path) -> list[Files]:
+        """Files of webhooks in parts; the tables of the export are joined, so they are one part."""
+        joined, alone = list[tuple[Path, str]](), list[tuple[Path, str]]()
+        for file, place in files(path):
+            (joined if _table(path, file, place) else alone).append((file, place))
+        return in_parts(alone) + ([joined] if joined else [])
+
+    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
         """The Parquet export (any folder layout and version), and files of webhook bodies (JSON, NDJSON, gzip)."""
         batches, passed, found = Batches(), list[str](), False
         export = Export(self.reading, batches, zone(timezone) if timezone else None)
-        for file, place in files(path):
-            table = table_of(place if path.is_dir() else file.name)
+        for file, place in files(path) if only is None else only:
+            table = _table(path, file, place)
             if table:
                 found = True
                 export.add(table, file, place)
@@ -115,6 +124,10 @@ class CustomerIo:
 
 
 ADAPTER = CustomerIo()
+
+
+def _table(path: Path, file: Path, place: str) -> str:
+    return table_of(place if path.is_dir() else file.name)
 
 
 def _lines(body: bytes, place: str) -> Iterator[tuple[str, bytes]]:

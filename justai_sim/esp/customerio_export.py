@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -71,7 +72,7 @@ def table_of(place: str) -> str:
 class Export:
     """The files of one export; `read` gives their rows. `zone` is for times without one, else UTC."""
 
-    def __init__(self, reading: f.Reading, batches: Batches, zone: ZoneInfo | None) -> None:
+    def __init__(self, reading: f.Reading, batches: Batches, zone: tzinfo | None) -> None:
         self.reading, self.batches, self.zone = reading, batches, zone
         self.files: dict[str, list[tuple[Path, str]]] = {}
         self.people: dict[str, tuple[tuple[int, int], str]] = {}
@@ -149,8 +150,7 @@ class Export:
             return list(column.to_pylist())
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
         if column.type.tz is None:
-            key = self.zone.key if self.zone else "UTC"
-            column = pc.assume_timezone(column, key, ambiguous="earliest", nonexistent="earliest")
+            column = pc.assume_timezone(column, _arrow_zone(self.zone), ambiguous="earliest", nonexistent="earliest")
             if name == "created_at":
                 note = "time_without_offset" if self.zone else "time_without_offset_read_as_utc"
                 self.batches.rows.notes[note] += len(column)
@@ -261,6 +261,13 @@ class _Guard:
             self.rows.reject(self.place, error.reason, error.message, raw(self.row))
             return True
         return False
+
+
+def _arrow_zone(zone: tzinfo | None) -> str:
+    """A zone's name in Arrow; a fixed offset is written +HH:MM."""
+    if zone is None or isinstance(zone, ZoneInfo):
+        return zone.key if zone else "UTC"
+    return datetime(2000, 1, 1, tzinfo=zone).isoformat()[-6:]
 
 
 def _needed(row: Element, field: str) -> str:

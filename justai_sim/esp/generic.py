@@ -20,12 +20,14 @@ from justai_sim.esp import limits, parquet
 from justai_sim.esp.bytelines import ByteLines
 from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, public_columns
 from justai_sim.esp.jsonbytes import shown
+from justai_sim.esp.parts import Files, in_parts
 from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, default, micro_to_units, values_of
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import TABLES, Log
 
 BATCH = 50_000
 """Rows converted at a time."""
+_ORDER = ("decisions", "sends", "events")
 _FILE = re.compile(r"^(sends|events|decisions)([-_.].*)?$")
 _ENDING = re.compile(r"\.(parquet|csv|ndjson|jsonl|json)(\.gz)?$")
 
@@ -95,22 +97,34 @@ class Generic:
             columns = {c: [element.get(c)] for c in COLUMNS[table] if c in element or c in REQUIRED[table]}
             append(rows, table, columns, 1, Where(lambda _, p=where: p, lambda _, b=raw: _text(b)))  # type: ignore[misc]
 
-    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:
+    def parts(self, path: Path) -> list[Files]:
+        """The files of decisions, sends and events in parts."""
+        found = _tables(path)
+        return in_parts([(f, str(f.relative_to(path))) for t in _ORDER for f in found.get(t, [])])
+
+    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
         """Decisions, sends, events of a folder, in batches of up to `BATCH` rows."""
-        found = plain_files(path)
-        for table in ("sends", "events"):
-            if table not in found:
-                here = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
-                shown = ", ".join(here[:12]) or "nothing"
-                raise DataError(
-                    f"{path}: found {shown}; expected {table}.parquet, {table}.csv or {table}.ndjson (.gz allowed)"
-                )
-        for table in ("decisions", "sends", "events"):
+        found, wanted = _tables(path), None if only is None else {file for file, _ in only}
+        for table in _ORDER:
             for file in found.get(table, []):
-                yield from _read_file(table, file, str(file.relative_to(path)), timezone)
+                if wanted is None or file in wanted:
+                    yield from _read_file(table, file, str(file.relative_to(path)), timezone)
 
 
 ADAPTER = Generic()
+
+
+def _tables(path: Path) -> dict[str, list[Path]]:
+    """As `plain_files`; DataError where sends or events are missing."""
+    found = plain_files(path)
+    for table in ("sends", "events"):
+        if table not in found:
+            here = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+            shown = ", ".join(here[:12]) or "nothing"
+            raise DataError(
+                f"{path}: found {shown}; expected {table}.parquet, {table}.csv or {table}.ndjson (.gz allowed)"
+            )
+    return found
 
 
 def plain_files(path: Path) -> dict[str, list[Path]]:

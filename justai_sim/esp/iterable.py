@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from justai_sim.clock import MISSING
-from justai_sim.errors import DataError
+from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp import iterable_fields as f
 from justai_sim.esp.coding import public_columns
 from justai_sim.esp.generic import Lines, header_names, records
@@ -27,6 +27,7 @@ from justai_sim.esp.jsonbytes import (
     send_order,
     shown,
 )
+from justai_sim.esp.parts import Files, in_parts
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.tables import Log
 
@@ -35,6 +36,8 @@ CONNECTOR_ROW = CONNECTOR.replace("file", "row")
 UNTYPED = "file without a data type in its name"
 UNTYPED_ROW = "row without a data type, its own or its file's"
 ATTRIBUTED = "conversions with a campaign of Iterable's own attribution, which is not used"
+VARIANT_FROM = ("transactionalData", "dataFields", "url", "templateId")
+TEMPLATE_FROM = ("campaignId", "templateId")
 _ENVELOPE = ""  # one event a body: no key holds an array of events
 _RENDERED = {
     "open": "emailOpen",
@@ -76,13 +79,20 @@ class IterableEsp:
     def __init__(
         self,
         *,
-        variant_from: tuple[str, ...] = ("transactionalData", "dataFields", "url", "templateId"),
+        variant_from: tuple[str, ...] = VARIANT_FROM,
         copy_keys: tuple[str, ...] = ("copy_id", "copyId"),
-        template_from: tuple[str, ...] = ("campaignId", "templateId"),
+        template_from: tuple[str, ...] = TEMPLATE_FROM,
         all_unsubscribes: bool = False,
         soft_bounces: bool = False,
         attributed: bool = False,
     ) -> None:
+        for option, given, known in (
+            ("variant_from", variant_from, VARIANT_FROM),
+            ("template_from", template_from, TEMPLATE_FROM),
+        ):
+            for name in given:
+                if name not in known:
+                    raise UsageError(f"{option}: {name!r} is not known; {nearest(name, known)}")
         self.reading = f.Reading(variant_from, copy_keys, template_from, all_unsubscribes, soft_bounces, attributed)
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
@@ -104,11 +114,15 @@ class IterableEsp:
         for where, element in elements(body, place, _ENVELOPE, lambda: rows):
             self._append(element, "", rows, where, received_at)
 
-    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:  # noqa: ARG002 - Iterable writes offsets
+    def parts(self, path: Path) -> list[Files]:
+        """The files in parts: each tells its own events."""
+        return in_parts(files(path))
+
+    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:  # noqa: ARG002 - Iterable writes offsets
         """Exports (JSON lines or CSV, the data type in the name of file or folder) and dumps of webhooks."""
         batches, found, passed = Batches(), False, list[str]()
         root = path if path.is_dir() else path.absolute().parent
-        for file, place in files(path):
+        for file, place in files(path) if only is None else only:
             kind = f.data_type(f"{root.absolute().name}/{place}")
             table = file.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
             if table or json_like(file):

@@ -208,9 +208,15 @@ def _from_url(d: Element, keys: tuple[str, ...]) -> str:
 
 
 def event_key(name: str, user_id: str, t: int, d: Element) -> str:
-    """A stable id for what Iterable gives none: Iterable's times are in seconds, so a twin within one merges."""
-    parts = ("messageId", "url", "linkUrl", "clickedUrl", "linkId", "hrefIndex", "ip", "userAgent")
-    body = encode([name, user_id, t // 1_000_000, *(first_ident(d, (p,)) for p in parts)])
+    """A stable id for what Iterable gives none: Iterable's times are in seconds, so a twin within one merges.
+
+    Made only of what webhooks and exports both tell, so that one event has one key: not of the user where there
+    is a message (an export knows them by address, a webhook by `userId`), and of one link, as `url` if there is one.
+    """
+    message = first_ident(d, ("messageId",))
+    link = first_ident(d, ("url", "linkUrl", "clickedUrl", "linkId"))
+    more = (first_ident(d, (p,)) for p in ("hrefIndex", "ip", "userAgent"))
+    body = encode([name, message or [user_id], t // 1_000_000, link, *more])
     return "key:" + hashlib.blake2b(body, digest_size=12).hexdigest()
 
 

@@ -354,10 +354,17 @@ class Batches:
         return rows
 
 
-def nothing_readable(path: Path, found: Iterable[str], expected: str) -> DataError:
-    names = list(found)
-    what = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "nothing"
-    return DataError(f"{path}: found {what}; expected {expected}")
+class NothingReadableError(DataError):
+    """A source with no file that its provider could have written."""
+
+    def __init__(self, path: Path, found: Iterable[str], expected: str) -> None:
+        self.found, self.expected = list(found), expected
+        rest = len(self.found) - 8
+        what = ", ".join(self.found[:8]) + (f" and {rest:,} more" if rest > 0 else "") or "nothing"
+        super().__init__(f"{path}: found {what}; expected {expected}")
+
+
+nothing_readable = NothingReadableError
 
 
 # --------------------------------------------------------------------------------------------- values

@@ -11,6 +11,8 @@ from justai_sim.clock import MISSING
 from justai_sim.esp import limits
 
 NO_VALUE = MISSING
+NO_SENDS = "deliveries but no send event; --esp segment-deliveries reads them as sends"
+"""A note of a reader; it counts only if the whole log has no sends."""
 
 
 class SendRow(NamedTuple):

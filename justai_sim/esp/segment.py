@@ -26,7 +26,8 @@ from justai_sim.esp.jsonbytes import (
     short,
     shown,
 )
-from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.parts import Files, in_parts
+from justai_sim.esp.rows import NO_SENDS, EventRow, Rows, SendRow
 from justai_sim.esp.segment_lane import Lane
 from justai_sim.tables import Log
 
@@ -41,7 +42,6 @@ _RENDERED = {
     "spam": "Email Marked as Spam",
     "delivery": "Email Delivered",
 }
-NO_SENDS = "deliveries but no send event; Segment(deliveries_as_sends=True) reads them as sends"
 _EPOCH = datetime(1970, 1, 1)
 _LIBRARY = {"library": {"name": "esp", "version": "1.0.0"}}
 
@@ -85,11 +85,15 @@ class Segment:
         for where, element in elements(body, place, "batch", lambda: rows, _INHERIT):
             self._append(element, rows, where, received_at, None)
 
-    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:
+    def parts(self, path: Path) -> list[Files]:
+        """The files in parts: each tells its own events."""
+        return in_parts(files(path))
+
+    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
         """Raw logs: gzip or plain NDJSON, a JSON document or array; other files are counted."""
         where = zone(timezone) if timezone else None
         batches, found, passed, sends, delivered = Batches(), False, list[str](), 0, 0
-        for file, place in files(path):
+        for file, place in files(path) if only is None else only:
             if not json_like(file):
                 passed.append(place)
                 batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
@@ -103,9 +107,7 @@ class Segment:
         rows = batches.take()
         delivered += rows.notes["delivered"]
         if delivered and not sends and not rows.sends:
-            rows.notes["deliveries but no send event; Segment(deliveries_as_sends=True) reads them as sends"] = (
-                delivered
-            )
+            rows.notes[NO_SENDS] = delivered
         yield rows
 
     def _file(self, file: Path, place: str, batches: Batches, where: tzinfo | None) -> Iterator[Rows]:

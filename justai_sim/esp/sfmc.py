@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from justai_sim.clock import MISSING
+from justai_sim.clock import MISSING, zone
 from justai_sim.errors import UsageError
 from justai_sim.esp import sfmc_fields as f
 from justai_sim.esp.coding import public_columns
@@ -22,6 +22,7 @@ from justai_sim.esp.jsonbytes import (
     documents,
     elements,
     encode,
+    files,
     first_ident,
     json_like,
     nothing_readable,
@@ -29,6 +30,7 @@ from justai_sim.esp.jsonbytes import (
     send_order,
     shown,
 )
+from justai_sim.esp.parts import Files
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.esp.sfmc_extract import SendLog, Setting, Table, header_of, pick_variant, read_send_log, read_table
 from justai_sim.esp.sfmc_files import Source, sources
@@ -88,7 +90,12 @@ class Sfmc:
         unknown = [v for v in variant_from if v not in VARIANT_FROM]
         if unknown or not variant_from:
             raise UsageError(f"variant_from is {variant_from!r}; expected some of {', '.join(VARIANT_FROM)}")
-        self.copy_pattern = re.compile(copy_pattern)
+        try:
+            self.copy_pattern = re.compile(copy_pattern)
+        except re.error as e:
+            raise UsageError(f"copy_pattern is {copy_pattern!r}, which is no regular expression ({e})") from None
+        if not self.copy_pattern.groups:
+            raise UsageError(f"copy_pattern is {copy_pattern!r}; expected one with the copy id in brackets: copy=(.+)")
         self.setting = Setting(
             f.DEFAULT_ZONE, date_format == "DMY", copy_columns, amount_column, administrative, variant_from
         )
@@ -126,15 +133,19 @@ class Sfmc:
         for where, element in elements(body, place, "events", lambda: rows):
             self._append(element, rows, where, received_at, None)
 
-    def read(self, path: Path, timezone: str | None) -> Iterator[Rows]:
+    def parts(self, path: Path) -> list[Files]:
+        """One part: a send log anywhere in an export tells of the sends in all of it."""
+        return [files(path)]
+
+    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
         """Tracking extracts (zips, folders of their tables), exported data views, files of bodies.
 
         `timezone`: the zone of the dates, a name or an offset such as 'UTC-7'; without it UTC-6 in winter
         and summer. A send log is read before everything else and is held in memory (12 bytes a row).
         """
-        s = self.setting._replace(zone=f.offset_or_zone(timezone)) if timezone else self.setting
+        s = self.setting._replace(zone=zone(timezone)) if timezone else self.setting
         batches, log, found, tables = Batches(), SendLog(), False, list[tuple[Source, Table | None]]()
-        all_sources = sources(path, batches.rows)
+        all_sources = sources(only or files(path), batches.rows)
         for source in all_sources:
             table = None if source.archive is None and json_like(source.path) else header_of(source, s)
             if table is not None and table.kind == "send log":

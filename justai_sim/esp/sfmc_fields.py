@@ -9,9 +9,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from justai_sim import clock
 from justai_sim.clock import EARLIEST, LATEST, SECOND
-from justai_sim.errors import UsageError
 from justai_sim.esp.jsonbytes import Element, ElementError, first_ident, shown
 
 SEND = "send"
@@ -57,7 +55,6 @@ DEFAULT_ZONE = timezone(-timedelta(hours=6), "UTC-6")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?([0-5]\d))?", re.ASCII | re.IGNORECASE)
 _SLASHED = re.compile(
     r"(\d{1,2})/(\d{1,2})/(\d{4})(?:,?\s+(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d{1,9})?)?\s*([AaPp])?\.?(?:[Mm]\.?)?)?",
     re.ASCII,
@@ -87,21 +84,6 @@ def file_kind(name: str) -> str:
 
 
 # ----------------------------------------------------------------------------------------------- time
-
-
-def offset_or_zone(name: str) -> tzinfo:
-    """A fixed offset such as 'UTC-6' or '-07:00', else an IANA zone; UsageError if it is neither.
-
-    >>> offset_or_zone("UTC-7").utcoffset(None) == offset_or_zone("-0700").utcoffset(None) == timedelta(hours=-7)
-    True
-    """
-    found = _OFFSET.fullmatch(name.strip())
-    if found is None:
-        return clock.zone(name)
-    by = timedelta(hours=int(found[2]), minutes=int(found[3] or 0))
-    if by > timedelta(hours=14):
-        raise UsageError(f"time zone {name!r} lies more than 14 hours from UTC; expected e.g. 'UTC-6'")
-    return timezone(-by if found[1] == "-" else by)
 
 
 @lru_cache(maxsize=4096)

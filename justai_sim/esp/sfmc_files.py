@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from justai_sim.esp import limits
 from justai_sim.esp.generic import Lines
-from justai_sim.esp.jsonbytes import files
+from justai_sim.esp.parts import Files
 from justai_sim.esp.rows import Rows
 
 MEMBERS = 2_000
@@ -99,10 +99,10 @@ class _Metered(io.RawIOBase):
         super().close()
 
 
-def sources(path: Path, rows: Rows) -> list[Source]:
-    """The files of a folder, an archive or a file, in a fixed order; members that may not be read are rejects."""
+def sources(found: Files, rows: Rows) -> list[Source]:
+    """The files and the members of archives among them, in a fixed order; members that may not be read are rejects."""
     out: list[Source] = []
-    for file, place in files(path):
+    for file, place in found:
         if file.name.lower().endswith(".zip"):
             out += _members(file, place, rows)
         else:

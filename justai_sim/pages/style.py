@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 from scipy.optimize import isotonic_regression
 
@@ -239,6 +240,8 @@ def render(ax: Axes, form: str) -> bytes:
     """The figure of these axes as 'png' or 'svg'; the same figure gives the same bytes."""
     figure = ax.get_figure(root=True)
     assert figure is not None
+    for text in figure.findobj(Text):  # ticks and legends, too: a name from a log is no formula
+        text.set_parse_math(False)
     out = io.BytesIO()
     # Ids within the SVG are salted at random and dated by default. Text is drawn as paths: no font is asked for.
     salt: dict[Any, Any] = {"svg.hashsalt": "justai-sim", "svg.fonttype": "path"}

@@ -10,6 +10,7 @@ import pandas as pd
 
 from justai_sim.errors import DataError
 from justai_sim.scenario import Point, Scenario, points
+from justai_sim.sheets import write_csv
 from justai_sim.sim.engine import by_code
 from justai_sim.sweeps.data import SweepData, figures_of
 from justai_sim.sweeps.parts import Tables
@@ -73,7 +74,7 @@ def write_tables(data: SweepData, out: Path) -> None:
         frame: pd.DataFrame = getattr(data, name)
         frame.to_parquet(tables / f"{name}.parquet", index=False)
         if name in ("metrics", "race"):
-            frame.to_csv(tables / f"{name}.csv", index=False, float_format="%.10g")
+            write_csv(frame, tables / f"{name}.csv", "%.10g")
     manifest = {
         "schema_version": 1,
         "kind": "sweep",

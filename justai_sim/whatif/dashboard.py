@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from justai_sim.errors import DataError, UsageError, nearest
+from justai_sim.sheets import unquoted
 from justai_sim.tables import F8
 
 KEYS = {
@@ -179,7 +180,8 @@ def _hint(found: object) -> str:
 
 
 def _at(row: Sequence[str], i: int) -> str:
-    return row[i] if i < len(row) else ""
+    """A cell; a text that we wrote ourselves without its apostrophe."""
+    return unquoted(row[i]) if i < len(row) else ""
 
 
 def _number(text: str, measure: str, line: str, column: str, decimal: str) -> float:

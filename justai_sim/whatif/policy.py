@@ -18,6 +18,7 @@ from justai_sim.bandit.policy import PolicySpec
 from justai_sim.errors import UsageError, nearest
 from justai_sim.estimate.offpolicy import ESTIMATORS, Choices, Estimate
 from justai_sim.estimate.overlap import LEAST_SAMPLE, Overlap, fitting, overlap, untrusted
+from justai_sim.sheets import write_csv
 from justai_sim.stats import influence_interval
 from justai_sim.tables import F8, Log
 from justai_sim.version import __version__
@@ -236,8 +237,8 @@ def check_record(got: WhatIf) -> dict[str, Any]:
 def write_tables(got: WhatIf, out: Path) -> None:
     """estimates.csv, overlap.csv and manifest.json."""
     out.mkdir(parents=True, exist_ok=True)
-    got.estimates.to_csv(out / "estimates.csv", index=False)
-    got.overlap.to_csv(out / "overlap.csv", index=False)
+    write_csv(got.estimates, out / "estimates.csv")
+    write_csv(got.overlap, out / "overlap.csv")
     manifest = {
         "schema_version": 1, "kind": "what-if", "version": __version__, "source": Path(got.source).name,
         "simulated": got.simulated, "as_of": clock.iso(got.as_of), "metric": got.metric,
