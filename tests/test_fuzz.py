@@ -104,7 +104,7 @@ def test_the_lane_of_segment_reads_as_elements_do(tmp_path: Path) -> None:
         assert (found.sends, found.events) == (expected.sends, expected.events), lines
         assert found.rejects == expected.rejects, lines
         assert +found.skipped == expected.skipped, lines
-        delivered = {k: v for k, v in found.notes.items() if "deliveries_as_sends" not in k}
+        delivered = {k: v for k, v in found.notes.items() if "segment-deliveries" not in k}
         assert delivered == expected.notes, lines
 
 

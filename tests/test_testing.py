@@ -478,6 +478,7 @@ SLOW = pytest.mark.slow
         pytest.param(["anchor=opened", "explicit=trust", "offset_days=0"], marks=SLOW),
     ],
 )
+@pytest.mark.filterwarnings("ignore::justai_sim.errors.NotInLogWarning")
 def test_cases_are_what_oracle_and_production_say(
     settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -471,8 +471,8 @@ def test_wrong_settings_are_refused_with_the_field(
 
 
 def test_a_policy_that_cannot_learn_the_metric_is_refused_on_an_even_log() -> None:
-    with pytest.raises(UsageError, match="weighted_thompson"):
-        asked(logs("uniform", 40)[0], policies=["weighted_thompson"], metric="revenue_per_send")
+    with pytest.raises(UsageError, match="sliding_thompson"):
+        asked(logs("uniform", 40)[0], policies=["sliding_thompson"], metric="revenue_per_send")
 
 
 def test_the_headline_allows_for_the_number_of_policies() -> None:

@@ -246,7 +246,8 @@ def interpretations(
 
 @app.command
 def doctor(
-    log: Path, /, *, esp: str | None = None, goal: list[str] | None = None, control: str | None = None,
+    log: Path, /, *, esp: str | None = None, esp_option: EspOptions = None, goal: list[str] | None = None,
+    control: str | None = None,
     split: str | None = None, as_of: str | None = None, preset: Preset = None, settings: Settings = None,
     timezone: Timezone = None, out: Out = None, json: Json = False,
 ) -> None:  # fmt: skip
@@ -275,7 +276,7 @@ def doctor(
     from justai_sim.cli import doctor as doctors
     from justai_sim.cli.whatif import Asked
 
-    asked = Asked(log, esp, goal or [], None, None, None, as_of, preset, settings or [], timezone)
+    asked = Asked(log, esp, goal or [], None, None, None, as_of, preset, settings or [], timezone, esp_option or [])
     doctors.doctor(asked, control, split, out, json)
 
 
