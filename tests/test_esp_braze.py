@@ -145,6 +145,17 @@ def test_campaign_send_and_its_engagement_share_an_id() -> None:
         assert (e.occurred_at, e.received_at) == (START, HEARD)
 
 
+def test_another_key_of_the_extras_may_hold_the_variant() -> None:
+    esp = adapter("braze", {"variant_key": "arm"})
+    extras = {"message_extras": '{"copy_id":"A","arm":"B"}'}
+    body = {"event_type": "users.messages.email.Send", "id": "e1", "time": START // 1_000_000,
+            "user": {"external_user_id": "u1"}, "properties": CAMPAIGN | extras}  # fmt: skip
+    for made, variant in ((esp, "B"), (ADAPTER, "A")):
+        rows = Rows()
+        made.parse(json.dumps({"events": [body]}).encode(), rows, "p", HEARD)
+        assert [s.variant_id for s in rows.sends] == [variant]
+
+
 def test_canvas_message() -> None:
     (send,) = one("messages.email.Send", CANVAS).sends
     assert (send.send_id, send.template_id, send.variant_id) == ("d1:u1:s1", "s1", "arm")

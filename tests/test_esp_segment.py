@@ -188,6 +188,22 @@ def test_where_the_variant_is(properties: dict[str, Any], context: Any, variant:
     assert [r.reason for r in rows.rejects] == ["missing_field"] * (not variant)
 
 
+def test_the_variant_may_lie_elsewhere(tmp_path: Path) -> None:
+    """`variant_path` looks there first; what has nothing there is looked at in the usual places."""
+    esp = adapter("segment", {"variant_path": "properties.experiment.arm"})
+    lines = [
+        {"type": "track", "event": "Email Sent", "messageId": f"m{i}", "userId": "u1",
+         "timestamp": "2026-01-05T00:00:00Z", "receivedAt": "2026-01-05T00:00:01Z", "properties": {"template_id": "T", "copy_id": "A", **more}}
+        for i, more in enumerate(({"experiment": {"arm": "b"}}, {"experiment": 5}, {}))
+    ]  # fmt: skip
+    rows = Rows()
+    for line in lines:
+        esp.parse(json.dumps(line).encode(), rows, "p", HEARD)
+    assert [s.variant_id for s in rows.sends] == ["b", "A", "A"]
+    (tmp_path / "a.ndjson").write_text("\n".join(map(json.dumps, lines)))
+    assert [s.variant_id for s in read_all(esp, tmp_path).sends] == ["b", "A", "A"]
+
+
 def test_users() -> None:
     assert one("x", userId=12).events[0].user_id == "12"
     assert one("x", userId="", anonymousId="a1").events[0].user_id == "anon:a1"

@@ -47,6 +47,7 @@ _RENDERED = {
     "spam": "users.messages.email.MarkAsSpam",
     "delivery": "users.messages.email.Delivery",
 }
+COPY = "copy_id"
 _LOOK = 100
 """Usual records between two looks at whether the batch is full."""
 _COMMON = {"app_group_id": "workspace", "canvas_id": "flow", "canvas_name": "Flow"}
@@ -57,6 +58,9 @@ class Braze:
 
     Canvas steps and not campaigns, because the id of a send then depends on its dispatch, user and
     template alone: who opens need not know the variant.
+
+    `variant_key`: the key of `message_extras` that holds the variant; sends without it (the control's, other mail) have
+    the variation that Braze chose.
     """
 
     name = "braze"
@@ -69,6 +73,9 @@ class Braze:
         "events.order_id and events.value of conversions other than purchase and ecommerce.order_placed",
         "events.order_id of purchases", "events.machine of opens since 2026-02 if unknown",
     )  # fmt: skip
+
+    def __init__(self, *, variant_key: str = COPY) -> None:
+        self.variant_key = variant_key
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         """`serial` is the dispatch id; the order is kept among serials of equal length."""
@@ -89,7 +96,7 @@ class Braze:
         if not body.strip():
             return
         for where, element in elements(body, place, "events", lambda: rows):
-            _append_http(element, rows, where, received_at)
+            _append_http(element, rows, where, received_at, self.variant_key)
 
     def parts(self, path: Path) -> list[Files]:
         """The files in parts: each tells its own events."""
@@ -102,7 +109,7 @@ class Braze:
             avro = file.name.lower().endswith(".avro")
             if avro or json_like(file):
                 found = True
-                yield from _avro(file, place, batches) if avro else _json(file, place, batches)
+                yield from (_avro if avro else _json)(file, place, batches, self.variant_key)
             else:
                 passed.append(place)
                 batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
@@ -114,14 +121,14 @@ class Braze:
 ADAPTER = Braze()
 
 
-def _json(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
+def _json(file: Path, place: str, batches: Batches, key: str) -> Iterator[Rows]:
     for where, document in documents(file, place, batches.current):
         for which, element in elements(document, where, "events", batches.current):
-            _append_http(element, batches.rows, which, MISSING)
+            _append_http(element, batches.rows, which, MISSING, key)
             yield from batches.full()
 
 
-def _avro(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
+def _avro(file: Path, place: str, batches: Batches, key: str) -> Iterator[Rows]:
     if find_spec("fastavro") is None:
         raise UsageError(f"{place} is an Avro file; reading it needs: pip install 'justai-sim[data]'")
     n = 0
@@ -140,6 +147,7 @@ def _avro(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
             return
         meaning, failure = f.MEANING.get(kind, ""), list[Exception]()
         usual, rows = braze_lane.append, batches.rows
+        meaning = meaning if key == COPY else ""  # the lane knows the usual key only
         for record in _until_damage(records, failure):
             n += 1
             if type(record) is dict and meaning and usual(kind, meaning, record, rows):
@@ -149,7 +157,7 @@ def _avro(file: Path, place: str, batches: Batches) -> Iterator[Rows]:
                 continue
             if not isinstance(record, dict):
                 continue
-            _append(kind, record, record, record.get("properties"), rows, f"{place}:record {n}", MISSING)
+            _append(kind, record, record, record.get("properties"), rows, f"{place}:record {n}", MISSING, key)
             yield from batches.full()
             rows = batches.rows
         for wrong in failure:
@@ -167,7 +175,7 @@ def _until_damage(records: Iterator[Any], failure: list[Exception]) -> Iterator[
         failure.append(e)
 
 
-def _append_http(element: Element, rows: Rows, place: str, received_at: int) -> None:
+def _append_http(element: Element, rows: Rows, place: str, received_at: int, key: str) -> None:
     """One Custom HTTP event: the user and the rest in objects of their own."""
     kind, user, properties = element.get("event_type"), element.get("user"), element.get("properties")
     if not isinstance(kind, str) or not kind:
@@ -183,11 +191,11 @@ def _append_http(element: Element, rows: Rows, place: str, received_at: int) -> 
         p = properties or {}
         fields = {**(user or {}), "id": element.get("id"), "time": element.get("time")}
         custom = p.get("custom_properties")
-        _append(kind, fields, p, custom, rows, place, received_at, whole=element)
+        _append(kind, fields, p, custom, rows, place, received_at, key, whole=element)
 
 
 def _append(
-    kind: str, fields: Element, p: Element, custom: Any, rows: Rows, place: str, received_at: int,
+    kind: str, fields: Element, p: Element, custom: Any, rows: Rows, place: str, received_at: int, key: str,
     whole: Element | None = None,
 ) -> None:  # fmt: skip
     """One event: `fields` hold id, time and user, `p` the rest. In Avro both are the flat record."""
@@ -199,14 +207,14 @@ def _append(
         t = f.happened(fields, rows, received_at)
         user = f.user(fields)
         if meaning == f.SEND:
-            rows.sends.append(_send_row(p, user, t, rows, received_at))
+            rows.sends.append(_send_row(p, user, t, rows, received_at, key))
         else:
             rows.events.append(_event_row(kind, meaning, fields, p, custom, user, t, rows, received_at, whole is None))
     except ElementError as e:
         rows.reject(place, e.reason, e.message, raw(whole or fields))
 
 
-def _send_row(p: Element, user: str, t: int, rows: Rows, received_at: int) -> SendRow:
+def _send_row(p: Element, user: str, t: int, rows: Rows, received_at: int, key: str) -> SendRow:
     send, _ = f.message(p, user)
     template, canvas = f.template(p)
     if canvas and not template:
@@ -215,10 +223,10 @@ def _send_row(p: Element, user: str, t: int, rows: Rows, received_at: int) -> Se
         raise ElementError("missing_field", "dispatch_id: found nothing, expected the id of the dispatch")
     if not template:
         raise ElementError("missing_field", "campaign_id, canvas_step_id: found neither, expected one of them")
-    variant = f.variant(p, canvas, rows)
+    variant = f.variant(p, canvas, rows, key)
     if not variant:
         other = "canvas_variation_id" if canvas else "message_variation_id"
-        raise ElementError("missing_field", f"message_extras.copy_id, {other}: found neither, expected the variant")
+        raise ElementError("missing_field", f"message_extras.{key}, {other}: found neither, expected the variant")
     return SendRow(send, user, template, variant, t, received_at=received_at)
 
 

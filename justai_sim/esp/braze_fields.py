@@ -169,7 +169,7 @@ def message(p: Element, user_id: str) -> tuple[str, str]:
     return message_key(dispatch, user_id, name if canvas else _message(p, "message_variation")), ""
 
 
-def variant(p: Element, canvas: bool, rows: Rows) -> str:
+def variant(p: Element, canvas: bool, rows: Rows, key: str = "copy_id") -> str:
     """The JustAI copy in `message_extras`, else (control, other mail) the variation that Braze chose."""
     extras = p.get("message_extras")
     if extras:
@@ -180,7 +180,7 @@ def variant(p: Element, canvas: bool, rows: Rows) -> str:
                 extras = None
         if not isinstance(extras, dict):
             rows.notes["message_extras_unreadable"] += 1
-        copy = copy_text(extras)
+        copy = copy_text(extras, key)
         if copy:
             return copy
     return _message(p, "canvas_variation" if canvas else "message_variation")

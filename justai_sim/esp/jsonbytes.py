@@ -469,9 +469,10 @@ def _micro_of_number(value: float) -> int | None:
     return None if amount is None else micro(amount)
 
 
-def copy_text(extras: Any) -> str:
-    """The `copy_id` of a set of key-values ('' if there is none)."""
-    return first_ident(extras, ("copy_id", "copyId")) if isinstance(extras, dict) else ""
+def copy_text(extras: Any, key: str = "copy_id") -> str:
+    """The `copy_id` of a set of key-values, or what another key holds ('' if there is none)."""
+    names = ("copy_id", "copyId") if key == "copy_id" else (key,)
+    return first_ident(extras, names) if isinstance(extras, dict) else ""
 
 
 def message_key(dispatch: str, user: str, part: str) -> str:

@@ -52,6 +52,8 @@ class Segment:
     `deliveries_as_sends`: most tools send no 'Email Sent' to Segment. With it an 'Email Delivered' is a
     send that left and arrived at its own time; without it (the default) it is a status event, since one
     cannot know while reading whether sends will still come. `read` notes when none came.
+    `variant_path`: where a send holds its variant, e.g. "properties.experiment.arm" or "context.campaign.name"; what
+    lacks it is looked at in the usual places.
     """
 
     name = "segment"
@@ -63,8 +65,8 @@ class Segment:
         "events.template_id of conversions", "events.machine of other kinds than open and click",
     )  # fmt: skip
 
-    def __init__(self, *, deliveries_as_sends: bool = False) -> None:
-        self.deliveries_as_sends = deliveries_as_sends
+    def __init__(self, *, deliveries_as_sends: bool = False, variant_path: str = "") -> None:
+        self.deliveries_as_sends, self.variant_path = deliveries_as_sends, variant_path
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         return serial
@@ -111,7 +113,7 @@ class Segment:
         yield rows
 
     def _file(self, file: Path, place: str, batches: Batches, where: tzinfo | None) -> Iterator[Rows]:
-        lane = Lane()
+        lane = Lane(sends=not self.variant_path)
         for whole in groups(file, place, batches.current):
             for group in whole.parts(lambda: batches.room):
                 for at, document in lane.read(group, batches.current):
@@ -144,7 +146,7 @@ class Segment:
             rows.notes["delivered"] += 1
         if meaning == f.SEND or (meaning == "delivery" and self.deliveries_as_sends):
             delivered = t if meaning == "delivery" else MISSING
-            rows.sends.append(_send_row(e, p, user, t, delivered, received))
+            rows.sends.append(_send_row(e, p, user, t, delivered, received, self.variant_path))
             return
         if not user:
             rows.notes["events_without_user"] += 1
@@ -174,9 +176,9 @@ def _name(e: Element, rows: Rows) -> str:
     return short(name.strip())
 
 
-def _send_row(e: Element, p: Element, user: str, t: int, delivered: int, received: int) -> SendRow:
+def _send_row(e: Element, p: Element, user: str, t: int, delivered: int, received: int, path: str) -> SendRow:
     send = f.send_key(p, user) or first_ident(e, ("messageId",))
-    template, variant = f.template(p), f.variant(p, e.get("context"))
+    template, variant = f.template(p), f.at_path(e, path) or f.variant(p, e.get("context"))
     if not user:
         raise ElementError("missing_field", "userId, anonymousId: found neither, expected one of them")
     if not send:

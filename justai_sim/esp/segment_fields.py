@@ -201,6 +201,19 @@ def template(p: Element) -> str:
     return first_ident(p, TEMPLATE)
 
 
+def at_path(e: Element, path: str) -> str:
+    """The id at a path of keys with dots; '' where there is none.
+
+    >>> at_path({"properties": {"experiment": {"arm": "b"}}}, "properties.experiment.arm")
+    'b'
+    """
+    *parents, name = path.split(".")
+    found: Any = e
+    for key in parents:
+        found = found.get(key) if isinstance(found, dict) else None
+    return first_ident(found, (name,)) if path and isinstance(found, dict) else ""
+
+
 def variant(p: Element, context: Any) -> str:
     """The variant by the usual places: properties, then `utm_content` of the campaign or of the link."""
     found = first_ident(p, VARIANT)

@@ -46,7 +46,9 @@ _CONVERSIONS = ("conversion", f.ORDER)
 class Lane:
     """Reads groups of lines; what names mean is kept from one to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, sends: bool = True) -> None:
+        """`sends`: whether it reads sends; their variant may lie where only the usual way looks."""
+        self.sends = sends
         self._names: dict[str, tuple[str, str]] = {}
 
     def read(self, group: Group, into: Into) -> Iterator[tuple[str, bytes]]:
@@ -89,7 +91,13 @@ class Lane:
             self._names.clear()
         name = event.strip()
         meaning = f.MEANING.get(name.lower(), "conversion")
-        if not name or len(name) > limits.TEXT or meaning in _LEFT or name.lower() == f.MACHINE_OPEN:
+        if (
+            not name
+            or len(name) > limits.TEXT
+            or meaning in _LEFT
+            or name.lower() == f.MACHINE_OPEN
+            or (meaning == f.SEND and not self.sends)
+        ):
             meaning = ""
         self._names[event] = meaning, name
         return meaning, name
