@@ -193,7 +193,8 @@ def test_the_variant_may_lie_elsewhere(tmp_path: Path) -> None:
     esp = adapter("segment", {"variant_path": "properties.experiment.arm"})
     lines = [
         {"type": "track", "event": "Email Sent", "messageId": f"m{i}", "userId": "u1",
-         "timestamp": "2026-01-05T00:00:00Z", "receivedAt": "2026-01-05T00:00:01Z", "properties": {"template_id": "T", "copy_id": "A", **more}}
+         "timestamp": "2026-01-05T00:00:00Z", "receivedAt": "2026-01-05T00:00:01Z",
+         "properties": {"template_id": "T", "copy_id": "A", **more}}
         for i, more in enumerate(({"experiment": {"arm": "b"}}, {"experiment": 5}, {}))
     ]  # fmt: skip
     rows = Rows()
