@@ -90,7 +90,8 @@ def file_kind(name: str) -> str:
 def when(text: str, zone: tzinfo, day_first: bool) -> int:
     """`7/15/2024 9:02:11 AM` (or an ISO time) in `zone` to microseconds; ValueError if it is none.
 
-    >>> when("7/15/2024 12:05:00 AM", DEFAULT_ZONE, False) == clock.parse("2024-07-15T06:05:00Z")
+    >>> from justai_sim.clock import parse
+    >>> when("7/15/2024 12:05:00 AM", DEFAULT_ZONE, False) == parse("2024-07-15T06:05:00Z")
     True
     """
     if len(text) > 60:
