@@ -149,7 +149,7 @@ def _same(sends: Sends, events: Events, out: Any, answer: Any) -> bool:
         got = attribute(rule, sends, events, as_of).outcomes
         by_variant = np.bincount(sends.variant[got.send_row], got.weight / 1e9, 8)
         converted = np.bincount(sends.variant[got.send_row], got.weight > 0, 8)
-        checks.append(np.array_equal(out.conversions[offset, lookback - 1].sum(0), by_variant))
+        checks.append(np.array_equal(out.conversion_count[offset, lookback - 1].sum(0), by_variant))
         checks.append(np.array_equal(out.converted[offset, lookback - 1].sum(0), converted))
     return all(checks)
 
