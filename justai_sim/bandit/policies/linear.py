@@ -61,8 +61,9 @@ def logistic(state: State) -> Normal:
 
 def _moment(x: F8, weight: F8, ridge: float) -> F8:
     """(R, K, d, d): sum over segments of weight x x', with the ridge."""
-    outer = x[..., :, None] * x[..., None, :]  # (C, K, d, d)
-    return np.einsum("rck,ckde->rkde", weight, outer) + ridge * np.eye(x.shape[2])
+    by_arm = np.ascontiguousarray(x.transpose(1, 0, 2))  # (K, C, d)
+    weighted = weight.transpose(0, 2, 1)[..., None] * by_arm
+    return np.asarray(np.swapaxes(weighted, 2, 3) @ by_arm + ridge * np.eye(x.shape[2]), np.float64)
 
 
 def _inverse(a: F8) -> F8:
@@ -71,7 +72,8 @@ def _inverse(a: F8) -> F8:
 
 def _quadratic(x: F8, inverse: F8) -> F8:
     """x' inverse x, (R, C, K)."""
-    return np.maximum(np.einsum("ckd,rkde,cke->rck", x, inverse, x, optimize=True), 1e-300)
+    by_arm = np.ascontiguousarray(x.transpose(1, 0, 2))
+    return np.maximum(((by_arm @ inverse) * by_arm).sum(-1), 1e-300).transpose(0, 2, 1)
 
 
 def shares_linear(state: State, live: B1, _now: int) -> F8:

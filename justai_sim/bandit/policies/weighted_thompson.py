@@ -7,6 +7,9 @@ with the sum's mean and variance (a sum of Betas is no Beta). Average revenue: S
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
 import numpy as np
 
 from justai_sim.bandit.best import best_beta
@@ -14,6 +17,9 @@ from justai_sim.bandit.independent import Normal, Student, best_of
 from justai_sim.bandit.policies.normal import inverse_gamma
 from justai_sim.bandit.policy import LOWER_IS_BETTER, RATES, Policy, PolicySpec, State
 from justai_sim.tables import B1, F8, I8
+
+MANY = 4096
+"""Posteriors from which a second thread is worth its start."""
 
 
 def shares(state: State, live: B1, _now: int) -> F8:
@@ -90,9 +96,21 @@ def draw(state: State, live: B1, rng: np.random.Generator) -> I8:
     from justai_sim.bandit.kernel import draw_beta
 
     n, s = corrected(state, live)
-    out = np.empty(n.shape[:2], np.int64)
-    draw_beta(n, s, *prior(state), np.broadcast_to(live, n.shape), rng, out)
+    out, may, (a, b) = np.empty(n.shape[:2], np.int64), np.broadcast_to(live, n.shape), prior(state)
+    half = len(n) // 2 if n.size >= MANY else 0
+    if not half:
+        draw_beta(n, s, a, b, may, rng, out)
+        return out
+    other = np.random.Generator(np.random.PCG64(rng.integers(1 << 63)))  # a stream of its own for the second thread
+    second = _second().submit(draw_beta, n[half:], s[half:], a, b, may[half:], other, out[half:])
+    draw_beta(n[:half], s[:half], a, b, may[:half], rng, out[:half])
+    second.result()
     return out
+
+
+@cache
+def _second() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1)
 
 
 WEIGHTED_THOMPSON = Policy(
