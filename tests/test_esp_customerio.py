@@ -439,3 +439,15 @@ def test_rendered_webhooks_have_the_published_shape() -> None:
     assert sent["timestamp"] == SECONDS
     assert (opened["object_type"], opened["metric"], opened["data"]["prefetched"]) == ("email", "opened", True)
     assert "campaign_id" not in opened["data"]
+
+
+def test_an_output_with_an_endless_text_loses_only_itself(tmp_path: Path) -> None:
+    small_export(tmp_path)
+    usual = read_all(ADAPTER, tmp_path)
+    write(tmp_path, "outputs", [
+        {"output_id": "p9", "subject_name": "s9", "split_test_index": "1" * 5000, "created_at": at(0), "seq_num": 1},
+        {"output_id": "p8", "subject_name": "s" * 5000, "split_test_index": "1", "created_at": at(0), "seq_num": 1},
+    ], 2)  # fmt: skip
+    rows = read_all(ADAPTER, tmp_path)
+    assert (rows.sends, rows.events) == (usual.sends, usual.events)
+    assert [r.reason for r in rows.rejects[len(usual.rejects) :]] == ["text_too_long"] * 2

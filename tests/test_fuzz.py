@@ -124,7 +124,7 @@ def test_the_lane_of_braze_reads_as_elements_do() -> None:
             done = braze_lane.append(kind, meaning, row, fast)
         except ElementError as e:
             raise AssertionError(row) from e
-        braze._append(kind, row, row, row.get("properties"), slow, "a.avro:record 1", MISSING)
+        braze._append(kind, row, row, row.get("properties"), slow, "a.avro:record 1", MISSING, braze.COPY)
         used += done
         if done:
             assert repr(fast) == repr(slow), row

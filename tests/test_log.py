@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, UsageError
 from justai_sim.esp.coding import ROWS, build, rows_of, text_tables
 from justai_sim.esp.generic import ADAPTER
+from justai_sim.esp.jsonbytes import documents
 from justai_sim.esp.rows import EventRow, Reject, Rows, SendRow
 from justai_sim.log import conversion_names, load, read_log, read_log_with_rejects, write_rejects
+from justai_sim.privacy import mask_text
 from justai_sim.tables import CODE_SPACES, NONE
 from tests.log_rows import all_rows, same
 
@@ -321,3 +324,22 @@ def test_conversion_names() -> None:
 def test_text_tables_are_accepted_by_build() -> None:
     rows = Rows(events=[EventRow("", "u", "open", T0)])
     assert same(rows_of(build(text_tables(rows))), rows_of(build([rows])))
+
+
+def test_addresses_are_masked_in_linear_time_in_links_and_json() -> None:
+    start = time.perf_counter()
+    assert mask_text("a" * 8_000_000 + "@") == "a" * 8_000_000 + "@"
+    assert time.perf_counter() - start < 5
+    text = '{"u":"ann@x.org","l":"https://y.z/?e=ann%40x.org&b","v":"ann\\u0040x.org","n":"@"}'
+    got = mask_text(text)
+    assert "ann" not in got
+    assert got.count("***@***") == 3
+    assert mask_text(got) == got
+
+
+@pytest.mark.parametrize("line", ['[{"type": "track"}]', '{ "type": "track" }'])
+def test_a_bad_first_line_loses_none_of_the_others(line: str, tmp_path: Path) -> None:
+    """Lines that are arrays, or objects with blanks, are lines too."""
+    (tmp_path / "a.ndjson").write_text("\n".join(["{broken", *[line] * 100]))
+    found = list(documents(tmp_path / "a.ndjson", "a", Rows))
+    assert len(found) == 101

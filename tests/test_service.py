@@ -25,7 +25,7 @@ import pytest
 from litestar.testing import TestClient
 
 from justai_sim import cli, clock, scenario
-from justai_sim.attribution import Rule
+from justai_sim.attribution import Rule, TrainingWindow
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.clock import DAY, HOUR, MINUTE
 from justai_sim.errors import DataError, UsageError
@@ -33,7 +33,7 @@ from justai_sim.esp.base import adapter
 from justai_sim.esp.rows import Rows
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.log import build
-from justai_sim.loop.program import Program, Template
+from justai_sim.loop.program import Program, Shipping, Template
 from justai_sim.loop.replay import attribute_log, replay_log
 from justai_sim.service import app as app_module
 from justai_sim.service.app import create_app
@@ -151,6 +151,54 @@ def test_users_stay_where_they_were(sticky: Any, tmp_path: Path) -> None:
     assert (moved > 0) == (sticky == "arm")
     n = sum(x["copy"]["id"] == "control" for x in first)
     assert abs(n - 15) <= 4 * (150 * 0.1 * 0.9) ** 0.5
+
+
+def test_a_forced_copy_does_not_end_a_stay(tmp_path: Path) -> None:
+    site = made(tmp_path, sticky="variant")
+    with site.http:
+        first = served(site, 30)
+        site.clock.now += 40 * MINUTE
+        served(site, 30, copy_id="control")
+        site.clock.now += 40 * MINUTE
+        again = served(site, 30)
+    site.store.close()
+    assert [x["copy"] for x in again] == [x["copy"] for x in first]
+    assert {x["mode"] for x in again} == {"sticky"}
+
+
+def test_what_is_shipped_or_archived_is_served_to_nobody_else(tmp_path: Path) -> None:
+    """b wins and is shipped: users who had another variant, and requests with an epsilon, get b from then on."""
+    shipping = Shipping(rule="significance", settings={"min_sends": 30.0})
+    site = made(tmp_path, sticky="variant", shipping=shipping, policy=PolicySpec(name="uniform"), control_share=0.4)
+    with site.http:
+        first, bought = served(site, 300), []
+        for i, found in enumerate(first):
+            assert site.events(send(i, found["copy"]["id"], site.clock.now + 1)).status_code == 200
+            if found["copy"]["id"] == "b" and i % 3:
+                bought.append(purchase(i, site.clock.now + 4 * DAY))
+        site.clock.now += 8 * DAY
+        assert site.events(*bought).status_code == 200
+        site.clock.now += DAY
+        later = served(site, 60, epsilon=0.5)
+        new = [site.generate(user_id=f"n{i}", epsilon=0.5) for i in range(40)]
+    site.store.close()
+    assert {x["copy"]["id"] for x in first[:60]} == {"control", "a", "b"}
+    assert {x["copy"]["id"] for x in [*later, *new]} == {"b"}
+    assert {x["propensity"] for x in new} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"key_metric": "revenue_per_send", "shipping": Shipping(rule="expected_loss")}, "not on money"),
+        ({"policy": PolicySpec(name="gamma_poisson"), "feedback": "weighted",
+          "shipping": Shipping(rule="value_remaining")}, "decides on trials"),
+        ({"policy": PolicySpec(name="explore_then_commit"), "training": TrainingWindow()}, "first sends"),
+    ],
+)  # fmt: skip
+def test_programs_that_would_fail_later_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        msgspec.structs.replace(PROGRAM, **settings)
 
 
 def test_a_request_has_its_own_epsilon(tmp_path: Path) -> None:

@@ -178,6 +178,11 @@ class Policy:
         """Whether the order of cohorts, or when they were learnt, matters."""
         return self.learn is not None
 
+    @property
+    def _counts(self) -> bool:
+        """Whether all that it knows of an arm are sums of sends and outcomes, so that more of them can be given."""
+        return {"n", "y"} <= set(self.stats) <= {"n", "y", "decided", "y2"} and not (self.start or self.contextual)
+
     def needs(self, metric: str) -> tuple[str, ...]:
         """The statistics of a tally that it sums."""
         return self.stats if metric in RATES else (*self.stats, *self.money)
@@ -191,9 +196,18 @@ class Policy:
                 raise UsageError(
                     f"policy.{f} is no setting of the policy {self.name!r}; it has: {', '.join(known[1:])}"
                 )
+        if spec.warm_start and not (self._counts and metric in RATES and not spec.weights):
+            raise UsageError(
+                f"policy.warm_start is for policies that learn one rate from sends and their sum; {self.name!r} "
+                f"learns {'a weighted score' if spec.weights else 'more, or ' + metric}"
+            )
+        for variant, (n, y) in spec.warm_start.items():
+            if y > n:
+                raise UsageError(f"policy.warm_start[{variant!r}] is {[n, y]}; expected no more successes than sends")
         for m in (metric, *spec.weights):
             if m not in self.metrics:
-                why = "is money, not 0 or 1 for each send" if m in METRICS else "is unknown"
+                why = "is money, not 0 or 1 for each send" if m == METRICS[-1] else "is a rate"
+                why = why if m in METRICS else "is unknown"
                 raise UsageError(
                     f"policy {self.name!r} learns {', '.join(self.metrics)}; key metric {m!r} {why}; "
                     f"{nearest(m, self.metrics)}"
@@ -246,7 +260,7 @@ class Policy:
         shares = spread(self.shares(known, treatments(live)[:, None, :], now), live)
         spec = state.spec
         if spec.top_two:
-            shares = spread(top_two(shares, spec.top_two), live)
+            shares = spread(top_two(shares, spec.top_two, treatments(live)[:, None, :]), live)
         if spec.burn_in:
             young = (treatments(live)[:, None, :] & (known[BURNT] < spec.burn_in)).any(-1, keepdims=True)
             shares = np.where(young, spread(np.ones(shares.shape), live), shares)
@@ -339,7 +353,7 @@ def spread(weights: F8, live: B1) -> F8:
     return out
 
 
-def top_two(best: F8, second: float) -> F8:
+def top_two(best: F8, second: float, live: B1 | bool = True) -> F8:
     """Top-two Thompson sampling (Russo 2020) from chances to be the best (..., K): with the chance `second` the draw
     is repeated until another arm comes out.
 
@@ -347,11 +361,13 @@ def top_two(best: F8, second: float) -> F8:
     >>> top_two(np.array([0.02822328, 0.12169139, 0.85008533]), 0.5).round(6).tolist()
     [0.096086, 0.407636, 0.496278]
     """
+    alive = np.broadcast_to(live, best.shape)
+    others = np.maximum(alive.sum(-1, keepdims=True) - 1, 1)
     odds = np.divide(best, 1 - best, out=np.zeros_like(best), where=best < 1)
     again = best * (odds.sum(-1, keepdims=True) - odds)
     sure = best >= 1  # nobody else ever comes out: the second place is anybody's
-    return np.where(sure.any(-1, keepdims=True), np.where(sure, 1 - second, second / max(best.shape[-1] - 1, 1)),
-                    (1 - second) * best + second * again)  # fmt: skip
+    certain = np.where(sure, 1 - second, alive * second / others)
+    return np.where(sure.any(-1, keepdims=True), certain, (1 - second) * best + second * again)
 
 
 def with_policy_settings(name: str, settings: dict[str, str]) -> PolicySpec:

@@ -239,7 +239,7 @@ class AlwaysValid(Stop, frozen=True, kw_only=True):
         return float(self._radius(n, y, y, variance, np.array([[variants]]))[0, 1])
 
 
-class _Posterior(Stop, frozen=True, kw_only=True):
+class Posterior(Stop, frozen=True, kw_only=True):
     """Independent Beta posteriors of rates; the champion may be the control."""
 
     threshold: float = 0.01
@@ -268,7 +268,7 @@ class _Posterior(Stop, frozen=True, kw_only=True):
         return Verdict(np.where(stop, champion, GO_ON), np.zeros(look.n.shape, bool))
 
 
-class ValueRemaining(_Posterior, frozen=True, kw_only=True):
+class ValueRemaining(Posterior, frozen=True, kw_only=True):
     """Scott (2010): stop when the `quantile` of (best theta - theta_champion) / theta_champion is below `threshold`.
 
     The champion, the arm most probably the best, is shipped. What is bounded is the loss, not how often an equal or a
@@ -296,7 +296,7 @@ class ValueRemaining(_Posterior, frozen=True, kw_only=True):
         return max(0.0, float(special.ndtri(self.quantile)) * sd - self.threshold * q)
 
 
-class ExpectedLoss(_Posterior, frozen=True, kw_only=True):
+class ExpectedLoss(Posterior, frozen=True, kw_only=True):
     """Stucchio (2015): stop when the arm with the least expected loss would cost less than `threshold`, as a part of
     its own rate, and ship it. As with value remaining, small losses are bounded, not wrong ships."""
 

@@ -108,24 +108,29 @@ class Export:
                 if key not in self.people or rank >= self.people[key][0]:
                     self.people[key] = rank, f.person(first_ident(row, ("customer_id",)), row.get("email_addr"), key)
             yield from self.batches.full()
-        newest: dict[str, tuple[int, Element]] = {}
+        newest: dict[str, tuple[int, str, Element]] = {}
         for place, row in self._rows("outputs"):
             with _Guard(self.batches.rows, place, row):
                 key, seq = _needed(row, "output_id"), _seq(row)
                 # A row without an arm matters only where it replaces one that had an arm.
                 told = row.get("split_test_index") is not None
                 if seq >= newest[key][0] if key in newest else told:
-                    newest[key] = seq, row
+                    newest[key] = seq, place, row
             yield from self.batches.full()
-        for _, row in newest.values():
-            if not (arm := first_ident(row, ("split_test_index",))):
-                continue
-            if delivery := first_ident(row, ("delivery_id",)):
-                self.arms[delivery] = arm
-            if subject := first_ident(row, ("subject_name",)):
-                self.splits.setdefault(subject, []).append((max(EARLIEST, self._moment(row, "created_at")), arm))
+        for _, place, row in newest.values():
+            with _Guard(self.batches.rows, place, row):
+                self._arm(row)
         for passed in self.splits.values():
             passed.sort()
+
+    def _arm(self, row: Element) -> None:
+        """Note the arm of a split that an output tells of, by its delivery and its subject."""
+        if not (arm := first_ident(row, ("split_test_index",))):
+            return
+        if delivery := first_ident(row, ("delivery_id",)):
+            self.arms[delivery] = arm
+        if subject := first_ident(row, ("subject_name",)):
+            self.splits.setdefault(subject, []).append((max(EARLIEST, self._moment(row, "created_at")), arm))
 
     def _rows(self, table: str) -> Iterator[tuple[str, Element]]:
         """(place, row) of a table's files. A damaged file is one reject; the rows before are kept."""

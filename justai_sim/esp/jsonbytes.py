@@ -285,8 +285,8 @@ def _whole_or_lines(
         size += len(found[1])
         if size > limits.DOCUMENT:
             break
-    # Lines of a printed document are not objects of their own at the left margin, at most the first opens one.
-    objects = [line for _, line in held if line[:2] == b'{"']
+    # Lines of a printed document are no whole objects or arrays at the left margin, but for one without a comma behind.
+    objects = [line for _, line in held if line[:2] == b'{"' or _like_json(line)]
     if size > limits.DOCUMENT:
         if any(_is_json(line) for line in objects):
             yield from _runs(source.place, held)
@@ -297,13 +297,18 @@ def _whole_or_lines(
         rows().reject(source.place, "document_too_long", message, _text(line[:_KEPT]))
         return
     whole = b"".join(line for _, line in held)
-    many = len(objects) > 1 and whole.lstrip()[:1] == b"{"
+    many = len(objects) > 1 and whole.lstrip()[:1] in (b"{", b"[")
     if not _is_json(whole) and (many or any(_is_json(line) for line in objects)):
         yield from _runs(source.place, held)
         return
     held.clear()
     objects.clear()
     yield Group(source.place, 0, [whole])
+
+
+def _like_json(line: bytes) -> bool:
+    end = line.rstrip()[-1:]
+    return (line[:1] == b"{" and end == b"}") or (line[:1] == b"[" and end == b"]")
 
 
 def _runs(place: str, numbered: list[tuple[int, bytes]]) -> Iterator[Group]:

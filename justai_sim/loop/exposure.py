@@ -11,13 +11,14 @@ from justai_sim.attribution import Rule
 from justai_sim.clock import MISSING
 from justai_sim.estimate.maturity import NEVER, inside_window
 from justai_sim.loop.state import State
-from justai_sim.tables import CLICK, CONVERSION, F8, I8, OPEN, UNSUBSCRIBE
+from justai_sim.tables import B1, CLICK, CONVERSION, F8, I8, OPEN, UNSUBSCRIBE
 
 KIND = {"open_rate": OPEN, "click_rate": CLICK, "unsubscribe_rate": UNSUBSCRIBE}
 
 
-def exposure(state: State, rule: Rule, metric: str, close: I8, now: int) -> F8:
-    """The part of a send's responses that would have come by now, (sends,), from 0 to 1.
+def exposure(state: State, rule: Rule, metric: str, close: I8, now: int) -> tuple[F8, B1]:
+    """The part of a send's responses that would have come by now, (sends,), from 0 to 1; and of which sends the
+    response counts by now: what was heard of within the maturity allowance has no exposure yet.
 
     It is the distribution of the age of a replication's own first responses, by Kaplan-Meier over sends of all ages
     (`estimate.maturity.inside_window`), at the age of each send. Before any send was watched to the end of its window,
@@ -43,4 +44,4 @@ def exposure(state: State, rule: Rule, metric: str, close: I8, now: int) -> F8:
         inside = inside_window(first[mine], seen[mine], length - 1)
         if inside is not None:
             out[mine] = inside(np.minimum(seen[mine], length - 1))
-    return np.where(seen >= 0, out, 0.0)
+    return np.where(seen >= 0, out, 0.0), first <= seen

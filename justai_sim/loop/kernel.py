@@ -40,7 +40,7 @@ def more(
     a propensity counts as if it had been certain."""
     out = np.zeros((5, arm_of.shape[0], reps, segments, arms, max(cohorts, 1)))
     for i in range(len(template)):
-        if not counted[i] or ghost[i] or sent[i] < first or sent[i] >= end:
+        if not counted[i] or ghost[i]:
             continue
         a = arm_of[template[i], variant[i]]
         if a < 0:
@@ -49,8 +49,8 @@ def more(
         h = min(max((at - start) // refresh, 0), max(cohorts - 1, 0))
         s = segment[i] + 1 if segments > 1 else 0
         t, r = template[i], rep[i]
-        out[0, t, r, s, a, h] += 1.0
-        if close[i] > known_before:
+        out[0, t, r, s, a, h] += 1.0  # of any age: what was sent was sent
+        if close[i] > known_before or sent[i] < first or sent[i] >= end:
             continue
         v = value[i] * scale
         if v > 0:

@@ -56,6 +56,13 @@ class Lifecycle:
             out += [Change(now, t, int(open_[i]), int(got.ship[i]), "ship") for i in np.flatnonzero(got.ship != GO_ON)]
         return out
 
+    def still(self, live: B1) -> B1:
+        """The treatment arms (templates, R, K) that may still be served."""
+        out = live & ~self.archived
+        for t, r in np.argwhere(self.shipped != GO_ON):
+            out[t, r] = np.arange(out.shape[2]) == self.shipped[t, r]
+        return out
+
     def served(self, shares: F8) -> F8:
         """Shares (templates, R, C, K) with everything for what was shipped."""
         out = shares.copy()

@@ -10,9 +10,9 @@ import numpy as np
 
 from justai_sim import clock
 from justai_sim.attribution import Bound, Rule, TrainingWindow, bind
-from justai_sim.bandit.policy import PolicySpec
+from justai_sim.bandit.policy import RATES, PolicySpec
 from justai_sim.bandit.registry import checked, policy
-from justai_sim.bandit.stopping import Stop, stop
+from justai_sim.bandit.stopping import Posterior, Stop, stop
 from justai_sim.errors import UsageError, nearest
 from justai_sim.tables import B1, HELD_OUT, I8, Log
 
@@ -99,6 +99,17 @@ def cannot_learn(program: Program) -> str:
     """Why the policy cannot learn the program's key metric under its rule; '' if it can."""
     spec = program.policy
     chosen = policy(spec.name)
+    rule = program.shipping and program.shipping.stop()
+    if isinstance(rule, Posterior):
+        if program.key_metric not in RATES:
+            return f"shipping.rule {program.shipping.rule!r} decides on rates, not on money; use another rule"  # type: ignore[union-attr]
+        if program.feedback == "weighted" or (
+            program.key_metric == "conversion_rate" and program.rule.repeat == "every"
+        ):
+            return (f"shipping.rule {program.shipping.rule!r} decides on trials, not on feedback 'weighted' or repeat "  # type: ignore[union-attr]
+                    "'every'; use significance, fixed_horizon or always_valid")  # fmt: skip
+    if spec.name == "explore_then_commit" and program.training is not None:
+        return "policy 'explore_then_commit' keeps to its first sends, which a training window would forget"
     try:
         chosen.check(spec, program.key_metric)
     except UsageError as e:

@@ -18,7 +18,7 @@ from justai_sim.loop.lifecycle import Change, Lifecycle
 from justai_sim.loop.program import Layout, Program
 from justai_sim.loop.segments import features
 from justai_sim.loop.state import State, metric_of
-from justai_sim.tables import F8, Events, Sends
+from justai_sim.tables import B1, F8, Events, Sends
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Tick:
     y: F8
     tallies: tuple[Tally, ...]
     shares: F8
-    changes: tuple[Change, ...] = ()
+    changes: tuple[Change, ...]
+    live: B1
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     none = np.zeros((0, state.reps, machine.layout.arms))
     n = np.stack([t.n.sum(axis=(1, 3)) for t in shown]) if shown else none
     y = np.stack([t.y.sum(axis=(1, 3)) for t in shown]) if shown else none
-    return state, Tick(index, now, n, y, tallies, shares, changes)
+    live = np.broadcast_to(machine.layout.live[:, None], (len(machine.layout.live), state.reps, machine.layout.arms))
+    live = live if state.lifecycle is None else state.lifecycle.still(live)
+    return state, Tick(index, now, n, y, tallies, shares, changes, live)
 
 
 def _advance(machine: Machine, state: State, shown: tuple[Tally, ...], now: int) -> tuple[Change, ...]:
@@ -158,7 +161,8 @@ class _Summing:
         value, close, scale = metric_of(self.state.earned, metric, self.n)
         weight = np.zeros(0)
         if program.feedback == "weighted":
-            weight = exposure(self.state, program.rule, metric, close, self.now)
+            weight, heard = exposure(self.state, program.rule, metric, close, self.now)
+            value = np.where(heard, value, 0)
         n, y, y2 = kernel.tally(*self.who, close, value, scale, weight, *self.end)
         return n, y, y2
 

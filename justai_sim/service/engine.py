@@ -29,7 +29,7 @@ from justai_sim.loop.step import Tick
 from justai_sim.service.book import Book, read_arrival, refresh
 from justai_sim.service.store import Decision, Store
 from justai_sim.service.words import rule_in_words
-from justai_sim.tables import F8, I1, KINDS, REASONS, Log
+from justai_sim.tables import B1, F8, I1, KINDS, REASONS, Log
 
 SCHEMA_VERSION = 1
 REPEAT = 10 * clock.MINUTE
@@ -67,6 +67,7 @@ class Shares:
 
     at: int
     by_template: dict[str, F8]
+    live: dict[str, B1]
     segments: tuple[str, ...] = ()
 
 
@@ -174,11 +175,11 @@ class Engine:
         """A new decision; `last` is the last one for this user and template, with its serial."""
         now, serial = self.store.now(self.clock), last[0] if last else 0
         variants = self.templates[template].variants
-        stays = self.program.sticky == "variant" and last is not None and last[1].mode in ("policy", "sticky")
+        stays = self._stays(org, user, template, now) if self.program.sticky == "variant" and not copy else None
         if copy:
             variant, propensity, mode = copy, float("nan"), "forced"
-        elif last is not None and stays and last[1].variant_id in variants:
-            variant, propensity, mode = last[1].variant_id, last[1].propensity, "sticky"
+        elif stays is not None:
+            variant, propensity, mode = stays.variant_id, stays.propensity, "sticky"
         else:
             arm, propensity = self._draw(org, template, user, serial, segment, epsilon, now)
             variant, mode = variants[arm], "policy"
@@ -198,9 +199,18 @@ class Engine:
         if self.program.sticky == "arm":
             split = streams.uniform_one(self.seed, "split", 0, _hash(org, user))
             u = pinned(u, np.array([split]), shares[0, row, 0])
-        live = np.arange(shares.shape[2])[None] < len(self.templates[template].variants)
-        arm, p = choose(shares, zero, row, u, epsilon=np.array([epsilon]) if epsilon else None, live=live)
+        own = np.array([epsilon]) if epsilon else None
+        arm, p = choose(shares, zero, row, u, epsilon=own, live=found.live[template])
         return int(arm[0]), float(p[0])
+
+    def _stays(self, org: str, user: str, template: str, now: int) -> Decision | None:
+        """The choice that a user keeps: the last that was not forced, unless its variant is no longer served."""
+        found, variants = self.store.chosen(org, user, template), self.templates[template].variants
+        if found is None or found.variant_id not in variants:
+            return None
+        shares, arm = self.shares(org, now), variants.index(found.variant_id)
+        gone = self.program.shipping is not None and not shares.live[template][0, arm]
+        return None if gone and (arm or shares.by_template[template][0, 0, 0] == 0) else found
 
     def shares(self, org: str, now: int | None = None) -> Shares:
         """The shares of the latest refresh t_k <= now, from everything received up to t_k."""
@@ -210,7 +220,8 @@ class Engine:
             if cached is not None and cached.at <= now < cached.at + self.program.refresh:
                 return cached
             tick, rows, segments = self.tick(org, now)
-            found = Shares(tick.now, {t: tick.shares[i] for t, i in rows.items()}, segments)
+            shares, live = ({t: a[i] for t, i in rows.items()} for a in (tick.shares, tick.live))
+            found = Shares(tick.now, shares, live, segments)
             if tick.now < now:  # at the very instant of a refresh, a row received at that instant may still come
                 self._shares[org] = found
             return found

@@ -213,6 +213,15 @@ class Store:
         rows = self._rows(sql, (org, user, template))
         return (rows[0][0], _decision(rows[0][1:])) if rows else None
 
+    def chosen(self, org: str, user: str, template: str) -> Decision | None:
+        """The last decision for this user and template that was the policy's."""
+        sql = (
+            f"SELECT {_DECISION} FROM decisions WHERE org = ? AND user = ? AND template = ? "
+            "AND mode IN ('policy', 'sticky') ORDER BY serial DESC LIMIT 1"
+        )
+        rows = self._rows(sql, (org, user, template))
+        return _decision(rows[0]) if rows else None
+
     def orgs(self) -> list[str]:
         """Organisations with anything stored."""
         return [r[0] for r in self._rows("SELECT org FROM arrivals UNION SELECT org FROM decisions ORDER BY org")]

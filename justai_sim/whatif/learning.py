@@ -133,7 +133,8 @@ def _pass(s: Study, d: Decided, program: Program, k: int) -> B1:
         told_e |= new_e
         state, tick = step(machine, state, Batch(sends.take(new_s), events.take(new_e)), now)
         here = np.flatnonzero(tick_of == t)
-        share = tick.shares[template[here], 0, 0, d.arm[here]]
+        row = sends.segment[d.send[here]] + 1 if machine.segments else np.zeros(len(here), np.int64)
+        share = tick.shares[template[here], 0, row, d.arm[here]]
         # Relative to an even draw the largest share is 1 of 1 / count; the control is kept as often on average.
         chance = np.where(d.arm[here] == 0, 1 / count[here], share)
         kept[here] = u[here] < chance

@@ -15,6 +15,9 @@ from justai_sim.bandit.policy import RATES, Policy, PolicySpec, State
 from justai_sim.bandit.tally import Shape
 from justai_sim.tables import B1, F8
 
+LEAST = -700.0
+"""The least logarithm of a weight: an arm that seems hopeless stays in the race."""
+
 
 def _estimate(state: State, total: F8) -> F8:
     return total / (1.0 if state.shape.metric in RATES else state.spec.reward_max)
@@ -37,17 +40,21 @@ def start(_spec: PolicySpec, shape: Shape) -> dict[str, F8]:
 
 
 def learn(state: State, cohort: dict[str, F8]) -> State:
-    arms = state.shape.K - 1
+    names = state.shape.variants
+    there = np.array([bool(v) for v in names] if names else [True] * state.shape.K)
+    there[0] = False  # templates with fewer variants have empty places, and the control has no weight
+    arms = int(there.sum())
     if not arms:
         return state
     score = state["log_weight"] + state.spec.gamma * _estimate(state, cohort["reward_ip"]) / arms
-    score[..., 0] = -np.inf
+    score[..., ~there] = -np.inf
     most = score.max(-1, keepdims=True)
     weight = np.exp(score - most)
-    weight = weight + np.e * state.spec.switching / arms * weight.sum(-1, keepdims=True)
+    before = np.where(there, np.exp(state["log_weight"] - most), 0.0).sum(-1, keepdims=True)
+    weight = np.where(there, weight + np.e * state.spec.switching / arms * before, 0.0)
     with np.errstate(divide="ignore"):
-        log = np.log(weight / weight.sum(-1, keepdims=True))
-    log[..., 0] = 0.0  # the control has no weight
+        log = np.maximum(np.log(weight / weight.sum(-1, keepdims=True)), LEAST)
+    log[..., ~there] = 0.0
     return replace(state, arrays=state.arrays | {"log_weight": log})
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from scipy import special
 
 from justai_sim.bandit.policy import RATES, Policy, State
-from justai_sim.tables import B1, F8
+from justai_sim.tables import B1, F8, I8
 
-Index = Callable[[State, F8, F8, F8], F8]
-"""From a state, n, mean (in [0, 1]) and t (R, C, 1): an index (R, C, K)."""
+Index = Callable[[State, F8, F8, F8, I8], F8]
+"""From a state, n, mean (in [0, 1]), t (R, C, 1) and the number of live arms: an index (R, C, K)."""
 
 
 def largest(index: F8, live: B1) -> F8:
@@ -33,30 +33,32 @@ def of_index(index: Index) -> Callable[[State, B1, int], F8]:
         decided = np.where(live, state["decided"], 0.0)
         t = decided.sum(-1, keepdims=True) + 1
         with np.errstate(divide="ignore", invalid="ignore"):
-            value = np.where(n > 0, index(state, n, mean, t), np.inf)
-        fresh = live & (decided == 0)  # what was sent but is not known yet is not sent again first
+            known = index(state, n, mean, t, live.sum(-1, keepdims=True))
+        # What was sent but is not known yet waits until it is: it is neither new nor better than what is known.
+        value = np.where(n > 0, known, -np.inf)
+        fresh = live & (decided == 0)
         return np.where(fresh.any(-1, keepdims=True), fresh, largest(value, live))
 
     return shares
 
 
-def _greedy(_state: State, _n: F8, mean: F8, _t: F8) -> F8:
+def _greedy(_state: State, _n: F8, mean: F8, _t: F8, _arms: I8) -> F8:
     return mean
 
 
-def _ucb1(state: State, n: F8, mean: F8, t: F8) -> F8:
+def _ucb1(state: State, n: F8, mean: F8, t: F8, _arms: I8) -> F8:
     """Auer, Cesa-Bianchi and Fischer 2002; `confidence` scales the width."""
     return mean + state.spec.confidence * np.sqrt(2 * np.log(t) / n)
 
 
-def _tuned(state: State, n: F8, mean: F8, t: F8) -> F8:
+def _tuned(state: State, n: F8, mean: F8, t: F8, _arms: I8) -> F8:
     """UCB-tuned (the same paper, section 4)."""
     top = 1.0 if state.shape.metric in RATES else state.spec.reward_max
     variance = np.maximum(state["y2"] / (n * top**2) - mean**2, 0.0) + np.sqrt(2 * np.log(t) / n)
     return mean + state.spec.confidence * np.sqrt(np.log(t) / n * np.minimum(0.25, variance))
 
 
-def _kl(state: State, n: F8, mean: F8, t: F8) -> F8:
+def _kl(state: State, n: F8, mean: F8, t: F8, _arms: I8) -> F8:
     """KL-UCB (Garivier and Cappe 2011) with c = 0: the largest q with n kl(mean, q) <= confidence log t."""
     mean = np.clip(mean, 0.0, 1.0)
     limit = state.spec.confidence * np.log(t) / n
@@ -68,17 +70,16 @@ def _kl(state: State, n: F8, mean: F8, t: F8) -> F8:
     return low
 
 
-def _bayes(state: State, n: F8, mean: F8, t: F8) -> F8:
+def _bayes(state: State, n: F8, mean: F8, t: F8, _arms: I8) -> F8:
     """Bayes-UCB (Kaufmann, Cappe and Garivier 2012) with c = 0: the 1 - 1/t quantile of the Beta posterior."""
     s = state.spec
     a, b = (s.prior_beta, s.prior_alpha) if state.shape.minimise else (s.prior_alpha, s.prior_beta)
     y = np.clip(mean, 0.0, 1.0) * n
-    return np.asarray(special.betaincinv(a + y, b + n - y, 1 - 1 / (t + 1)))
+    return np.asarray(special.betaincinv(a + y, b + n - y, 1 - 1 / t))
 
 
-def _moss(state: State, n: F8, mean: F8, t: F8) -> F8:
+def _moss(state: State, n: F8, mean: F8, t: F8, arms: I8) -> F8:
     """MOSS (Audibert and Bubeck 2009) with its horizon, or t where `horizon` is 0 (anytime)."""
-    arms = state.shape.K - 1
     horizon = state.spec.horizon or t
     return mean + np.sqrt(np.maximum(np.log(horizon / (arms * n)), 0.0) / n)
 

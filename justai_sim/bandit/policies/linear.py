@@ -27,14 +27,14 @@ def features(state: State) -> F8:
 
 
 def linear(state: State) -> Normal:
-    """Posterior of every score (R, C, K): ridge regression of the outcomes, their spread pooled over the arms (Li et
-    al. 2010, disjoint model; the prior of each coefficient is N(0, s^2 / ridge), the outcomes' spread starts from
-    `prior_weight` outcomes of sd `prior_sd`)."""
+    """Posterior of every score less the mean of all (R, C, K): ridge regression of what outcomes are above or below
+    that mean, so that a new arm starts there, their spread pooled over the arms (Li et al. 2010, disjoint model; the
+    prior of each coefficient is N(0, s^2 / ridge), the spread starts from `prior_weight` outcomes of sd `prior_sd`)."""
     x, s, n, y, y2 = features(state), state.spec, state["n"], state["y"], state["y2"]
     inverse = _inverse(_moment(x, n, s.ridge))
-    theta = (inverse @ np.einsum("rck,ckd->rkd", y, x)[..., None])[..., 0]
     total = n[..., 1:].sum((1, 2))
     mean = np.divide(y[..., 1:].sum((1, 2)), total, out=np.zeros_like(total), where=total > 0)
+    theta = (inverse @ np.einsum("rck,ckd->rkd", y - n * mean[:, None, None], x)[..., None])[..., 0]
     square = np.maximum(y2[..., 1:].sum((1, 2)) - total * mean**2, 0.0)
     noise = (s.prior_weight * s.prior_sd**2 + square) / (s.prior_weight + total)
     wide = _quadratic(x, inverse) * noise[:, None, None]

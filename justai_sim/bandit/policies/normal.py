@@ -11,18 +11,26 @@ from justai_sim.tables import B1, F8, I8
 
 def known_noise(state: State) -> Normal:
     """Posterior of each mean; prior N(prior_mean, prior_sd^2 / prior_weight), outcomes of sd `prior_sd`."""
-    s, n = state.spec, state["n"]
+    s, (n, y, _), sign = state.spec, outcomes(state), -1 if state.shape.minimise else 1
     weight = s.prior_weight + n
-    return Normal((s.prior_weight * s.prior_mean + state["y"]) / weight, s.prior_sd / np.sqrt(weight))
+    return Normal((s.prior_weight * sign * s.prior_mean + y) / weight, s.prior_sd / np.sqrt(weight))
+
+
+def outcomes(state: State) -> tuple[F8, F8, F8]:
+    """n, y, y2 of the metric, negative where lower is better: the priors are of the metric, not of 1 less it."""
+    n, y = state["n"], state["y"]
+    y2 = state.arrays.get("y2", y)
+    return (n, y - n, y2 - 2 * y + n) if state.shape.minimise else (n, y, y2)
 
 
 def inverse_gamma(state: State) -> tuple[F8, F8, F8]:
     """Location, scale and degrees of freedom of each mean's posterior (Gelman et al., BDA3, 3.3): the prior is worth
     `prior_weight` outcomes of mean `prior_mean` and sd `prior_sd`."""
-    s, n, y, y2 = state.spec, state["n"], state["y"], state["y2"]
+    s, (n, y, y2) = state.spec, outcomes(state)
+    center = -s.prior_mean if state.shape.minimise else s.prior_mean
     k = s.prior_weight + n
-    mean = (s.prior_weight * s.prior_mean + y) / k
-    around = s.prior_weight * (s.prior_sd**2 + (s.prior_mean - mean) ** 2)
+    mean = (s.prior_weight * center + y) / k
+    around = s.prior_weight * (s.prior_sd**2 + (center - mean) ** 2)
     around = around + np.maximum(y2 - 2 * mean * y + n * mean**2, 0.0)
     return mean, np.sqrt(around / k / k), k
 
