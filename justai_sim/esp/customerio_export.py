@@ -119,11 +119,11 @@ class Export:
             yield from self.batches.full()
         for _, place, row in newest.values():
             with _Guard(self.batches.rows, place, row):
-                self._arm(row)
+                self._note_arm(row)
         for passed in self.splits.values():
             passed.sort()
 
-    def _arm(self, row: Element) -> None:
+    def _note_arm(self, row: Element) -> None:
         """Note the arm of a split that an output tells of, by its delivery and its subject."""
         if not (arm := first_ident(row, ("split_test_index",))):
             return
