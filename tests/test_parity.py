@@ -205,3 +205,21 @@ def test_shipping_is_the_same_in_simulation_and_replay_and_is_never_taken_back(r
     for c in changes:
         later = [t.shares[c.template, c.rep, 0] for t in ticks if t.now >= c.now]
         assert all(s[c.arm] == (1 if c.what == "ship" else 0) for s in later)
+
+
+def test_exposure_counts_only_what_it_has_exposed() -> None:
+    """With feedback "weighted" a response within the maturity allowance waits for the exposure of its send."""
+    settings: dict[str, Any] = {
+        "program.policy.name": "gamma_poisson", "program.feedback": "weighted", "program.rule.offset_days": 0,
+        "program.rule.lookback_days": 4, "world.signups_per_day": 200,
+    }  # fmt: skip
+    _, ticks, _ = simulated(scenario("segment", **settings))
+    seen = 0
+    for t in ticks:
+        for counts in t.tallies:
+            n, y = counts.n.sum(3), counts.y.sum(3)
+            assert (y[n == 0] == 0).all()
+            rate = y[n > 20] / n[n > 20]
+            seen += len(rate)
+            assert (rate < 0.5).all()
+    assert seen > 50
