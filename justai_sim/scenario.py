@@ -132,7 +132,7 @@ def find(source: str | Path) -> Path:
     if path.parts[:-1] == ("scenarios",) and beside.is_file():
         return beside
     names = sorted(p.stem for p in packaged().glob("*.toml"))
-    raise DataError(f"scenario {str(source)!r}: no such file; packaged scenarios: {nearest(path.stem, names)}")
+    raise DataError(f"scenario {str(source)!r}: no such file; among the packaged scenarios {nearest(path.stem, names)}")
 
 
 Key = tuple[str | int, ...]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from justai_sim.esp.base import PROVIDERS
+from justai_sim.esp.base import PROVIDERS, adapter
 from justai_sim.log import read_log
 
 DOCS = Path(__file__).parents[1] / "docs" / "esp"
@@ -31,3 +31,10 @@ def test_a_provider_has_a_page_and_its_example_runs(esp: str, tmp_path: Path) ->
     log = read_log(folder)
     assert len(log.sends) >= 1
     assert len(log.events) >= 1
+
+
+@pytest.mark.parametrize("name", ["braze", "customerio", "iterable", "segment", "sfmc"])
+def test_the_page_says_what_the_formats_cannot_carry(name: str) -> None:
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    part = page.split("## What its formats cannot carry")[1].split("## ")[0]
+    assert [line[2:] for line in part.splitlines() if line.startswith("- ")] == list(adapter(name).cannot_carry)

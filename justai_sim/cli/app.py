@@ -474,7 +474,7 @@ def serve(*, host: str = "127.0.0.1", port: int = 8000, data: Path = Path("data"
     """A replay service on an embedded store: webhooks in, choices out, results under /.
 
     The templates that it serves are in DATA/program.toml (the welcome flow's, until you change it); webhooks go
-    to /api/webhook/{braze|segment|events}/ORG, choices come from /api/generate/ORG.
+    to /api/webhook/{braze|cio|itbl|segment|sfmc|events}/ORG, choices come from /api/generate/ORG.
 
     Example: justai-sim serve --port 8000 --data data/
     """

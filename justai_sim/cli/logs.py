@@ -35,6 +35,8 @@ def load(
         raise UsageError("--hash-key names the key of --hash-users; add --hash-users")
     switches = parse_settings(esp_options, "--esp-option", "variant_from=split")
     key = None
+    if hash_users and (raw or keep_emails):  # before a key is made
+        raise UsageError(f"--hash-users and {'--raw' if raw else '--keep-emails'} undo each other; choose one of them")
     if hash_users:
         key, said = privacy.hash_key(hash_key)
         if said:
