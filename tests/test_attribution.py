@@ -212,3 +212,14 @@ def test_rows_of_one_send_that_disagree_do_not_depend_on_their_order() -> None:
             got = js.attribute(js.Rule(), pd.DataFrame(list(order)), event)
         assert js.outcomes(got)["variant_id"].tolist() == ["A"]
         assert js.outcomes(got)["conversions"].tolist() == [1.0]
+
+
+def test_an_event_of_nobody_has_its_reason_too() -> None:
+    """Without user and send nothing can be credited, and the row is told (rule 16)."""
+    sends = pd.DataFrame([{"send_id": "S1", "user_id": "u", "template_id": "T", "variant_id": "A",
+                           "sent_at": "2026-01-01T00:00Z"}])  # fmt: skip
+    who = (("u", ""), ("", ""), ("", "S9"))
+    rows = [{"event_id": f"e{i}", "user_id": u, "kind": "conversion", "name": "buy", "send_id": s,
+             "occurred_at": "2026-01-06T00:00Z"} for i, (u, s) in enumerate(who)]  # fmt: skip
+    got = js.attribute(js.Rule(), sends, pd.DataFrame(rows))
+    assert got.reasons["reason"].tolist() == ["credited", "no_send", "no_send"]

@@ -155,7 +155,6 @@ def test_damaged_parquet(tmp_path: Path) -> None:
         ("e,u,conversion,,,", "missing_value", "occurred_at"),
         ("e,u,konversion,2026-01-15T00:00:00Z,,", "unknown_kind", "did you mean 'conversion'?"),
         ("e,u,,2026-01-15T00:00:00Z,,", "missing_value", "kind"),
-        ("e,,open,2026-01-15T00:00:00Z,,", "missing_value", "user_id"),
         ("e,u,conversion,2026-01-15T00:00:00Z,,12 USD", "bad_number", "value: found '12 USD'"),
         ("e,u,conversion,2026-01-15T00:00:00Z,,1_000", "bad_number", "value"),
         ("e,u,conversion,2026-01-15T00:00:00Z,,1e300", "bad_number", "value"),

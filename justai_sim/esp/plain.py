@@ -27,7 +27,8 @@ REQUIRED = {
     "events": ("event_id", "user_id", "kind", "occurred_at"),
     "decisions": ("decision_id", "user_id", "template_id", "variant_id", "decided_at"),
 }
-"""The columns that a file must have. `event_id` may be empty, and `user_id` where an event names its send."""
+"""The columns that a file must have. `event_id` may be empty, and `user_id` of an event: its send tells it, or nobody
+is credited (`no_send`)."""
 
 _MAY_BE_EMPTY = {("events", "event_id"), ("events", "user_id")}
 _DIGITS = re.compile(r"[+-]?\d{1,25}", re.ASCII)
@@ -75,8 +76,6 @@ def append(rows: Rows, table: str, columns: Mapping[str, list[Any]], n: int, whe
     out = list(map(ROWS[table]._make, zip(*made, strict=True)))
     if table == "events":
         for i, r in enumerate(out):
-            if not r.user_id and not r.send_id:
-                bad(i, "missing_value", "user_id", "", "the id of the user, or a send_id that tells it")
             if not r.event_id and i not in bad:
                 out[i] = r._replace(event_id=auto_id(r))
     for i in sorted(bad):
