@@ -256,7 +256,7 @@ def window_surface(
         got = window_counts(
             bound, s, log.events, as_of, offsets, lookbacks, group, column, groups, len(present), weight
         )
-        return {k: getattr(got, k) for k in (*COMPARED[:1], "sends", *COMPARED[1:])}
+        return {k: getattr(got, k) for k in ("conversions", "sends", "conversion_count", "converted", "revenue")}
 
     sums, weighted = counted(None), None
     if weight is not None:

@@ -12,7 +12,7 @@ from justai_sim.attribution.outcomes import Outcomes, close_of
 from justai_sim.attribution.prepare import Ready
 from justai_sim.attribution.rule import Rule
 from justai_sim.errors import DataError
-from justai_sim.tables import B1, CLICK, CONVERSION, I1, I8, OPEN, PARTS, REASON, UNSUBSCRIBE
+from justai_sim.tables import B1, CLICK, CONVERSION, F8, I1, I8, OPEN, PARTS, REASON, UNSUBSCRIBE
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,16 @@ class Earnings:
         if float(np.abs(share).max()) * len(share) > 9.2e18 and np.bincount(send, np.abs(share), n).max() > 9.2e18:
             raise DataError("the revenue of one send exceeds 9.2e12: check the unit of `value`")
         return scan.sum_by(send, share, n)
+
+
+def capped(rule: Rule, revenue: F8, settled: B1) -> F8:
+    """Net revenue of each send (n,), micro-units, not above the rule's cap (rule 29). `settled` (n,): the reached sends
+    whose window has closed, of which a quantile is taken."""
+    cap = None if rule.cap is None else rule.cap * 1e6
+    if rule.cap_quantile is not None:
+        paid = revenue[settled & (revenue > 0)]
+        cap = float(np.quantile(paid, rule.cap_quantile)) if len(paid) else None
+    return revenue if cap is None else np.minimum(revenue, cap)
 
 
 def first_of_user(ready: Ready, event: I8, send: I8) -> I8:

@@ -8,6 +8,7 @@ import numpy as np
 
 from justai_sim import stats
 from justai_sim.attribution import Attribution, Bound
+from justai_sim.attribution.earnings import capped
 from justai_sim.attribution.events import money_share
 from justai_sim.estimate import maturity
 from justai_sim.estimate.maturity import Rate, Waiting
@@ -194,12 +195,7 @@ def capped_revenue(got: Attribution) -> F8:
 
 
 def _capped(got: Attribution, revenue: F8) -> F8:
-    rule = got.rule
-    cap = None if rule.cap is None else rule.cap * 1e6
-    if rule.cap_quantile is not None:
-        paid = revenue[got.mature() & got.outcomes.reached & (revenue > 0)]
-        cap = float(np.quantile(paid, rule.cap_quantile)) if len(paid) else None
-    return revenue if cap is None else np.minimum(revenue, cap)
+    return capped(got.rule, revenue, got.mature() & got.outcomes.reached)
 
 
 def _per_user(user: I8, value: F8, rate: str) -> F8:

@@ -12,7 +12,7 @@ import numpy as np
 from justai_sim import clock
 from justai_sim.attribution import Bound
 from justai_sim.attribution.attribute import refunds
-from justai_sim.attribution.earnings import first_of_user
+from justai_sim.attribution.earnings import capped, first_of_user
 from justai_sim.attribution.events import money_share
 from justai_sim.attribution.outcomes import close_of
 from justai_sim.attribution.prepare import Ready, prepare
@@ -200,19 +200,11 @@ class _Grid:
                 inside = np.ones(len(age), bool)
             send = judged.send[inside]
             count = np.bincount(send, weight[inside], n) / PARTS
-            revenue = self.capped(np.bincount(send, share[inside], n).astype(np.float64), ripe) / 1e6
+            money = np.bincount(send, share[inside], n).astype(np.float64)
+            revenue = capped(self.rule, money, ripe & r.known.reached) / 1e6
             values = (self.numerator(judged, inside), np.ones(n), count, (count > 0).astype(np.float64), revenue)
             for table, found in zip(self.tables, self.totals(ripe & (self.cell >= 0), values), strict=True):
                 table[i, j] = found
-
-    def capped(self, revenue: F8, ripe: B1) -> F8:
-        """Net revenue of each known send, micro-units, capped as the rule says (rule 29)."""
-        rule = self.rule
-        cap = None if rule.cap is None else rule.cap * 1e6
-        if rule.cap_quantile is not None:
-            paid = revenue[ripe & self.ready.known.reached & (revenue > 0)]
-            cap = float(np.quantile(paid, rule.cap_quantile)) if len(paid) else None
-        return revenue if cap is None else np.minimum(revenue, cap)
 
     def totals(self, over: B1, values: tuple[F8, ...]) -> list[F8]:
         """Sums by cell of values of the known sends; of users where they are the denominator: a user has converted or

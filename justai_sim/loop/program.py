@@ -72,7 +72,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             if not isinstance(given, kind) and not (given is None and name == "training"):
                 raise UsageError(f"{name} is a {type(given).__name__}; expected a {kind.__name__}")
         checked(self.policy, self.key_metric)
-        if why := cannot_learn(self):
+        if why := cannot_work(self):
             raise UsageError(why)
         for name, values in self.segments.items():
             if not values or len(set(values)) < len(values) or any(c in name for c in "=|"):
@@ -95,30 +95,24 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return round(self.refresh_hours * clock.HOUR)
 
 
-def cannot_learn(program: Program) -> str:
-    """Why the policy cannot learn the program's key metric under its rule; '' if it can."""
-    spec = program.policy
-    chosen = policy(spec.name)
-    rule = program.shipping and program.shipping.stop()
-    if isinstance(rule, Posterior):
-        if program.key_metric not in RATES:
-            return f"shipping.rule {program.shipping.rule!r} decides on rates, not on money; use another rule"  # type: ignore[union-attr]
-        if program.feedback == "weighted" or (
-            program.key_metric == "conversion_rate" and program.rule.repeat == "every"
-        ):
-            return (f"shipping.rule {program.shipping.rule!r} decides on trials, not on feedback 'weighted' or repeat "  # type: ignore[union-attr]
-                    "'every'; use significance, fixed_horizon or always_valid")  # fmt: skip
+def cannot_work(program: Program) -> str:
+    """Why policy, shipping and feedback do not go together; '' if they do."""
+    spec, shipping = program.policy, program.shipping
+    repeated = program.rule.repeat == "every"
     if spec.name == "explore_then_commit" and program.training is not None:
         return "policy 'explore_then_commit' keeps to its first sends, which a training window would forget"
-    try:
-        chosen.check(spec, program.key_metric)
-    except UsageError as e:
-        return str(e)
-    if chosen.trials and "conversion_rate" in (program.key_metric, *spec.weights) and program.rule.repeat == "every":
-        return f"policy {spec.name!r} learns shares of sends, not repeat 'every'; use another of either"
-    if chosen.trials and program.feedback == "weighted":
-        return (f"policy {spec.name!r} learns trials, not the exposure of feedback 'weighted'; use the policy "
-                "'gamma_poisson', or feedback 'mature' or 'all'")  # fmt: skip
+    if policy(spec.name).trials:
+        if repeated and "conversion_rate" in (program.key_metric, *spec.weights):
+            return f"policy {spec.name!r} learns shares of sends, not repeat 'every'; use another of either"
+        if program.feedback == "weighted":
+            return (f"policy {spec.name!r} learns trials, not the exposure of feedback 'weighted'; use the policy "
+                    "'gamma_poisson', or feedback 'mature' or 'all'")  # fmt: skip
+    if shipping is not None and isinstance(shipping.stop(), Posterior):
+        if program.key_metric not in RATES:
+            return f"shipping.rule {shipping.rule!r} decides on rates, not on money; use another rule"
+        if program.feedback == "weighted" or (repeated and program.key_metric == "conversion_rate"):
+            return (f"shipping.rule {shipping.rule!r} decides on trials, not on feedback 'weighted' or repeat "
+                    "'every'; use significance, fixed_horizon or always_valid")  # fmt: skip
     return ""
 
 

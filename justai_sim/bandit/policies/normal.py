@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from justai_sim.bandit.independent import Normal, Student, best_of
-from justai_sim.bandit.policy import Policy, State
+from justai_sim.bandit.policy import Policy, PolicySpec, State
 from justai_sim.tables import B1, F8, I8
 
 
@@ -24,13 +24,17 @@ def outcomes(state: State) -> tuple[F8, F8, F8]:
 
 
 def inverse_gamma(state: State) -> tuple[F8, F8, F8]:
-    """Location, scale and degrees of freedom of each mean's posterior (Gelman et al., BDA3, 3.3): the prior is worth
-    `prior_weight` outcomes of mean `prior_mean` and sd `prior_sd`."""
-    s, (n, y, y2) = state.spec, outcomes(state)
-    center = -s.prior_mean if state.shape.minimise else s.prior_mean
-    k = s.prior_weight + n
-    mean = (s.prior_weight * center + y) / k
-    around = s.prior_weight * (s.prior_sd**2 + (center - mean) ** 2)
+    """Location, scale and degrees of freedom of each mean's posterior, see `mean_posterior`."""
+    center = -state.spec.prior_mean if state.shape.minimise else state.spec.prior_mean
+    return mean_posterior(state.spec, center, *outcomes(state))
+
+
+def mean_posterior(spec: PolicySpec, center: float, n: F8, y: F8, y2: F8) -> tuple[F8, F8, F8]:
+    """Student's location, scale and degrees of freedom of means (Gelman et al., BDA3, 3.3): the prior is worth
+    `prior_weight` outcomes of mean `center` and sd `prior_sd`; n, y, y2 of any one shape."""
+    k = spec.prior_weight + n
+    mean = (spec.prior_weight * center + y) / k
+    around = spec.prior_weight * (spec.prior_sd**2 + (center - mean) ** 2)
     around = around + np.maximum(y2 - 2 * mean * y + n * mean**2, 0.0)
     return mean, np.sqrt(around / k / k), k
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from justai_sim.bandit.best import best_beta
 from justai_sim.bandit.independent import Normal, Student, best_of
-from justai_sim.bandit.policies.normal import inverse_gamma
+from justai_sim.bandit.policies.normal import inverse_gamma, mean_posterior
 from justai_sim.bandit.policy import LOWER_IS_BETTER, RATES, Policy, PolicySpec, State
 from justai_sim.tables import B1, F8, I8
 
@@ -66,10 +66,8 @@ def moments(spec: PolicySpec, metric: str, n: F8, y: F8, y2: F8, live: B1) -> tu
     if metric in RATES:
         a, b = spec.prior_alpha + y, spec.prior_beta + np.maximum(n - y, 0.0)
         return a / (a + b), a * b / ((a + b) ** 2 * (a + b + 1))
-    k = spec.prior_weight + n
-    mean = (spec.prior_weight * spec.prior_mean + y) / k
-    spread = spec.prior_weight * (spec.prior_sd**2 + (spec.prior_mean - mean) ** 2) + y2 - 2 * mean * y + n * mean**2
-    return mean, np.maximum(spread, 0.0) / k**2 + 1e-300
+    mean, scale, _ = mean_posterior(spec, spec.prior_mean, n, y, y2)
+    return mean, scale**2
 
 
 def median_corrected(n: F8, s: F8, live: B1) -> tuple[F8, F8]:
