@@ -194,3 +194,15 @@ def test_an_unsubscribe_stops_later_sends() -> None:
     left = dict(zip(gone.user.tolist(), gone.occurred_at.tolist(), strict=True))
     assert len(left) > 300
     assert all(t <= left.get(u, 2**62) for u, t in zip(sends.user.tolist(), sends.sent_at.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("wire", [False, True])
+def test_every_row_knows_what_it_tells_of(wire: bool) -> None:
+    s = small(days=12, **{"world.duplicate_share": 0.2, "world.organic_per_user_day": 0.02, "esp": "braze"})
+    block = simulate_block(with_settings(s, {"world.signups_per_day": 30}), range(2), wire=wire)
+    events = block.state.events.table
+    assert np.array_equal(block.origin, events.event)
+    told = np.concatenate([block.origin[events.kind == CONVERSION], block.unheard.origin])
+    before_the_end = block.truth.take(block.truth.occurred_at < s.end_us)
+    assert np.isin(before_the_end.event, told).all()
+    assert len(block.unheard.events) > 0

@@ -21,7 +21,7 @@ from justai_sim.scenario import Scenario, Step
 from justai_sim.sim.inbox import Inbox
 from justai_sim.sim.wire import Wire
 from justai_sim.tables import F8, I4, I8, Codes, Decisions, Events, Log, MadeCodes, Sends, TextCodes
-from justai_sim.truth import Truth
+from justai_sim.truth import Truth, Unheard
 from justai_sim.world.world import TEMPLATES, Responder, Users, event_code, organic_truth, send_code
 
 NEVER = np.iinfo(np.int64).max
@@ -37,6 +37,9 @@ class Block:
     machine: Machine
     state: State
     truth: Truth
+    origin: I8
+    """The true event that each row of `state.events` tells of; NONE: of nothing that happened."""
+    unheard: Unheard
     users: Users
     ticks: list[Tick]
     codes: dict[str, Codes]
@@ -157,6 +160,7 @@ class Engine:
         self.wire = Wire(esp, self.codes, len(reps), keep_journal) if wire else None
         self.stop_at: I8 = np.full(len(reps) * self.user_span, NEVER, np.int64)
         self.truths: list[Truth] = []
+        self.origins: list[I8] = []
         self.ticks: list[Tick] = []
         self.schedule = self._schedule(self.users)
 
@@ -179,16 +183,18 @@ class Engine:
         env.process(self.calendar(env, on_tick))
         env.run()
         truth = Truth.concat(self.truths)
-        return Block(self.scenario, self.reps, self.program, self.machine, self.state, truth, self.users, self.ticks,
-                     self.codes, self.wire)  # fmt: skip
+        return Block(self.scenario, self.reps, self.program, self.machine, self.state, truth,
+                     np.concatenate(self.origins), self.inbox.rest(), self.users, self.ticks, self.codes,
+                     self.wire)  # fmt: skip
 
     def calendar(self, env: Any, on_tick: Callable[[int], None] | None) -> Generator[Any, Any, None]:
         """At equal instants the refresh precedes the decisions."""
         for k, at in enumerate(self.times.tolist()):
             yield env.timeout(at - env.now)
-            batch = self.inbox.take(k)
+            batch, origin = self.inbox.take(k)
             if self.wire is not None:
-                batch = self.wire.carry(batch)
+                batch, origin = self.wire.carry(batch, origin)
+            self.origins.append(origin)
             self.state, tick = step(self.machine, self.state, batch, at)
             self.ticks.append(tick)
             if k + 1 < len(self.times):
@@ -235,9 +241,10 @@ class Engine:
         self.deliver(events)
 
     def deliver(self, events: Events) -> None:
-        self.inbox.put(events=events)
+        self.inbox.tell(events, events.event)
         if self.scenario.world.duplicate_share:
-            self.inbox.put(events=self.responder.twice(events))
+            copies = self.responder.twice(events)
+            self.inbox.tell(copies, copies.event)
 
 
 def _turns(who: I8) -> I8:

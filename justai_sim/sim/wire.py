@@ -10,7 +10,7 @@ from justai_sim.errors import JustaiError
 from justai_sim.esp.base import Adapter
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.loop.step import Batch
-from justai_sim.tables import KINDS, NONE, STATUSES, Array, Codes, Decisions, Events, Log, Sends
+from justai_sim.tables import I8, KINDS, NONE, STATUSES, Array, Codes, Decisions, Events, Log, Sends
 
 
 class Wire:
@@ -21,10 +21,13 @@ class Wire:
         self.journal: list[list[tuple[int, bytes]]] = [[] for _ in range(reps)]
         self.payloads = 0
 
-    def carry(self, batch: Batch) -> Batch:
-        """The batch as production reads it from the provider's bytes."""
+    def carry(self, batch: Batch, origin: I8) -> tuple[Batch, I8]:
+        """The batch as production reads it from the provider's bytes, and the origins of its events."""
         parts = [self._one(batch, rep) for rep in range(len(self.journal))]
-        return Batch(Sends.concat([p.sends for p in parts]), Events.concat([p.events for p in parts]))
+        # A body a row, in the order of receipt: so the origins lie in that order too.
+        order = np.lexsort((batch.events.received_at, batch.events.rep))
+        read = Batch(Sends.concat([p.sends for p in parts]), Events.concat([p.events for p in parts]))
+        return read, origin[order]
 
     def _one(self, batch: Batch, rep: int) -> Batch:
         sends = batch.sends.take(batch.sends.rep == rep)

@@ -158,7 +158,8 @@ class Responder:
         code = event_code(user[i], place[i], CONVERSION)
         bought_rows = self.purchases(rep[i], user[i], code, t[i] + delay)
         parts.append(bought_rows)
-        truth = Truth(event=code, rep=rep[i], cause=sends.send[i], occurred_at=bought_rows.occurred_at)
+        truth = Truth(event=code, rep=rep[i], cause=sends.send[i], occurred_at=bought_rows.occurred_at,
+                      value=bought_rows.value)  # fmt: skip
         return Events.concat(parts), truth, stop
 
     def conversion_delay(self, template: I8, arm: I8, u: F8) -> I8:
@@ -186,5 +187,6 @@ class Responder:
 
 def organic_truth(events: Events) -> Truth:
     return Truth(
-        event=events.event, rep=events.rep, cause=np.full(len(events), NONE, np.int64), occurred_at=events.occurred_at
-    )
+        event=events.event, rep=events.rep, cause=np.full(len(events), NONE, np.int64), occurred_at=events.occurred_at,
+        value=events.value,
+    )  # fmt: skip
