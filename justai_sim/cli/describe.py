@@ -20,7 +20,8 @@ from justai_sim.esp.base import PRESETS as ESP_PRESETS
 from justai_sim.esp.base import PROVIDERS, adapter, switches
 from justai_sim.loop.program import Program
 from justai_sim.scenario import Scenario, Step, points, read
-from justai_sim.sweeps.parts import blocks, expected_sends
+from justai_sim.sim.cost import expected_sends
+from justai_sim.sweeps.parts import blocks
 from justai_sim.tables import TABLES
 from justai_sim.world import laws
 from justai_sim.world.spec import Delay, Value, Variant, World

@@ -10,25 +10,26 @@ from justai_sim.clock import DAY, HOUR
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.scenario import Scenario
-from justai_sim.sim.engine import Block, by_code
+from justai_sim.sim.block import Block, rates_of
+from justai_sim.sim.plan import by_code
 from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array
 from justai_sim.truth import Truth
-from justai_sim.world.world import user_of_event
+from justai_sim.world.codes import user_of_event
+from justai_sim.world.people import cell_shares
 
 Columns = dict[str, Array]
 
 
 def true_metric(scenario: Scenario) -> tuple[F8, bool]:
-    """True value of the key metric per send, (templates, arms), NaN where there is no arm; lower is better."""
+    """True value of the key metric per send, (templates, arms), means over users and over the run, and whether lower is
+    better; NaN where there is no arm."""
     metric = scenario.program.key_metric
-    steps = by_code(scenario)
-    arms = max(len(scenario.variants_of(s)) for s in steps)
-    out = np.full((len(steps), arms), np.nan)
-    for t, s in enumerate(steps):
+    out = rates_of(scenario) @ cell_shares(scenario.world)
+    for t, s in enumerate(by_code(scenario)):
         for a, v in enumerate(scenario.variants_of(s)):
             out[t, a] = {
-                "conversion_rate": v.conversion_rate,
-                "revenue_per_send": v.conversion_rate * scenario.world.value.mean,
+                "conversion_rate": out[t, a],
+                "revenue_per_send": out[t, a] * (v.value or scenario.world.value).expected,
                 "open_rate": v.open_rate,
                 "click_rate": v.open_rate * v.click_rate,
                 "unsubscribe_rate": v.unsubscribe_rate,
@@ -82,7 +83,9 @@ def block_shape(block: Block) -> tuple[int, int, int]:
 
 def caused(block: Block, cell: I8, cells: int) -> F8:
     """Conversions that happened before the end of the run and were caused by the sends of each cell."""
-    truth: Truth = block.truth.take((block.truth.cause != NONE) & (block.truth.occurred_at < block.ticks[-1].now))
+    truth: Truth = block.truth.take(
+        (block.truth.cause != NONE) & (block.truth.value >= 0) & (block.truth.occurred_at < block.ticks[-1].now)
+    )
     sends = block.state.sends.table
     span = block.state.send_span
     key = sends.rep.astype(np.int64) * span + sends.send
@@ -122,13 +125,9 @@ def race_of(block: Block) -> Columns:
     right = best[template, leader] & (y.sum(axis=-1) > 0)
     shipped, arm = _shipped(n, y, lower)
     good = best[template[0], arm]
-    rates = block.rates[:, None, :]
-    lost = np.nansum(n * (np.nanmax(rates, axis=-1, keepdims=True) - rates), axis=-1)
-    sends = n.sum(axis=-1).sum(axis=1)  # (ticks, R)
-    with np.errstate(invalid="ignore"):
-        lost_per_10k = np.where(sends > 0, lost.sum(axis=1) / sends * 1e4, np.nan)  # nothing is lost before a send
+    lost_per_10k = lost_of(block)
     truth = block.truth
-    since = truth.occurred_at >= block.signed_up(truth.rep, user_of_event(truth.event))
+    since = (truth.occurred_at >= block.signed_up(truth.rep, user_of_event(truth.event))) & (truth.value >= 0)
     happened = np.stack(
         [np.bincount(truth.rep[since & (truth.occurred_at < t.now)], minlength=len(block.reps)) for t in block.ticks]
     )
@@ -143,6 +142,27 @@ def race_of(block: Block) -> Columns:
         "lost_per_10k": lost_per_10k.ravel(),
         "happened": happened.ravel(),
     }
+
+
+def lost_of(block: Block) -> F8:
+    """True conversions lost by each tick against the best arm for each user, per 10,000 messages that reached a user by
+    then; (ticks, R), NaN before the first."""
+    state, n = block.state, block.state.sends.n
+    sends = state.sends.table
+    use = state.earned.counted[:n] & ~state.earned.ghost[:n]
+    s = sends.take(use)
+    rates = rates_of(block.scenario)
+    regret = np.nanmax(rates, axis=1, keepdims=True) - rates
+    arm = block.machine.layout.arm[s.template, s.variant]
+    cell = block.users.cell[block.users.row(s.rep, s.user)]
+    ends = np.array([t.now for t in block.ticks])
+    shape = len(ends), len(block.reps)
+    at = np.searchsorted(ends, s.sent_at, side="right") * shape[1] + s.rep
+    each = np.bincount(at, regret[s.template, arm, cell], (shape[0] + 1) * shape[1])
+    lost, many = (
+        np.cumsum(x.reshape(-1, shape[1])[: shape[0]], axis=0) for x in (each, np.bincount(at, minlength=len(each)))
+    )
+    return np.divide(lost * 1e4, many, out=np.full(shape, np.nan), where=many > 0)
 
 
 def _shipped(n: F8, y: F8, lower: bool) -> tuple[B1, I8]:

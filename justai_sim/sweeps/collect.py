@@ -11,7 +11,7 @@ import pandas as pd
 from justai_sim.errors import DataError
 from justai_sim.scenario import Point, Scenario, points
 from justai_sim.sheets import write_csv
-from justai_sim.sim.engine import by_code
+from justai_sim.sim.plan import by_code
 from justai_sim.sweeps.data import SweepData, figures_of
 from justai_sim.sweeps.parts import Tables
 from justai_sim.version import __version__
@@ -22,7 +22,7 @@ FRAMES = ("metrics", "race", "age", "windows")
 def collect(scenario: Scenario, all_points: list[Point], parts: list[list[Tables]]) -> SweepData:
     """Long frames from the parts, ordered by point and replication whatever order they came in."""
     templates = np.array([s.id for s in by_code(scenario)], dtype=object)
-    variants = sorted({v.id for s in scenario.flow for v in scenario.variants_of(s)}, key=str.encode)
+    variants = sorted({v.id for s in scenario.touches for v in scenario.variants_of(s)}, key=str.encode)
     names = np.array(variants, dtype=object)
 
     def frame(table: str, which: list[int]) -> pd.DataFrame:
