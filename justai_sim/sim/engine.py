@@ -93,7 +93,8 @@ class Engine:
         variants = [scenario.variants_of(t) for t in self.touches]
         self.responder = Responder(world, variants, self.u, self.users, start, end, grid)
         self.faults = Faults(scenario.telemetry, self.u, self.users, start, end, grid, scenario.esp,
-                             1, "events.value of conversions other" not in lacks)  # fmt: skip
+                             1, "events.value of conversions other" not in lacks,
+                             "events without user_id" not in lacks)  # fmt: skip
         texts = {
             k: self.codes[k].text(np.arange(len(self.codes[k]))) for k in ("template", "variant", "segment", "name")
         }

@@ -45,14 +45,14 @@ def attempts(esp: str) -> I8:
 
 class Faults:
     """`wrong_name`: the code of the name that misnamed purchases have; `keeps_value`: the provider carries amounts of
-    events of any name."""
+    events of any name; `anonymous`: and events of nobody, which otherwise never leave it."""
 
     def __init__(
         self, telemetry: Telemetry, u: Draws, users: Users, start: int, end: int, grid: Grid, esp: str,
-        wrong_name: int, keeps_value: bool,
+        wrong_name: int, keeps_value: bool, anonymous: bool,
     ) -> None:  # fmt: skip
         self.t, self.u, self.users, self.start, self.end, self.grid = telemetry.faults, u, users, start, end, grid
-        self.wrong_name, self.keeps_value = wrong_name, keeps_value
+        self.wrong_name, self.keeps_value, self.anonymous = wrong_name, keeps_value, anonymous
         self.attempts = attempts(esp)
         # Who has such a mail client, or such a gateway, has it for good.
         self.machine = u("machine client", users.rep, users.user) < self.t.machine_open_share
@@ -82,6 +82,8 @@ class Faults:
     def copy(self, true: Events, told: Events, k: int) -> tuple[Events, I8]:
         """The k-th copy of each event: its delays run from when it happened, whatever the stamp says."""
         received, lost = self.arrival(true.rep, true.event, true.occurred_at, k)
+        if not self.anonymous:
+            lost = lost | (told.user == NONE)
         event = told.event + RECODED if k == 2 else told.event
         return told.with_(received_at=received, event=event).take(~lost), true.event[~lost]
 
