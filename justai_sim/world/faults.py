@@ -63,12 +63,12 @@ class Faults:
         code = event_code(sends.user, place, LATENCY)
         received, lost = self.arrival(sends.rep, code, sends.sent_at, 0)
         told = sends.with_(received_at=received)
-        heard = [told.take(~lost)]
+        heard = [told.take(~lost) if lost.any() else told]
         if self.t.duplicate_share:
             i = np.flatnonzero(self.u("duplicate", sends.rep, code) < self.t.duplicate_share)
             again, gone = self.arrival(sends.rep[i], code[i], sends.sent_at[i], 1)
             heard.append(sends.take(i).with_(received_at=again).take(~gone & ~lost[i]))
-        return Sends.concat(heard), told.take(lost)
+        return Sends.concat(heard), told.take(np.flatnonzero(lost))
 
     def events(self, true: Events) -> Iterator[tuple[Events, I8]]:
         """What we are told of events that happened, each with its origin."""
@@ -85,7 +85,8 @@ class Faults:
         if not self.anonymous:
             lost = lost | (told.user == NONE)
         event = told.event + RECODED if k == 2 else told.event
-        return told.with_(received_at=received, event=event).take(~lost), true.event[~lost]
+        heard = told.with_(received_at=received, event=event)
+        return (heard.take(~lost), true.event[~lost]) if lost.any() else (heard, true.event)
 
     def garbled(self, true: Events) -> Events:
         """The contents that purchases arrive with."""
