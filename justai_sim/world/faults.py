@@ -68,7 +68,7 @@ class Faults:
             i = np.flatnonzero(self.u("duplicate", sends.rep, code) < self.t.duplicate_share)
             again, gone = self.arrival(sends.rep[i], code[i], sends.sent_at[i], 1)
             heard.append(sends.take(i).with_(received_at=again).take(~gone & ~lost[i]))
-        return Sends.concat(heard), told.take(lost)
+        return Sends.concat(heard), told.take(lost).with_(received_at=np.full(int(lost.sum()), MISSING))
 
     def events(self, true: Events) -> Iterator[tuple[Events, I8]]:
         """What we are told of events that happened, each with its origin."""
@@ -150,7 +150,8 @@ class Faults:
                 yield told, np.full(len(told), NONE, np.int64)
 
     def arrival(self, rep: I4, code: I8, t: I8, k: int) -> tuple[I8, B1]:
-        """When the k-th copy of a webhook about something at `t` is heard, and whether it is lost."""
+        """When the k-th copy of a webhook about something at `t` is heard (never at that instant), and whether it is
+        lost. A provider goes on with its schedule through all outages."""
         f, u = self.t, self.u
         at = t + laws.exponential(f.webhook_delay_minutes * MINUTE, u("webhook delay", rep, code, 0, k))
         if k:
@@ -158,13 +159,15 @@ class Faults:
         if f.late_share:
             late = u("late", rep, code, 0, k) < f.late_share
             at = at + np.where(late, laws.exponential(f.late_hours * HOUR, u("late by", rep, code, 0, k)), 0)
+        at = np.maximum(at, t + 1)
         lost = u("lost", rep, code, 0, k) < f.lost_share if f.lost_share else np.zeros(len(at), bool)
-        for o in f.outages:
+        first = at
+        for o in sorted(f.outages, key=lambda o: o.day):
             low = self.start + round(o.day * DAY)
             high = low + round(o.hours * HOUR)
             down = (at >= low) & (at < high)
-            tries = np.searchsorted(self.attempts, high - at, side="left")
+            tries = np.searchsorted(self.attempts, high - first, side="left")
             heard = down & (tries < len(self.attempts)) & o.backlog
-            at = np.where(heard, at + self.attempts[np.minimum(tries, len(self.attempts) - 1)], at)
+            at = np.where(heard, first + self.attempts[np.minimum(tries, len(self.attempts) - 1)], at)
             lost = lost | (down & ~heard)
         return at, lost
