@@ -100,7 +100,7 @@ FAULTS = {
     "telemetry.test_purchases_per_user_day": 0.05,
     "world.refund_rate": 0.3, "world.repeat_rate": 0.3, "world.bounce_rate": 0.05,
     "telemetry.outages": [
-        {"day": 7.1, "hours": 9, "backlog": False}, {"day": 3.2, "hours": 20}, {"day": 4.1, "hours": 5},
+        {"day": 4.1, "hours": 5}, {"day": 7.1, "hours": 9, "backlog": False}, {"day": 3.2, "hours": 20},
     ],
 }  # fmt: skip
 LAWS = {
