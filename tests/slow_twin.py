@@ -136,9 +136,10 @@ class Twin:
         self.program = scenario.full_program()
         self.start, self.end = scenario.start_us, scenario.end_us
         self.esp = adapter(scenario.esp)
-        lacks = " ".join(self.esp.cannot_carry)
-        self.orders = "events.order_id" not in lacks
-        self.keeps_value = "events.value of conversions other" not in lacks
+        # Braze has a place for the amount of a purchase of that name only, and none for its order.
+        self.orders = scenario.esp != "braze"
+        self.valued = [True, scenario.esp != "braze"] if "purchase" in self.program.goals else [self.orders] * 2
+        self.needs_user = scenario.esp in ("braze", "iterable")
         self.touches: list[Touch] = sorted(scenario.touches, key=lambda t: t.id.encode())
         self.times = max(most_times(t, scenario.days) for t in self.touches)
         self.rate_at: dict[tuple[str, int], float] = {}
@@ -482,15 +483,13 @@ class Twin:
 
     def webhook(self, user: User, send: Row, place: int) -> None:
         code = codes.event_code(user.number, place, codes.LATENCY)
-        received, lost = self.arrival(user.rep, code, send["sent_at"], 0)
-        if lost:
-            self.lost_sends.append(send | {"received_at": MISSING})
-        else:
-            self.sends_on_the_way.append(send | {"received_at": received})
-        if self.of("duplicate", user.rep, code) < self.t.duplicate_share:
-            again, gone = self.arrival(user.rep, code, send["sent_at"], 1)
-            if not lost and not gone:
-                self.sends_on_the_way.append(send | {"received_at": again})
+        heard = []
+        for k in (0, 1):
+            if k == 0 or self.of("duplicate", user.rep, code) < self.t.duplicate_share:
+                received, lost = self.arrival(user.rep, code, send["sent_at"], k)
+                heard += [] if lost else [send | {"received_at": received}]
+        self.sends_on_the_way += heard
+        self.lost_sends += [] if heard else [send | {"received_at": MISSING}]
 
     def machines(self, user: User, send: int, t: int, place: int) -> None:
         """Mail clients that fetch every message, and gateways that follow every link."""
@@ -507,12 +506,16 @@ class Twin:
     def tell(self, true: Row, origin: int) -> None:
         rep, code = true["rep"], true["event"]
         told = self.garbled(true)
+        paid = true["kind"] == CONVERSION
+        refused = paid and (
+            (told["user"] == NONE and self.needs_user) or (true["value"] < 0 and told["value"] == MISSING)
+        )
         copies = [(0, 1.0, ""), (1, self.t.duplicate_share, "duplicate"), (2, self.t.recoded_share, "recoded")]
         for k, share, purpose in copies:
             if k and self.of(purpose, rep, code) >= share:
                 continue
             received, lost = self.arrival(rep, code, true["occurred_at"], k)
-            if lost:
+            if lost or refused:
                 self.lost += 1
                 continue
             event = told["event"] + codes.RECODED * (k == 2)
@@ -528,8 +531,8 @@ class Twin:
         if renamed or self.of("wrong name", rep, code) < t.wrong_name_share:
             told["name"] = 1
             told["event"] += codes.MISNAMED
-            if not self.keeps_value:
-                told |= {"value": MISSING, "currency": NONE}
+        if not self.valued[told["name"]]:
+            told |= {"value": MISSING, "currency": NONE}
         if self.of("missing user", rep, code) < t.missing_user_share:
             told["user"] = NONE
         if t.clock_skew_seconds:

@@ -122,6 +122,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "clocks and responses": CLOCKS | RESPONSES | {"seed": 3, "esp": "iterable", "program.sticky": "arm"},
     "faults": FAULTS,
     "faults, orders": FAULTS | RESPONSES | {"esp": "segment", "seed": 5},
+    "a goal without amounts": FAULTS | {"program.goals": ["signup"], "seed": 6},
     "retries of seven days": FAULTS | {"esp": "sfmc", "program.refresh_hours": 7.0},
     "laws": LAWS | {"esp": "segment"},
     "laws, to the microsecond": LAWS | {"esp": "generic"},

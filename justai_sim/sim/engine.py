@@ -18,7 +18,7 @@ from justai_sim.scenario import Scenario
 from justai_sim.sim.block import Block
 from justai_sim.sim.inbox import Inbox
 from justai_sim.sim.plan import by_code, most_times, plan
-from justai_sim.sim.wire import Wire
+from justai_sim.sim.wire import Wire, carried_by
 from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, NONE, SENT, SUPPRESSED, Codes, MadeCodes, Sends, TextCodes
 from justai_sim.truth import Truth
 from justai_sim.world.codes import MISNAMED, TEMPLATES, kind_of_event, send_code
@@ -83,18 +83,16 @@ class Engine:
         goal = program.goals[0] if program.goals else "purchase"
         self.touches = by_code(scenario)
         start, end, world = scenario.start_us, scenario.end_us, scenario.world
-        # Braze has a place for the amount of a purchase only, and none for its order.
-        lacks = " ".join(esp.cannot_carry)
-        grid = Grid(esp.time_grid, esp.money_grid, "events.order_id" not in lacks)
         self.u = Draws(scenario.seed, reps.start)
-        self.users = users_of(world, self.u, len(reps), scenario.days, start, grid.time)
-        self.plan = plan(scenario, self.users, self.u, grid)
         self.many = max(most_times(t, scenario.days) for t in self.touches)
         self.codes = codes_of(scenario, esp, goal, self.many)
+        carried = carried_by(esp, self.codes, 0), carried_by(esp, self.codes, 1)
+        grid = Grid(esp.time_grid, esp.money_grid, carried[0].order)
+        self.users = users_of(world, self.u, len(reps), scenario.days, start, grid.time)
+        self.plan = plan(scenario, self.users, self.u, grid)
         variants = [scenario.variants_of(t) for t in self.touches]
         self.responder = Responder(world, variants, self.u, self.users, start, end, grid)
-        self.faults = Faults(scenario.telemetry, self.u, self.users, start, end, grid, scenario.esp,
-                             1, "events.value of conversions other" not in lacks)  # fmt: skip
+        self.faults = Faults(scenario.telemetry, self.u, self.users, start, end, grid, scenario.esp, carried)
         texts = {
             k: self.codes[k].text(np.arange(len(self.codes[k]))) for k in ("template", "variant", "segment", "name")
         }
