@@ -17,8 +17,8 @@ from justai_sim.loop.step import Machine, Tick, step
 from justai_sim.scenario import Scenario
 from justai_sim.sim.block import Block
 from justai_sim.sim.inbox import Inbox
-from justai_sim.sim.plan import by_code, plan
-from justai_sim.sim.wire import Wire
+from justai_sim.sim.plan import by_code, most_times, plan
+from justai_sim.sim.wire import Wire, carried_by
 from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, NONE, SENT, SUPPRESSED, Codes, MadeCodes, Sends, TextCodes
 from justai_sim.truth import Truth
 from justai_sim.world.codes import MISNAMED, TEMPLATES, kind_of_event, send_code
@@ -83,18 +83,16 @@ class Engine:
         goal = program.goals[0] if program.goals else "purchase"
         self.touches = by_code(scenario)
         start, end, world = scenario.start_us, scenario.end_us, scenario.world
-        # Braze has a place for the amount of a purchase only, and none for its order.
-        lacks = " ".join(esp.cannot_carry)
-        grid = Grid(esp.time_grid, esp.money_grid, "events.order_id" not in lacks)
         self.u = Draws(scenario.seed, reps.start)
+        self.many = max(most_times(t, scenario.days) for t in self.touches)
+        self.codes = codes_of(scenario, esp, goal, self.many)
+        carried = carried_by(esp, self.codes, 0), carried_by(esp, self.codes, 1)
+        grid = Grid(esp.time_grid, esp.money_grid, carried[0].order)
         self.users = users_of(world, self.u, len(reps), scenario.days, start, grid.time)
         self.plan = plan(scenario, self.users, self.u, grid)
-        self.codes = codes_of(scenario, esp, goal, self.plan.times)
         variants = [scenario.variants_of(t) for t in self.touches]
         self.responder = Responder(world, variants, self.u, self.users, start, end, grid)
-        self.faults = Faults(scenario.telemetry, self.u, self.users, start, end, grid, scenario.esp,
-                             1, "events.value of conversions other" not in lacks,
-                             "events without user_id" not in lacks)  # fmt: skip
+        self.faults = Faults(scenario.telemetry, self.u, self.users, start, end, grid, scenario.esp, carried)
         texts = {
             k: self.codes[k].text(np.arange(len(self.codes[k]))) for k in ("template", "variant", "segment", "name")
         }
@@ -107,7 +105,7 @@ class Engine:
         self.times = tick_times(scenario)
         self.inbox = Inbox(self.times)
         span = int(self.users.user.max(initial=0)) + 1
-        self.state = State(len(reps), span, span * len(self.touches) * self.plan.times, start, len(self.plan.at))
+        self.state = State(len(reps), span, span * len(self.touches) * self.many, start, len(self.plan.at))
         self.wire = Wire(esp, self.codes, len(reps), keep_journal) if wire else None
         self.stop_at: I8 = np.full(len(self.users.rep), NEVER, np.int64)
         pins = len(self.touches) if program.sticky == "variant" else 0
@@ -161,14 +159,15 @@ class Engine:
         arm, propensity = self.choice(who, place, tick)
         held = self.held[who]
         suppressed = self.u("suppressed", rep, user, place) < self.scenario.world.suppressed_rate
-        code = send_code(user, place, len(self.touches), self.plan.times)
+        code = send_code(user, place, len(self.touches), self.many)
         sends = Sends.build(
             len(at), send=code, rep=rep, user=user, template=template, sent_at=at, decided_at=at, received_at=at,
             variant=self.machine.layout.variant[template, arm], propensity=propensity, segment=self.segment[who],
             status=np.where(held, HELD_OUT, np.where(suppressed, SUPPRESSED, SENT)),
         )  # fmt: skip
         if held.any():
-            self.inbox.put(sends.take(held))
+            # A decision is known from the next instant on: the refresh of the same instant came before it.
+            self.inbox.put(sends.take(held).with_(received_at=at[held] + 1))
         if (suppressed & ~held).any():
             self.suppressed.append(sends.take(suppressed & ~held))
         if (held | suppressed).any():
