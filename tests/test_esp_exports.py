@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
+import itertools
+import json
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fastavro
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from justai_sim.clock import MISSING, parse
-from justai_sim.esp import exports
-from justai_sim.esp.base import Adapter, adapter
+from justai_sim.api import replay, simulate
+from justai_sim.cli import run as cli
+from justai_sim.clock import DAY, MISSING, parse
+from justai_sim.errors import DataError, UsageError
+from justai_sim.esp import braze_writer, customerio_writer, exports, generic
+from justai_sim.esp.base import PROVIDERS, Adapter, adapter
+from justai_sim.esp.coding import build
 from justai_sim.esp.rows import DecisionRow, EventRow, Rows, SendRow
-from justai_sim.tables import KINDS, STATUSES
+from justai_sim.scenario import packaged, read, with_settings
+from justai_sim.tables import KINDS, STATUSES, Log
 from tests.esp_rows import read_all, text_log
 from tests.log_rows import same
+from tests.samples import samples
 
 NAMES = ("braze", "customerio", "iterable", "segment", "sfmc")
-START, DAY = parse("2026-01-20T00:00:00Z"), 86_400_000_000
+START = parse("2026-01-20T00:00:00Z")
 FEBRUARY = parse("2026-02-01T00:00:00Z")
 # Cells that would break a table, and some that a spreadsheet would run.
 USERS = ("u1", "u2", "ü:3", '=1+1,"x', "a\nb;c\td", "anon:x")
@@ -208,3 +224,265 @@ def test_what_is_exported_is_read_again(esp: str, tmp_path_factory: pytest.TempP
         assert same(found, carried(rows, made)), (found, carried(rows, made))
 
     check()
+
+
+def test_every_provider_writes_exports_and_every_loss_is_tested() -> None:
+    listed = {loss for esp in PROVIDERS for loss in adapter(esp).export_cannot_carry}
+    assert listed == set(LOSSES)
+    assert not adapter("generic").export_cannot_carry
+
+
+# ----------------------------------------------------------------------------- ids, copies, pieces, doors
+
+
+def small(esp: str, days: int = 10, signups: int = 25) -> Log:
+    s = read("welcome")
+    return simulate(with_settings(s, {"esp": esp, "world.signups_per_day": signups, "days": days})).log
+
+
+@pytest.fixture(scope="module")
+def worlds() -> dict[str, Log]:
+    return {esp: small(esp) for esp in (*NAMES, "generic")}
+
+
+@pytest.mark.parametrize("esp", NAMES)
+def test_a_log_of_another_provider_keeps_its_joins(esp: str, tmp_path: Path) -> None:
+    """Ids that this provider would not make: other ones may come, but events name the send that they named."""
+    sends = [SendRow(f"m.{i}", f"u{i % 3}", "T", "AB"[i % 2], START + i * DAY) for i in range(6)]
+    events = [
+        EventRow(f"e{i}", user, kind, START + i * DAY + 60_000_000, send_id=f"m.{i}")
+        for i in range(6) for kind, user in (("open", f"u{i % 3}"), ("click", ""))
+    ]  # fmt: skip
+    found = written(Rows(sends, [e._replace(event_id=f"{e.event_id}{e.kind}") for e in events]), esp, tmp_path / "x")
+    variant = {s.send_id: (s.user_id, s.variant_id, s.sent_at // DAY) for s in found.sends}
+    assert sorted(variant.values()) == sorted((s.user_id, s.variant_id, s.sent_at // DAY) for s in sends)
+    named = sorted((variant[e.send_id][1:], e.kind) for e in found.events)
+    assert named == sorted((("AB"[i % 2], (START + i * DAY) // DAY), k) for i in range(6) for k in ("open", "click"))
+
+
+def test_customerio_keeps_the_last_copy(tmp_path: Path) -> None:
+    send = SendRow("d1", "u", "T", "A", START)
+    opens = [EventRow("e1", "u", "open", START + i, received_at=START + DAY * i, send_id="d1") for i in (1, 2)]
+    found = written(Rows([send, send], opens), "customerio", tmp_path / "x")
+    assert (len(found.sends), [e.occurred_at for e in found.events]) == (1, [START + 2])
+
+
+@pytest.mark.parametrize("esp", [*NAMES, "generic"])
+def test_pieces_make_no_difference_to_what_is_read(
+    esp: str, worlds: dict[str, Log], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports.export(worlds[esp], esp, tmp_path / "whole")
+    monkeypatch.setattr(exports, "PIECE", 200)
+    monkeypatch.setattr(generic, "BATCH", 200)
+    exports.export(worlds[esp], esp, tmp_path / "cut")
+    whole, cut = (read_all(adapter(esp), tmp_path / name) for name in ("whole", "cut"))
+    assert len(whole.sends) > 600
+    assert same(whole, cut)
+    exports.export(worlds[esp], esp, tmp_path / "again")
+    files = {p.relative_to(tmp_path / "cut"): p.read_bytes() for p in (tmp_path / "cut").rglob("*") if p.is_file()}
+    assert files == {
+        p.relative_to(tmp_path / "again"): p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()
+    }, "the bytes depend on the log alone"
+
+
+def test_pieces_are_bounded_and_in_the_order_of_arrival(worlds: dict[str, Log]) -> None:
+    log, last, rows = worlds["braze"], -1, 0
+    for piece in exports.pieces(log, 300):
+        times = [exports.arrival(piece, table) for table in ("sends", "events")]
+        first, end = min(t.min() for t in times if len(t)), max(t.max() for t in times if len(t))
+        assert sum(map(len, times)) <= 300
+        assert first >= last
+        last, rows = end, rows + sum(map(len, times))
+    assert rows == len(log.sends) + len(log.events)
+
+
+@pytest.mark.parametrize("esp", [*NAMES, "generic"])
+def test_webhooks_and_the_export_of_one_log_count_once(esp: str, worlds: dict[str, Log], tmp_path: Path) -> None:
+    log, made, by_hook = worlds[esp], adapter(esp), Rows()
+    for i, (at, body) in enumerate(made.render(log)):
+        made.parse(body, by_hook, f"body {i}", at)
+    exports.export(log, esp, tmp_path / "export")
+    by_export = read_all(made, tmp_path / "export")
+    as_of = int(exports.last_arrival(log)) + 60 * DAY
+    columns = ["variant_id", "sends", "opens", "clicks", "unsubscribes", "conversions", "revenue"]
+    tables = [replay(a, goals=["purchase"], offset_days=0, as_of=as_of).metrics[columns].values.tolist()
+              for a in (log, build([by_hook]), build([by_export]), build([by_export, by_hook]))]  # fmt: skip
+    assert sum(row[5] for row in tables[0]) > 20
+    assert tables[0] == tables[1] == tables[2] == tables[3]
+
+
+# ------------------------------------------------------------------------------------ whole or not at all
+
+
+def test_a_folder_with_something_in_it_is_left_alone(worlds: dict[str, Log], tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(UsageError, match="is there already"):
+        exports.export(worlds["segment"], "segment", tmp_path)
+    with pytest.raises(UsageError, match="is there already"):
+        exports.export(worlds["segment"], "segment", tmp_path / "mine")
+    (tmp_path / "empty").mkdir()
+    exports.export(worlds["segment"], "segment", tmp_path / "empty")
+    assert len(list((tmp_path / "empty").iterdir())) == 1
+
+
+@pytest.mark.parametrize("esp", NAMES)
+def test_what_fails_leaves_nothing(
+    esp: str, worlds: dict[str, Log], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(log: Log) -> Any:
+        yield from itertools.islice(pieces(log, 200), 2)
+        raise OSError("disk full")
+
+    pieces = exports.pieces
+    for module in ("braze", "customerio_writer", "iterable", "segment", "sfmc_writer"):
+        monkeypatch.setattr(f"justai_sim.esp.{module}.pieces", broken)
+    with pytest.raises(OSError, match="disk full"):
+        exports.export(worlds[esp], esp, tmp_path / "export")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_log_and_events_of_nobody(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found neither sends nor events"):
+        exports.export(text_log(Rows()), "braze", tmp_path / "x")
+    rows = Rows([SendRow("s", "u", "T", "A", START)], [EventRow("e", "", "conversion", START, "purchase")])
+    for esp, left in (("braze", {exports.NOBODY: 1}), ("iterable", {exports.NOBODY: 1}), ("segment", {})):
+        assert exports.export(text_log(rows), esp, tmp_path / esp) == left
+
+
+# ----------------------------------------------------------------------------------- the published shapes
+
+
+def test_currents_are_laid_out_as_published(worlds: dict[str, Log], tmp_path: Path) -> None:
+    exports.export(worlds["braze"], "braze", tmp_path / "x")
+    files = [p.relative_to(tmp_path / "x").as_posix() for p in (tmp_path / "x").rglob("*.avro")]
+    form = re.compile(
+        r"(dataexport\.prod-01\.S3\.integration\.[0-9a-f]{24})/event_type=(users\.[\w.]+)/date=\d{4}-\d\d-\d\d-\d\d/\d+/"
+        r"prod-01/\1\+0\+\d{10}\.avro"
+    )
+    found = [form.fullmatch(f) for f in files]
+    assert all(found)
+    kinds = {m[2].rpartition(".")[2] for m in found if m}
+    assert kinds >= {"Send", "Open", "Click", "Bounce", "Purchase"}
+    assert len({m.rpartition("/")[2] + f.split("/")[1] for m, f in zip(files, files, strict=True)}) == len(files)
+
+
+@pytest.mark.parametrize("kind", braze_writer.COLUMNS)
+def test_currents_have_the_newest_published_columns(kind: str) -> None:
+    file = max(p for p in (samples("braze") / "avro").iterdir()) / f"{kind}.avro"
+    with file.open("rb") as stream:
+        theirs: Any = fastavro.reader(stream).writer_schema
+    ours = braze_writer._schema(kind)
+    assert ours["name"] == theirs["name"]
+    plain = {f["name"]: json.dumps(f["type"], sort_keys=True) for f in ours["fields"]}
+    assert plain == {f["name"]: json.dumps(f["type"], sort_keys=True) for f in theirs["fields"]}
+
+
+def test_customerios_tables_have_the_published_columns() -> None:
+    for name, schema in customerio_writer._schemas(pa.int64()).items():
+        files = sorted(samples("customerio").rglob(f"{name}_v4_*.parquet"))
+        for file in files[-1:]:  # the widest layout; the contents have no sample
+            theirs = pq.read_schema(file)
+            assert {f.name: f.type for f in schema} == {f.name: f.type for f in theirs}, name
+
+
+def test_campaigns_are_whole_numbers_if_all_templates_are(tmp_path: Path) -> None:
+    for name, step in (("whole", "17"), ("text", "0x11")):
+        exports.export(text_log(Rows([SendRow("d", "u", step, "A", START)])), "customerio", tmp_path / name)
+        (file,) = (tmp_path / name).glob("deliveries_v4_1_*.parquet")
+        assert pq.read_table(file)["campaign_id"].to_pylist() == [17 if name == "whole" else "0x11"]
+
+
+@pytest.mark.parametrize("carrier", ["split", "message"])
+def test_customerios_variants_are_told_by_split_and_action_too(
+    carrier: str, worlds: dict[str, Log], tmp_path: Path
+) -> None:
+    exports.export(worlds["customerio"], "customerio", tmp_path / "x")
+    usual = {s.send_id: s for s in read_all(adapter("customerio"), tmp_path / "x").sends}
+    other = read_all(adapter("customerio", {"variant_from": carrier}), tmp_path / "x").sends
+    pairs = {(s.template_id, s.variant_id, usual[s.send_id].variant_id) for s in other}
+    assert len({p[:2] for p in pairs}) == len(pairs) == len({(t, v) for t, _, v in pairs}) > 4
+
+
+def test_a_raw_log_lies_in_the_folder_of_its_day_of_receipt(worlds: dict[str, Log], tmp_path: Path) -> None:
+    exports.export(worlds["segment"], "segment", tmp_path / "x")
+    for file in (tmp_path / "x").rglob("*.gz"):
+        day = int(file.parent.name) * 1000
+        assert file.parts[-4] == "segment-logs"
+        for line in gzip.decompress(file.read_bytes()).splitlines():
+            assert day <= parse(json.loads(line)["receivedAt"]) < day + DAY
+    with pytest.raises(UsageError, match="expected 'segment'"):
+        exports.export(worlds["segment"], "segment-deliveries", tmp_path / "y")
+
+
+def test_iterables_files_are_named_by_type_and_moment(tmp_path: Path) -> None:
+    send = SendRow("m1", '=cmd|" /C calc"!A0', "T", "A", START)
+    exports.export(
+        text_log(Rows([send], [EventRow("e", "u", "conversion", START, "purchase")])), "iterable", tmp_path / "x"
+    )
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == [
+        "emailSend_20260120000000.csv", "purchase_20260120000000.json"
+    ]  # fmt: skip
+    with (tmp_path / "x" / "emailSend_20260120000000.csv").open(newline="") as f:
+        header, row = csv.reader(f)
+    assert header[0] == "createdAt"
+    assert len(row) == len(header)
+    assert row[header.index("userId")] == send.user_id, "as Iterable would write it"
+
+
+@pytest.mark.parametrize(("esp", "encoding"), [("sfmc", "utf-16"), ("sfmc", "utf-8"), ("sfmc-dmy", "utf-16")])
+def test_an_extract_is_a_zip_of_tables_six_hours_behind(esp: str, encoding: str, tmp_path: Path) -> None:
+    summer = parse("2026-07-02T05:30:00Z")
+    rows = Rows(
+        [SendRow("1.2.3", "ü,1", "T", "A", summer), SendRow("1.2.4", "u2", "T", "A", summer, status="held_out")],
+        [EventRow("e1", "ü,1", k, summer + 7 * 3_600_000_000, send_id="1.2.3") for k in ("click", "spam")],
+    )
+    exports.export(text_log(rows), esp, tmp_path / "x", {"encoding": encoding})
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == [
+        "SendLog.csv", "_Complaint.csv", "own_events.ndjson", "tracking0702.zip"
+    ]  # fmt: skip
+    with zipfile.ZipFile(tmp_path / "x" / "tracking0702.zip") as z:
+        assert z.namelist() == ["Sent.csv", "NotSent.csv", "Clicks.csv"]
+        raw = z.read("Sent.csv")
+        clicks = z.read("Clicks.csv").decode(encoding)
+    assert raw.startswith(b"\xff\xfe") == (encoding == "utf-16")
+    (sent,) = csv.DictReader(io.StringIO(raw.decode(encoding)))
+    first, second = ("1/7", "2/7") if esp == "sfmc-dmy" else ("7/1", "7/2")
+    assert (sent["EventDate"], sent["SubscriberKey"]) == (f"{first}/2026 11:30:00 PM", "ü,1")
+    assert f",{second}/2026 6:30:00 AM,Click," in clicks
+    again = read_all(adapter(esp), tmp_path / "x")
+    assert [s.sent_at for s in again.sends] == [summer]
+    assert again.skipped == {"NotSent": 1}
+    with pytest.raises(UsageError, match="expected 'utf-16' or 'utf-8'"):
+        adapter("sfmc", {"encoding": "latin-1"})
+
+
+# -------------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize("esp", [*NAMES, "generic"])
+def test_a_run_is_exported_and_replays_as_its_log_does(
+    esp: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (packaged() / "welcome.toml").read_text()
+    scenario, out = tmp_path / "mine.toml", tmp_path / "out"
+    scenario.write_text(text.replace("signups_per_day = 400", "signups_per_day = 25").replace("days = 56", "days = 14"))
+    argv = ["run", scenario, "--replications", 1, "--workers", 1, "--out", out, "--export-as", esp]
+    assert cli([str(a) for a in argv]) == 0
+    assert f"--esp {esp}" in capsys.readouterr().err
+    common = ["--goal", "purchase", "--offset-days", "0", "--as-of", "2026-03-01T00:00:00Z", "--json"]
+    tables = []
+    for source in ([out / "export", "--esp", esp], [out / "log"]):
+        assert cli(["replay", *map(str, source), *common]) == 0
+        tables.append(json.loads(capsys.readouterr().out)["metrics"])
+    columns = ("template_id", "variant_id", "sends", "opens", "clicks", "unsubscribes", "conversions", "revenue")
+    of_export, of_log = ([[row[c] for c in columns] for row in table] for table in tables)
+    assert of_export == of_log
+    assert sum(row[6] for row in of_log) > 20
+    assert cli([str(a) for a in argv]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_run_for_an_unknown_provider(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["run", "welcome", "--out", str(tmp_path / "out"), "--export-as", "braz"]) == 2
+    assert "did you mean 'braze'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

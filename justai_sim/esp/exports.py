@@ -73,7 +73,7 @@ def arrival(log: Log, table: str) -> I8:
 
 
 def pieces(log: Log, size: int | None = None) -> Iterator[Log]:
-    """Sends and events in the order of arrival (sends first), `size` (else `PIECE`) rows at a time, on the same codes."""
+    """Sends and events in the order of arrival (sends first), in logs of `size` (`PIECE`) rows on the same codes."""
     n, size = len(log.sends), size or PIECE
     order = np.argsort(np.concatenate([arrival(log, "sends"), arrival(log, "events")]), kind="stable")
     for at in range(0, len(order), size):
