@@ -303,6 +303,9 @@ def test_webhooks_and_the_export_of_one_log_count_once(esp: str, worlds: dict[st
         made.parse(body, by_hook, f"body {i}", at)
     exports.export(log, esp, tmp_path / "export")
     by_export = read_all(made, tmp_path / "export")
+    for table, key in (("sends", "send_id"), ("events", "event_id")):
+        ids = [{getattr(row, key) for row in getattr(rows, table)} for rows in (by_hook, by_export)]
+        assert ids[0] == ids[1]
     as_of = int(exports.last_arrival(log)) + 60 * DAY
     columns = ["variant_id", "sends", "opens", "clicks", "unsubscribes", "conversions", "revenue"]
     tables = [replay(a, goals=["purchase"], offset_days=0, as_of=as_of).metrics[columns].values.tolist()
@@ -461,14 +464,16 @@ def test_an_extract_is_a_zip_of_tables_six_hours_behind(esp: str, encoding: str,
 
 @pytest.mark.parametrize("esp", [*NAMES, "generic"])
 def test_a_run_is_exported_and_replays_as_its_log_does(
-    esp: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    esp: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("justai_sim.cli.simulated.write_sweep_report", lambda _, folder: folder)  # figures take long
     text = (packaged() / "welcome.toml").read_text()
     scenario, out = tmp_path / "mine.toml", tmp_path / "out"
     scenario.write_text(text.replace("signups_per_day = 400", "signups_per_day = 25").replace("days = 56", "days = 14"))
     argv = ["run", scenario, "--replications", 1, "--workers", 1, "--out", out, "--export-as", esp]
     assert cli([str(a) for a in argv]) == 0
     assert f"--esp {esp}" in capsys.readouterr().err
+    assert (out / "export" / "SIMULATED").exists(), "else a report on it would not say so"
     common = ["--goal", "purchase", "--offset-days", "0", "--as-of", "2026-03-01T00:00:00Z", "--json"]
     tables = []
     for source in ([out / "export", "--esp", esp], [out / "log"]):

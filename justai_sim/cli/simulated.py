@@ -49,6 +49,7 @@ def run(
     if export_as is not None:
         for what, n in exports.export(log, export_as, folder / "export").items():
             say(f"left out of the export: {what}: {n:,}")
+        _mark(scenario, folder / "export")
         say(f"export: {folder / 'export'} (read it with --esp {export_as})")
     _show(data, json, page)
 
@@ -73,10 +74,15 @@ def report(folder: Path) -> None:
 def write_world(scenario: Scenario, folder: Path, wire: bool) -> Log:
     """The first world, and it as a plain log that `replay` reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SIMULATED).write_text(f"{scenario.name}, seed {scenario.seed}: a simulated world, not your data\n")
+    _mark(scenario, folder)
     log = api.simulate(scenario, wire=wire).log
     adapter("generic").export(log, folder)
     return log
+
+
+def _mark(scenario: Scenario, folder: Path) -> None:
+    """Reports on what lies there will say that it was simulated."""
+    (folder / SIMULATED).write_text(f"{scenario.name}, seed {scenario.seed}: a simulated world, not your data\n")
 
 
 def _with(scenario: Scenario, seed: int | None, replications: int | None) -> Scenario:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -65,7 +66,7 @@ def write(elements: Iterable[list[tuple[int, Element]]], folder: Path) -> None:
         for (kind, hour), records in files.items():
             date = datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%d-%H")
             place = folder / root / f"event_type={kind}" / f"date={date}" / str(_SCHEMA_ID) / "prod-01"
-            place.mkdir(parents=True, exist_ok=True)
+            os.makedirs(place, exist_ok=True)  # fewer calls than Path.mkdir, and there are thousands
             _avro(kind, records, place / f"{root}+0+{offsets[kind]:010d}.avro")
             offsets[kind] += len(records)
 
