@@ -18,7 +18,7 @@ from justai_sim.esp.base import adapter
 from justai_sim.esp.coding import OWN_TIME
 from justai_sim.esp.jsonbytes import encode
 from justai_sim.esp.rows import EventRow
-from justai_sim.tables import I8, NONE, Decisions, Log
+from justai_sim.tables import I8, NONE, Decisions, Log, Sends
 
 PIECE = 20_000
 """Rows written at a time."""
@@ -87,23 +87,33 @@ def last_arrival(log: Log) -> int:
     return int(max((arrival(log, t).max() for t in ("sends", "events") if len(getattr(log, t))), default=0))
 
 
+class SendRows:
+    """The rows of sends by the codes of their ids; of several of one id the first."""
+
+    def __init__(self, sends: Sends) -> None:
+        self.order = np.argsort(sends.send, kind="stable")
+        self.codes = sends.send[self.order]
+
+    def of(self, codes: I8) -> I8:
+        """The row of each code, -1 where there is none."""
+        if not len(self.codes):
+            return np.full(len(codes), NONE, np.int64)
+        at = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        return np.where((codes >= 0) & (self.codes[at] == codes), self.order[at], NONE)
+
+
 def named(log: Log) -> I8:
-    """The row of the send that each event names (of several of one id the first), -1 where the log has none."""
-    wanted = log.events.send
-    if not len(log.sends):
-        return np.full(len(wanted), NONE, np.int64)
-    order = np.argsort(log.sends.send, kind="stable")
-    codes = log.sends.send[order]
-    at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-    return np.where((wanted >= 0) & (codes[at] == wanted), order[at], NONE)
+    """The row of the send that each event names, -1 where the log has none."""
+    return SendRows(log.sends).of(log.events.send)
 
 
-def plain_line(columns: dict[str, list[Any]], row: int) -> bytes:
+def plain_line(columns: dict[str, list[Any]], row: int, send_id: str = "") -> bytes:
     """An event as a line of the plain log, as the customer's backend writes it; what is missing is left out.
 
-    Amounts are texts: a number of JSON would be read as a float.
+    `send_id` replaces the event's own. Amounts are texts: a number of JSON would be read as a float.
     """
     r = EventRow(*(columns[c][row] for c in EventRow._fields))
+    r = r._replace(send_id=send_id or r.send_id)
     found: dict[str, Any] = {k: v for k, v in r._asdict().items() if v not in ("", MISSING)}
     found.pop("machine")
     if r.machine >= 0:

@@ -43,11 +43,21 @@ def write(bodies: Iterable[tuple[int, Element]], folder: Path, made_at: int) -> 
                 continue
             if kind not in tables:
                 file = (folder / f"{kind}_{moment}.csv").open("x", encoding="utf-8", newline="")
-                tables[kind] = csv.writer(opened.enter_context(file), lineterminator="\n"), COLUMNS[kind].split()
+                tables[kind] = csv.writer(_LineFeeds(opened.enter_context(file))), COLUMNS[kind].split()
                 tables[kind][0].writerow(tables[kind][1])
             table, names = tables[kind]
             stored = d | {"itblInternal.documentCreatedAt": _time(received)}
             table.writerow([_cell(stored.get(name)) for name in names])
+
+
+class _LineFeeds:
+    """Rows that end with a line feed alone; `csv` quotes a carriage return only where it ends rows with one."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def write(self, row: str) -> None:
+        self.file.write(row[:-2] + "\n")
 
 
 def _row(kind: str, d: Element, received: int) -> Element:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_letters
 from typing import Any
 from urllib.parse import quote
 
@@ -118,8 +119,8 @@ class Sfmc:
         )
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
-        """`serial` is the batch; the order is kept among serials of equal length."""
-        return f"{_JOB}.{serial}.{_number(user)}"
+        """`serial` without letters in front is the batch, a number; the order is kept among those of equal length."""
+        return f"{_JOB}.{serial.lstrip(ascii_letters) or serial}.{_number(user)}"
 
     def event_id(self, serial: str, kind: str, name: str) -> str:  # noqa: ARG002
         return serial

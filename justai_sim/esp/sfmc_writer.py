@@ -22,12 +22,13 @@ import numpy as np
 from justai_sim.clock import DAY, HOUR, MINUTE, SECOND
 from justai_sim.esp import sfmc_fields as f
 from justai_sim.esp.coding import public_columns
-from justai_sim.esp.exports import last_arrival, named, pieces, plain_line
+from justai_sim.esp.exports import SendRows, last_arrival, pieces, plain_line
 from justai_sim.tables import BOUNCE, CLICK, HELD_OUT, OPEN, SPAM, UNSUBSCRIBE, Array, Log
 
 MID = "1"
 OWN_EVENTS = "own_events.ndjson"
 _JOB = "1"
+_ADDRESS, _SHOP = "user@example.com", "https://www.example.com/"
 _FACTS = "ClientID SendID SubscriberKey EmailAddress SubscriberID ListID EventDate EventType BatchID"
 _EXTRACT = f"{_FACTS} TriggeredSendExternalKey {{}} EventID"
 _VIEW = "AccountID OYBAccountID JobID ListID BatchID SubscriberID SubscriberKey EventDate IsUnique Domain EventID"
@@ -82,14 +83,16 @@ class _Writer:
     """The tables of one log."""
 
     def __init__(self, log: Log, encoding: str, day_first: bool, number: Callable[[str], str]) -> None:
-        self.log, self.encoding, self.day_first, self.number = log, encoding, day_first, number
-        self.at = named(log)
-        # The user of an event that names a send is the send's where the event has none.
-        e = log.events
-        user = np.where((e.user < 0) & (self.at >= 0), log.sends.user[self.at], e.user) if len(log.sends) else e.user
-        self.log = replace(log, events=e.with_(user=user))
-        self.held = log.sends.status == HELD_OUT
+        self.encoding, self.day_first, self.number = encoding, day_first, number
+        self.rows_of = SendRows(log.sends)
+        e, at = log.events, self.rows_of.of(log.events.send)
         self.tabled = (e.send >= 0) & np.isin(e.kind, _IN_TABLES)
+        user, template, known = e.user, e.template, self.tabled & (at >= 0)
+        if known.any():  # what an event leaves open is its send's
+            user = np.where((user < 0) & known, log.sends.user[at], user)
+            template = np.where(known, log.sends.template[at], template)
+        self.log = replace(log, events=e.with_(user=user, template=template))
+        self.held = log.sends.status == HELD_OUT
 
     @contextmanager
     def member(self, archive: zipfile.ZipFile, name: str) -> Iterator[Any]:
@@ -106,53 +109,56 @@ class _Writer:
     def chosen(self, kind: int) -> Array:
         return self.tabled & (self.log.events.kind == kind)
 
-    def _rows(self, table: str, chosen: Array) -> Iterator[tuple[dict[str, list[Any]], int, str, int]]:
-        """(columns, row, its send's user, its send's code) of the chosen rows in the order of arrival."""
+    def _rows(self, table: str, chosen: Array) -> Iterator[tuple[dict[str, list[Any]], int, tuple[str, str, str]]]:
+        """(columns, row, its send's job, batch and subscriber) of the chosen rows in the order of arrival."""
         none = np.zeros(0, np.int64)
         rows = getattr(self.log, table).take(chosen)
         other = "events" if table == "sends" else "sends"
         part = replace(self.log, **{table: rows, other: getattr(self.log, other).take(none)})
         for piece in pieces(part):
-            columns = public_columns(piece, table)
-            for row, code in enumerate(getattr(piece, table).send.tolist()):
-                yield columns, row, columns["user_id"][row], code
+            columns, found = public_columns(piece, table), getattr(piece, table)
+            at = self.rows_of.of(found.send)
+            user = np.where(at >= 0, self.log.sends.user[at], found.user) if len(self.log.sends) else found.user
+            owners = self.log.text("user", user)
+            for row, code in enumerate(found.send.tolist()):
+                yield columns, row, self._ids(columns["send_id"][row], owners[row], code)
 
     def sends(self, table: Any, held: bool) -> None:
         names = _EXTRACT.format("Reason" if held else "CampaignID").split()[:-1]
         table.writerow(names)
-        for c, row, user, code in self._rows("sends", self.held == held):
-            job, batch, subscriber = self._ids(c["send_id"][row], user, code)
-            fact = [MID, job, user, "", subscriber, "1", self._date(c["sent_at"][row]), "NotSent" if held else "Sent"]
+        for c, row, (job, batch, subscriber) in self._rows("sends", self.held == held):
+            fact = [MID, job, c["user_id"][row], _ADDRESS, subscriber, "1", self._date(c["sent_at"][row])]
+            fact.append("NotSent" if held else "Sent")
             table.writerow([*fact, batch, c["template_id"][row], "Held out" if held else ""])
 
     def send_log(self, table: Any) -> None:
         table.writerow(["JobID", "ListID", "BatchID", "SubID", "copy_id"])
-        for c, row, user, code in self._rows("sends", ~self.held):
-            job, batch, subscriber = self._ids(c["send_id"][row], user, code)
+        for c, row, (job, batch, subscriber) in self._rows("sends", ~self.held):
             table.writerow([job, "1", batch, subscriber, c["variant_id"][row]])
 
     def events(self, table: Any, t: _Table) -> None:
         names = _EXTRACT.format(" ".join(t.own)).split()
         table.writerow(names)
-        for c, row, user, code in self._rows("events", self.chosen(t.kind)):
-            job, batch, subscriber = self._ids(c["send_id"][row], user, code)
+        for c, row, (job, batch, subscriber) in self._rows("events", self.chosen(t.kind)):
             own, link = list(t.own.values()), ""
             if t.kind == CLICK:
                 copy = c["variant_id"][row]
                 own[2], link = f"https://www.example.com/?copy_id={quote(copy, safe='')}" if copy else _SHOP, own[0]
-            fact = [MID, job, user, "", subscriber, "1", self._date(c["occurred_at"][row]), t.word, batch, ""]
-            table.writerow([*fact, *own, self._event_id(c, row, f.send_key(job, batch, subscriber), link)])
+            fact = [MID, job, c["user_id"][row], _ADDRESS, subscriber, "1", self._date(c["occurred_at"][row])]
+            event = self._event_id(c, row, f.send_key(job, batch, subscriber), link)
+            table.writerow([*fact, t.word, batch, c["template_id"][row], *own, event])
 
     def complaints(self, table: Any) -> None:
         table.writerow(_VIEW.split())
-        for c, row, user, code in self._rows("events", self.chosen(SPAM)):
-            job, batch, subscriber = self._ids(c["send_id"][row], user, code)
+        for c, row, (job, batch, subscriber) in self._rows("events", self.chosen(SPAM)):
             when, event = self._date(c["occurred_at"][row]), self._event_id(c, row, f.send_key(job, batch, subscriber))
-            table.writerow([MID, MID, job, "1", batch, subscriber, user, when, "True", "example.com", event])
+            table.writerow(
+                [MID, MID, job, "1", batch, subscriber, c["user_id"][row], when, "True", "example.com", event]
+            )
 
     def plain(self, own: IO[bytes]) -> None:
-        for c, row, _, _ in self._rows("events", ~self.tabled):
-            own.write(plain_line(c, row))
+        for c, row, ids in self._rows("events", ~self.tabled):
+            own.write(plain_line(c, row, send_id=f.send_key(*ids) if c["send_id"][row] else ""))
 
     def _event_id(self, c: dict[str, list[Any]], row: int, send: str, link: str = "") -> str:
         made = f.event_key(send, c["kind"][row], c["occurred_at"][row], link)
@@ -173,9 +179,6 @@ class _Writer:
         hour = rest // HOUR
         clock = f"{(hour + 11) % 12 + 1}:{rest // MINUTE % 60:02d}:{rest // SECOND % 60:02d}"
         return f"{_day(day, self.day_first)} {clock} {'PM' if hour >= 12 else 'AM'}"
-
-
-_SHOP = "https://www.example.com/"
 
 
 @lru_cache(maxsize=4096)
