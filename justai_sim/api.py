@@ -34,6 +34,7 @@ from justai_sim.bandit.policy import PolicySpec
 from justai_sim.checks import doctor as checks
 from justai_sim.checks.doctor import Diagnosis
 from justai_sim.errors import DataError, NotInLogWarning, UsageError
+from justai_sim.esp import exports
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
 from justai_sim.loop.program import Feedback, KeyMetric
@@ -86,6 +87,7 @@ __all__ = [
     "attribute",
     "doctor",
     "estimates",
+    "export",
     "interpretations",
     "load",
     "metrics",
@@ -142,6 +144,19 @@ def load(src: str | Path, esp: str, out: str | Path, **options: Any) -> logs.Sum
 def read_log(path: str | Path, esp: str | None = None, timezone: str | None = None, **options: Any) -> Log:
     """A loaded log, a plain log folder, or with `esp` an export directly, with switches in `esp_options`."""
     return logs.read_log(path, esp, timezone, **options)
+
+
+def export(
+    log: Log | str | Path, esp: str, folder: str | Path, *, esp_options: Mapping[str, Any] | None = None
+) -> dict[str, int]:
+    """Write a log as the bulk export of `esp` into a new folder, whole or not at all; `read_log` reads it back.
+
+    What a provider's files have no place for is on its page (docs/esp) and in its adapter's `export_cannot_carry`.
+    Returned is what was left out, by reason. UsageError if there is something in the folder.
+
+    `js.export(js.simulate("welcome").log, "braze", "currents")`
+    """
+    return exports.export(log if isinstance(log, Log) else read_log(log), esp, Path(folder), esp_options)
 
 
 @dataclass(frozen=True)

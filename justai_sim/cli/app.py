@@ -66,15 +66,16 @@ def scenarios(*, json: Json = False) -> None:
 @app.command
 def run(
     scenario: str, /, *, out: Out = None, seed: int | None = None, replications: int | None = None,
-    wire: bool = False, workers: Workers = None, json: Json = False,
+    wire: bool = False, export_as: str | None = None, workers: Workers = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Simulate a scenario as it is given: attribute, let the policy learn, report.
 
     Without --out the report goes to reports/NAME-run.
     With --wire every event goes through its provider's payload and back; one world, unless
-    --replications says otherwise. With --out, `OUT/log` is the first world as a plain log.
+    --replications says otherwise. With --out, `OUT/log` is the first world as a plain log, and with
+    --export-as `OUT/export` is it as that provider's bulk export, which `replay OUT/export --esp` reads.
 
-    Example: justai-sim run welcome --replications 20 --out reports/run
+    Example: justai-sim run welcome --replications 20 --out reports/run --export-as braze
 
     Parameters
     ----------
@@ -86,10 +87,12 @@ def run(
         Number of worlds.
     wire
         Through the provider's payloads.
+    export_as
+        braze, customerio, iterable, segment, sfmc or generic; the world is then of this provider.
     """
     from justai_sim.cli import simulated
 
-    simulated.run(scenario, out, seed, replications, wire, workers, json)
+    simulated.run(scenario, out, seed, replications, wire, export_as, workers, json)
 
 
 @app.command

@@ -116,7 +116,7 @@ def replay(
 
 
 SIMULATED = "SIMULATED"
-"""A file of this name beside a plain log says that it is a simulated world."""
+"""A file of this name in a plain log or an export says that it is a simulated world."""
 
 
 def parse_settings(settings: list[str], option: str = "--set", example: str = "credit=linear") -> dict[str, Any]:
