@@ -378,12 +378,12 @@ def test_elsewhere_balances_borrowed_for_single_credit_over_all_templates_only()
 # -- single cases ----------------------------------------------------------------------------------------
 
 
-def one_event(rule: Rule | None = None, sends: list[Any] | None = None, **event: Any) -> str:
+def one_event(rule: Rule | None = None, sends: list[Any] | None = None, goals: Any = None, **event: Any) -> str:
     """The term of a conversion that S1 (T1, A, u1, day 0) caused, and whose row is as given."""
     sends = [send_row("S1", "u1", "A", START)] if sends is None else sends
     row = event_row("e1", "u1", START + 5 * DAY) | event
     truth = [{"event": 1, "cause": "S1", "occurred_at": START + 5 * DAY, "value": None}]
-    w = World(rule or Rule(), sends, [row], [1], None, START + 40 * DAY, truth, [], [], [])
+    w = World(rule or Rule(), sends, [row], [1], goals, START + 40 * DAY, truth, [], [], [])
     log, bound, behind = tables(w)
     found = identity(bound, log.sends, log.events, behind, w.as_of)
     holds(found)
@@ -412,6 +412,42 @@ def test_single_cases() -> None:
     assert one_event(Rule(anchor="delivered")) == "not_delivered"
     assert one_event(sends=[send_row("S1", "u1", "A", START, status="bounced")]) == "not_delivered"
     assert one_event(value=-5) == "wrong_event", "a purchase that is told as a refund"
+    named: Any = {"occurred_at": START + 2 * DAY, "received_at": START + 2 * DAY}
+    assert one_event(send_id="S1", variant_id="B", **named) == "too_early", "the id goes before partial ids"
+    two[1]["template_id"] = "T2"
+    goals = {"T1": {"purchase"}, "T2": {"signup"}}
+    assert one_event(sends=two, goals=goals, send_id="S2", **named) == "too_early", "S2 has another goal"
+    assert one_event(sends=two, goals=goals, send_id="S2", name="signup") == "wrong_event"
+
+
+def totals(w: World, which: str) -> dict[str, int]:
+    log, bound, behind = tables(w)
+    found = identity(bound, log.sends, log.events, behind, w.as_of)
+    holds(found)
+    return {t: x for t, x in terms_of(found, which).items() if x}
+
+
+def test_of_several_credited_rows_the_one_on_the_cause_stands_for_the_event() -> None:
+    sends = [send_row("S1", "u1", "A", START), send_row("S2", "u1", "B", START + 6 * DAY)]
+    late = START + 12 * DAY
+    rows = [event_row("e1", "u1", START + 10 * DAY), event_row("e2", "u1", START + 7 * DAY, received_at=late)]  # S2, S1
+    truth = [{"event": 1, "cause": "S1", "occurred_at": START + 7 * DAY, "value": None}]
+    w = World(Rule(), sends, rows, [1, 1], None, START + 40 * DAY, truth, [], [], [])
+    assert totals(w, "events") == {"caused": PARTS, "borrowed": PARTS, "shown": 2 * PARTS}
+    rows[0] = event_row("e1", "u1", START + 8 * DAY)
+    extra = totals(dataclasses.replace(w, events=rows), "events")
+    assert extra == {"caused": PARTS, "extra_copies": PARTS, "shown": 2 * PARTS}
+
+
+def test_a_quantile_cap_is_of_settled_sends() -> None:
+    sends = [send_row("S1", "u1", "A", START), send_row("S2", "u2", "A", START + 20 * DAY)]
+    rows = [event_row(f"e{i}", f"u{i}", START + (20 * i - 15) * DAY, value=i * 10 * MICRO) for i in (1, 2)]
+    truth = [
+        {"event": i, "cause": f"S{i}", "occurred_at": r["occurred_at"], "value": r["value"]}
+        for i, r in enumerate(rows, 1)
+    ]
+    w = World(Rule(cap_quantile=1.0), sends, rows, [1, 2], None, START + 26 * DAY, truth, [], [], [])
+    assert totals(w, "revenue") == {"caused": 30 * MICRO, "caps_and_rounding": -10 * MICRO, "shown": 20 * MICRO}
 
 
 def test_worlds_of_a_block_do_not_touch_one_another() -> None:
