@@ -44,7 +44,7 @@ from justai_sim.clock import DAY, HOUR, MISSING
 from justai_sim.errors import UsageError
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.pages.bias import of_sweep
-from justai_sim.scenario import parse, with_settings
+from justai_sim.scenario import Scenario, parse, with_settings
 from justai_sim.sim.engine import Block, simulate_block
 from justai_sim.tables import MICRO, NONE, PARTS, REASON, REASONS, Events, Log, Sends
 from justai_sim.testing.rows import event_row, send_row
@@ -204,12 +204,14 @@ esp = "generic"
 goals = ["purchase"]
 [program.policy]
 name = "uniform"
+[telemetry]
+webhook_delay_minutes = 600
+duplicate_share = 0.2
 [world]
 signups_per_day = 2
 organic_per_user_day = 0.04
 bounce_rate = 0.1
-webhook_delay_minutes = 600
-duplicate_share = 0.2
+suppressed_rate = 0.05
 delay = { law = "exponential", mean_days = 3.0 }
 [[variants]]
 id = "control"
@@ -230,10 +232,28 @@ day = 5
 """
 
 
-def simulated(rule: Rule, seed: int) -> Block:
-    s = parse(FLOW, "tiny")
-    program = msgspec.structs.replace(s.program, rule=rule)
-    return simulate_block(msgspec.structs.replace(s, program=program, seed=seed), range(2))
+@st.composite
+def scenarios(draw: st.DrawFn) -> Scenario:
+    """Any rule over any mixture of faults, refunds and held-out users."""
+    shares = (
+        "machine_open_share", "lost_share", "late_share", "duplicate_share", "recoded_share", "reused_id_share",
+        "wrong_name_share", "missing_user_share", "zone_error_share",
+    )  # fmt: skip
+    telemetry = {f"telemetry.{k}": draw(st.sampled_from((0.0, 0.3))) for k in shares} | {
+        "telemetry.clean": draw(st.sampled_from((False, False, False, True))),
+        "telemetry.test_purchases_per_user_day": draw(st.sampled_from((0.0, 0.02))),
+        "telemetry.late_hours": draw(st.sampled_from((12, 200))),
+        "telemetry.clock_skew_seconds": draw(st.sampled_from((0, 40_000))),
+        "telemetry.outages": draw(st.sampled_from(([], [{"day": 6, "hours": 30}]))),
+    }
+    more = {
+        "program.holdout_share": draw(st.sampled_from((0.0, 0.2))),
+        "world.refund_rate": draw(st.sampled_from((0.0, 0.4))),
+        "world.repeat_rate": draw(st.sampled_from((0.0, 0.3))),
+        "seed": draw(st.integers(1, 1000)),
+    }
+    s = with_settings(parse(FLOW, "tiny"), telemetry | more)
+    return msgspec.structs.replace(s, program=msgspec.structs.replace(s.program, rule=draw(rules())))
 
 
 def identity_of(block: Block) -> Identity:
@@ -280,10 +300,10 @@ def plain_world(block: Block, rep: int) -> World:
     )  # fmt: skip
 
 
-@settings(max_examples=10, deadline=None)
-@given(rules(), st.integers(1, 1000))
-def test_the_identity_holds_in_simulated_worlds(rule: Rule, seed: int) -> None:
-    block = simulated(rule, seed)
+@settings(max_examples=12, deadline=None)
+@given(scenarios())
+def test_the_identity_holds_in_simulated_worlds(scenario: Scenario) -> None:
+    block = simulate_block(scenario, range(2))
     found = identity_of(block)
     holds(found)
     e, sends, n = block.state.earned, block.state.sends.table, block.state.sends.n

@@ -36,6 +36,8 @@ signups_per_day = 300
 organic_per_user_day = 0.0
 bounce_rate = 0.0
 delay = { law = "exponential", mean_days = 5.0 }
+[telemetry]
+clean = true
 [[variants]]
 id = "control"
 conversion_rate = 0.2
@@ -198,10 +200,21 @@ def test_an_unsubscribe_stops_later_sends() -> None:
 
 @pytest.mark.parametrize("wire", [False, True])
 def test_every_row_knows_what_it_tells_of(wire: bool) -> None:
-    s = small(days=12, **{"world.duplicate_share": 0.2, "world.organic_per_user_day": 0.02, "esp": "braze"})
+    s = small(
+        days=12,
+        **{
+            "telemetry.clean": False,
+            "telemetry.duplicate_share": 0.2,
+            "telemetry.lost_share": 0.0,
+            "world.organic_per_user_day": 0.02,
+            "esp": "braze",
+        },
+    )
     block = simulate_block(with_settings(s, {"world.signups_per_day": 30}), range(2), wire=wire)
     events = block.state.events.table
-    assert np.array_equal(block.origin, events.event)
+    true = block.origin != NONE
+    assert np.array_equal(block.origin[true], events.event[true])
+    assert (events.machine[~true] >= 0).all(), "what no person did is an open or a click"
     told = np.concatenate([block.origin[events.kind == CONVERSION], block.unheard.origin])
     before_the_end = block.truth.take(block.truth.occurred_at < s.end_us)
     assert np.isin(before_the_end.event, told).all()

@@ -103,14 +103,15 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     none = np.zeros((0, state.reps, machine.layout.arms))
     n = np.stack([t.n.sum(axis=(1, 3)) for t in shown]) if shown else none
     y = np.stack([t.y.sum(axis=(1, 3)) for t in shown]) if shown else none
-    live = np.broadcast_to(machine.layout.live[:, None], (len(machine.layout.live), state.reps, machine.layout.arms))
+    still = machine.layout.live_at(now)
+    live = np.broadcast_to(still[:, None], (len(still), state.reps, machine.layout.arms))
     live = live if state.lifecycle is None else state.lifecycle.still(live)
     return state, Tick(index, now, n, y, tallies, shares, changes, live)
 
 
 def _advance(machine: Machine, state: State, shown: tuple[Tally, ...], now: int) -> tuple[Change, ...]:
     """Ship and archive by the program's rule, at the refreshes of the grid only."""
-    program, live = machine.program, machine.layout.live
+    program, live = machine.program, machine.layout.live_at(now)
     if program.shipping is None or (now - state.start) % program.refresh:
         return ()
     if state.lifecycle is None:
@@ -182,8 +183,9 @@ def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: in
     chosen = policy(spec.name)
     out = []
     wait = clock.days(program.rule.upper_days + program.rule.lateness_days) + 2 * DAY
+    there = machine.layout.live_at(now)
     for t, counts in enumerate(tallies):
-        live = np.broadcast_to(machine.layout.live[t], (state.reps, machine.layout.arms))
+        live = np.broadcast_to(there[t], (state.reps, machine.layout.arms))
         if state.lifecycle is not None:
             live = live & ~state.lifecycle.archived[t]
         memory = chosen.init(spec, machine.shape(t, state.reps))
