@@ -45,14 +45,14 @@ def attempts(esp: str) -> I8:
 
 class Faults:
     """`wrong_name`: the code of the name that misnamed purchases have; `keeps_value`: the provider carries amounts of
-    events of any name."""
+    events of any name; `anonymous`: and events of nobody, which otherwise never leave it."""
 
     def __init__(
         self, telemetry: Telemetry, u: Draws, users: Users, start: int, end: int, grid: Grid, esp: str,
-        wrong_name: int, keeps_value: bool,
+        wrong_name: int, keeps_value: bool, anonymous: bool,
     ) -> None:  # fmt: skip
         self.t, self.u, self.users, self.start, self.end, self.grid = telemetry.faults, u, users, start, end, grid
-        self.wrong_name, self.keeps_value = wrong_name, keeps_value
+        self.wrong_name, self.keeps_value, self.anonymous = wrong_name, keeps_value, anonymous
         self.attempts = attempts(esp)
         # Who has such a mail client, or such a gateway, has it for good.
         self.machine = u("machine client", users.rep, users.user) < self.t.machine_open_share
@@ -63,12 +63,12 @@ class Faults:
         code = event_code(sends.user, place, LATENCY)
         received, lost = self.arrival(sends.rep, code, sends.sent_at, 0)
         told = sends.with_(received_at=received)
-        heard = [told.take(~lost)]
+        heard = [told.take(~lost) if lost.any() else told]
         if self.t.duplicate_share:
             i = np.flatnonzero(self.u("duplicate", sends.rep, code) < self.t.duplicate_share)
             again, gone = self.arrival(sends.rep[i], code[i], sends.sent_at[i], 1)
             heard.append(sends.take(i).with_(received_at=again).take(~gone & ~lost[i]))
-        return Sends.concat(heard), told.take(lost)
+        return Sends.concat(heard), told.take(np.flatnonzero(lost))
 
     def events(self, true: Events) -> Iterator[tuple[Events, I8]]:
         """What we are told of events that happened, each with its origin."""
@@ -82,8 +82,11 @@ class Faults:
     def copy(self, true: Events, told: Events, k: int) -> tuple[Events, I8]:
         """The k-th copy of each event: its delays run from when it happened, whatever the stamp says."""
         received, lost = self.arrival(true.rep, true.event, true.occurred_at, k)
+        if not self.anonymous:
+            lost = lost | (told.user == NONE)
         event = told.event + RECODED if k == 2 else told.event
-        return told.with_(received_at=received, event=event).take(~lost), true.event[~lost]
+        heard = told.with_(received_at=received, event=event)
+        return (heard.take(~lost), true.event[~lost]) if lost.any() else (heard, true.event)
 
     def garbled(self, true: Events) -> Events:
         """The contents that purchases arrive with."""
