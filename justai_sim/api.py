@@ -31,6 +31,8 @@ from justai_sim.attribution import (
 )
 from justai_sim.attribution import attribute as attribute_tables
 from justai_sim.bandit.policy import PolicySpec
+from justai_sim.biases.identity import identity
+from justai_sim.biases.table import Bias, bias_table
 from justai_sim.checks import doctor as checks
 from justai_sim.checks.doctor import Diagnosis
 from justai_sim.errors import DataError, NotInLogWarning, UsageError
@@ -43,6 +45,7 @@ from justai_sim.meant import not_there, shared_ids
 from justai_sim.mix import comparable
 from justai_sim.pages.figures import (
     plot_age,
+    plot_bias,
     plot_delay,
     plot_interpretations,
     plot_race,
@@ -57,6 +60,7 @@ from justai_sim.surfaces import WindowSurface
 from justai_sim.surfaces import window_surface as surface_of_log
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import HELD_OUT, PARTS, REASONS, Log
+from justai_sim.truth import Behind
 from justai_sim.whatif import estimates as estimates_of
 from justai_sim.whatif import interpretations as readings_of
 from justai_sim.whatif import policy as policies
@@ -73,6 +77,7 @@ Instant: TypeAlias = "str | int | date | pd.Timestamp"
 __all__ = [
     "PRESETS",
     "Attributed",
+    "Bias",
     "Diagnosis",
     "Estimates",
     "Interpretations",
@@ -85,6 +90,7 @@ __all__ = [
     "TrainingWindow",
     "WhatIf",
     "attribute",
+    "bias",
     "doctor",
     "estimates",
     "export",
@@ -93,6 +99,7 @@ __all__ = [
     "metrics",
     "outcomes",
     "plot_age",
+    "plot_bias",
     "plot_delay",
     "plot_interpretations",
     "plot_race",
@@ -488,6 +495,8 @@ class Run:
     log: Log
     truth: pd.DataFrame
     """`event_id, cause_send_id` ('' = organic), `occurred_at`: one row a conversion that happened."""
+    behind: Behind
+    """The same as codes, and which true event each row of the log tells of; what `bias` reads."""
 
     @cached_property
     def sends(self) -> pd.DataFrame:
@@ -531,7 +540,24 @@ def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int
             "occurred_at": pd.to_datetime(block.truth.occurred_at, unit="us", utc=True),
         }
     )
-    return Run(scenario, log, truth)
+    return Run(scenario, log, truth, Behind(block.truth, block.origin, block.unheard))
+
+
+def bias(run: Run, **settings: Any) -> Bias:
+    """What separates the numbers that a dashboard shows from what the sends caused, per variant, exactly.
+
+    Under the scenario's rule, or with options of the rule changed: `js.bias(js.simulate("welcome"),
+    offset_days=0).table`. In each identity (`events`, `sends`, `revenue`) all terms add up to `shown`; `Bias.meaning`
+    says what they are, `js.plot_bias(bias.table)` draws them.
+    """
+    if not isinstance(run, Run):
+        raise UsageError(f"run is a {type(run).__name__}; expected a simulated world, js.simulate(SCENARIO): only a "
+                         "simulator knows what caused a conversion")  # fmt: skip
+    program, log = run.scenario.program, run.log
+    bound = _bound(with_settings(program.rule, settings), log, program.goals or None)
+    currency = log.names("currency").index(run.scenario.world.value.currency)
+    found = identity(bound, log.sends, log.events, run.behind, run.scenario.end_us, currency)
+    return Bias(bias_table(found, log.text), f"{run.scenario.name}, seed {run.scenario.seed}")
 
 
 @dataclass(frozen=True)

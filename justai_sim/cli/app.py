@@ -113,6 +113,37 @@ def sweep(
 
 
 @app.command
+def bias(
+    scenario: str, /, *, seed: int | None = None, rep: int = 0, settings: Settings = None, identity: str = "sends",
+    variant: str | None = None, template: str | None = None, out: Out = None, json: Json = False,
+) -> None:  # fmt: skip
+    """What separates a dashboard from what the sends caused, in one simulated world: term by term, adding up exactly.
+
+    Example: justai-sim bias welcome --set offset_days=0 --out reports/bias
+
+    Parameters
+    ----------
+    scenario
+        A TOML file, or the name of a packaged scenario.
+    seed
+        Replaces the scenario's seed: other worlds.
+    rep
+        Number of the world, from 0 on.
+    identity
+        What is counted: sends (converted), events (every credited conversion) or revenue.
+    variant
+        Only this one; held_out: the ghost sends of held-out users.
+    template
+        Only this one; default: all, added up.
+    out
+        Folder for bias.csv (all identities) and the figure.
+    """
+    from justai_sim.cli import bias as of_world
+
+    of_world.bias(scenario, settings or [], seed, rep, identity, variant, template, out, json)
+
+
+@app.command
 def load(
     src: Path, /, *, esp: str, out: Path, timezone: Timezone = None, rejects: Rejects = None, raw: Raw = False,
     keep_emails: Annotated[bool, Parameter(negative="")] = False, events: str | None = None,
