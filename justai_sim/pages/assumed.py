@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from justai_sim.loop.program import Program
 from justai_sim.pages.table import Column, Part, write
 from justai_sim.scenario import Scenario
@@ -27,7 +29,7 @@ def assumptions(s: Scenario) -> Part:
     own = sorted({f"{v.id}: {delay_words(v.delay)}" for t in s.flow for v in s.variants_of(t) if v.delay is not None})
     policy = f"{p.policy.name}, prior Beta({p.policy.prior_alpha:g}, {p.policy.prior_beta:g})"
     policy += f", epsilon {p.policy.epsilon:g}, floor {p.policy.floor:g}"
-    axes = "; ".join(f"{axis}: {', '.join(map(str, v))}" for axis, v in s.sweep.items())
+    axes = "; ".join(f"{axis}: {axis_words(v)}" for axis, v in s.sweep.items())
     pairs = [
         ("purchases caused per delivered send", conversions),
         ("delay from send to purchase", "; ".join([delay_words(w.delay), *own])),
@@ -44,6 +46,20 @@ def assumptions(s: Scenario) -> Part:
     ]
     rows: list[dict[str, object]] = [{"what": k, "value": v} for k, v in pairs]
     return Part("What is assumed", NOT_YOURS, rows, (Column("what", "what"), Column("value", "value")))
+
+
+def axis_words(values: Any) -> str:
+    """What an entry of `[sweep]` says: its labels, a range, or the design.
+
+    >>> axis_words([7, 14]), axis_words({"low": 1, "high": 9, "scale": "log"}), axis_words({"kind": "random", "points": 9})
+    ('7, 14', '1 to 9, log scale', '9 points, random')
+    """
+    if isinstance(values, dict) and "low" in values:
+        kinds = ["log scale"] * (values.get("scale") == "log") + ["whole numbers"] * bool(values.get("integer"))
+        return ", ".join([f"{values['low']:g} to {values['high']:g}", *kinds])
+    if isinstance(values, dict) and "points" in values:
+        return f"{values['points']} points, {values['kind'].replace('_', ' ')}"
+    return ", ".join(map(str, values))
 
 
 def learns_from(p: Program) -> str:
