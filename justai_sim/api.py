@@ -555,18 +555,25 @@ def sweep(
     *,
     replications: int | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
     resume: bool = False,
+    race: str | None = None,
 ) -> Sweep:
-    """Run every point of a scenario's `[sweep]` over the same worlds. Parts and tables are kept in `out`."""
+    """Run every point of a scenario's `[sweep]` over the same worlds. Parts and tables are kept in `out`.
+
+    On `workers` processes (default: one a core), or on the Dask cluster at `scheduler`. `race`: `right_by_day`,
+    `conversions` or `revenue`; points that are clearly worse by it stop early (`.data.raced`).
+    """
     import tempfile
 
     scenario = _scenario(source)
     if replications is not None:
         scenario = msgspec.structs.replace(scenario, replications=replications)
+    how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "race": race}
     if out is not None:
-        return Sweep(run_sweep(scenario, Path(out), workers=workers, resume=resume))
+        return Sweep(run_sweep(scenario, Path(out), resume=resume, **how))
     with tempfile.TemporaryDirectory() as folder:
-        return Sweep(run_sweep(scenario, Path(folder), workers=workers))
+        return Sweep(run_sweep(scenario, Path(folder), **how))
 
 
 def run_sweep(scenario: Scenario, out: Path, **options: Any) -> SweepData:
@@ -574,8 +581,7 @@ def run_sweep(scenario: Scenario, out: Path, **options: Any) -> SweepData:
     from justai_sim.sweeps.collect import collect, write_tables
     from justai_sim.sweeps.run import sweep as run
 
-    all_points, parts = run(scenario, out, **options)
-    data = collect(scenario, all_points, parts)
+    data = collect(scenario, *run(scenario, out, **options))
     write_tables(data, out)
     return data
 

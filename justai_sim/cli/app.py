@@ -83,7 +83,8 @@ def run(
 
 @app.command
 def sweep(
-    scenario: str, /, *, out: Out = None, workers: Workers = None, resume: Resume = False,
+    scenario: str, /, *, out: Out = None, workers: Workers = None, scheduler: str | None = None,
+    resume: Resume = False, race: Annotated[bool, Parameter(negative="")] = False, criterion: str = "right_by_day",
     replications: int | None = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Run every point of the scenario's [sweep] table over the same worlds; long tables and a report.
@@ -92,10 +93,19 @@ def sweep(
     A killed sweep goes on with --resume without redoing what is finished.
 
     Example: justai-sim sweep scenarios/welcome.toml --out reports/welcome --resume
+
+    Parameters
+    ----------
+    scheduler
+        Address of a Dask scheduler, e.g. tcp://10.0.0.5:8786: its workers simulate, the files are written here.
+    race
+        Points that are clearly worse than another stop early; the report says which, when and why.
+    criterion
+        What a race is judged by: right_by_day, conversions or revenue.
     """
     from justai_sim.cli import simulated
 
-    simulated.sweep(scenario, out, workers, resume, replications, json)
+    simulated.sweep(scenario, out, workers, scheduler, resume, criterion if race else None, replications, json)
 
 
 @app.command

@@ -44,13 +44,16 @@ def run(
 
 
 def sweep(
-    source: str, out: Path | None, workers: int | None, resume: bool, replications: int | None, json: bool
-) -> None:
+    source: str, out: Path | None, workers: int | None, scheduler: str | None, resume: bool, race: str | None,
+    replications: int | None, json: bool,
+) -> None:  # fmt: skip
     scenario = _with(read(source), None, replications)
     if not scenario.sweep:
         raise UsageError(f"{source}: has no [sweep] table; add one, or use `justai-sim run`")
     folder = out or Path("reports") / scenario.name
-    data = _sweep(scenario, folder, workers, resume=resume)
+    data = _sweep(scenario, folder, workers, resume=resume, scheduler=scheduler, race=race)
+    for s in data.raced.stopped if data.raced else []:
+        say(f"stopped after {s.worlds} worlds: {s.point}, behind {s.against}")
     _show(data, json, write_sweep_report(data, folder))
 
 
@@ -82,12 +85,12 @@ def _with(scenario: Scenario, seed: int | None, replications: int | None) -> Sce
     return msgspec.structs.replace(scenario, **changes)
 
 
-def _sweep(scenario: Scenario, out: Path, workers: int | None, resume: bool = False, wire: bool = False) -> SweepData:
+def _sweep(scenario: Scenario, out: Path, workers: int | None, **options: Any) -> SweepData:
     if workers is not None and workers < 1:
         raise UsageError(f"--workers is {workers}; expected at least 1")
     bar = Bar("simulating")
     try:
-        return api.run_sweep(scenario, out, workers=workers, resume=resume, wire=wire, progress=bar)
+        return api.run_sweep(scenario, out, workers=workers, progress=bar, **options)
     finally:
         bar.close()
 

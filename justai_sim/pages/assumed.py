@@ -51,8 +51,8 @@ def assumptions(s: Scenario) -> Part:
 def axis_words(values: Any) -> str:
     """What an entry of `[sweep]` says: its labels, a range, or the design.
 
-    >>> axis_words([7, 14]), axis_words({"low": 1, "high": 9, "scale": "log"}), axis_words({"kind": "random", "points": 9})
-    ('7, 14', '1 to 9, log scale', '9 points, random')
+    >>> axis_words([7, 14]), axis_words({"low": 1, "high": 9, "scale": "log"})
+    ('7, 14', '1 to 9, log scale')
     """
     if isinstance(values, dict) and "low" in values:
         kinds = ["log scale"] * (values.get("scale") == "log") + ["whole numbers"] * bool(values.get("integer"))
