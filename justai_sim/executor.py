@@ -145,7 +145,7 @@ class Cluster(Executor):
             self.client.submit(_checked, function, u, mark, pure=False): i for i, u in enumerate(units)
         }
         try:
-            for f in finished(list(futures)):
+            for f in finished(list(futures), loop=self.client.loop):
                 i = futures.pop(f)
                 result = f.result()
                 f.release()
