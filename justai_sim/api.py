@@ -46,6 +46,7 @@ from justai_sim.pages.figures import (
     plot_interpretations,
     plot_race,
     plot_receipt,
+    plot_recommend,
     plot_shares,
     plot_what_if,
     plot_window_map,
@@ -54,7 +55,10 @@ from justai_sim.replays import Replay
 from justai_sim.scenario import Scenario
 from justai_sim.surfaces import WindowSurface
 from justai_sim.surfaces import window_surface as surface_of_log
+from justai_sim.sweeps import recommend as recommendations
+from justai_sim.sweeps.criteria import Question
 from justai_sim.sweeps.data import SweepData
+from justai_sim.sweeps.recommend import Recommendation
 from justai_sim.tables import HELD_OUT, PARTS, REASONS, Log
 from justai_sim.whatif import estimates as estimates_of
 from justai_sim.whatif import interpretations as readings_of
@@ -76,6 +80,7 @@ __all__ = [
     "Estimates",
     "Interpretations",
     "Preset",
+    "Recommendation",
     "Reconciliation",
     "Replay",
     "Rule",
@@ -95,11 +100,13 @@ __all__ = [
     "plot_interpretations",
     "plot_race",
     "plot_receipt",
+    "plot_recommend",
     "plot_shares",
     "plot_what_if",
     "plot_window_map",
     "preset",
     "read_log",
+    "recommend",
     "reconcile",
     "replay",
     "report",
@@ -584,6 +591,24 @@ def run_sweep(scenario: Scenario, out: Path, **options: Any) -> SweepData:
     data = collect(scenario, *run(scenario, out, **options))
     write_tables(data, out)
     return data
+
+
+def recommend(
+    result: Sweep | str | Path, criterion: str = "right_by_day", *, day: float | None = None, limit: float = 0.05
+) -> Recommendation:
+    """What to choose among the decisions of a finished sweep (or its folder): `.answer`, `.table`, `.flips`.
+
+    `criterion`: `right_by_day` (the best variant leads on `day`, default the last), `conversions` or `revenue` (true
+    ones, whatever was credited), `decision_time` (until the product's rule ships, among those whose share of false
+    ships is shown to be at most `limit`). Differences are paired over worlds and hold all together; what cannot be
+    told from the best is tied; along axes of the world and the variants, `flips` says where the answer changes.
+
+    `js.plot_recommend(js.recommend("reports/welcome", "conversions").table)`
+    """
+    from justai_sim.sweeps.collect import read_tables
+
+    data = result.data if isinstance(result, Sweep) else read_tables(Path(result))
+    return recommendations.recommend(data, Question(criterion=criterion, day=day, limit=limit))
 
 
 def report(result: Sweep | Replay | WhatIf, out: str | Path, title: str = "") -> Path:

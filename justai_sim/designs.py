@@ -16,8 +16,12 @@ from justai_sim.tables import F8
 MAX_POINTS = 10_000
 """Points of a sweep; each is checked when the scenario is read."""
 DESIGN = "design"
-RESERVED = frozenset(("point", "rep", "day", "template_id", "variant_id", "metric", "value", DESIGN))
+RESERVED = frozenset(
+    ("point", "rep", "day", "template_id", "variant_id", "metric", "value", "decision", "worlds", "difference", "low",
+     "high", "verdict", "stopped", "wrong", "wrong_low", "wrong_high", "criterion", "unit", DESIGN)
+)  # fmt: skip
 """Columns of a sweep's tables: no axis has such a name."""
+
 Key = tuple[str | int, ...]
 """Where a value stands in a file: names of tables and keys, positions in arrays."""
 

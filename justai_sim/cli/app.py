@@ -509,6 +509,34 @@ def report(folder: Path, /) -> None:
 
 
 @app.command
+def recommend(
+    folder: Path, /, *, criterion: str = "right_by_day", day: float | None = None, limit: float = 0.05,
+    out: Out = None, json: Json = False,
+) -> None:  # fmt: skip
+    """What to choose among the decisions of a finished sweep, and under which assumptions that changes.
+
+    Decisions are the sweep's axes of the program; its axes of the world and the variants are assumptions.
+
+    Example: justai-sim recommend reports/welcome --criterion conversions
+
+    Parameters
+    ----------
+    folder
+        The folder of a finished sweep.
+    criterion
+        right_by_day (the best variant leads), conversions or revenue (true ones), decision_time (until the product's
+        rule ships a variant).
+    day
+        Of right_by_day; default: the last.
+    limit
+        Of decision_time: the largest share of false ships.
+    """
+    from justai_sim.cli import simulated
+
+    simulated.recommend(folder, criterion, day, limit, out, json)
+
+
+@app.command
 def check(scenario: str, /, *, json: Json = False) -> None:
     """Validate a scenario; print its size, what its traffic can see, and what it costs to run.
 

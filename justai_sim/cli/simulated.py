@@ -63,6 +63,24 @@ def report(folder: Path) -> None:
     print(f"report: {write_sweep_report(read_tables(folder), folder)}")
 
 
+def recommend(folder: Path, criterion: str, day: float | None, limit: float, out: Path | None, json: bool) -> None:
+    from justai_sim.pages.recommend_page import write_recommend_page
+    from justai_sim.sweeps.collect import read_tables
+
+    data = read_tables(folder)
+    found = api.recommend(api.Sweep(data), criterion, day=day, limit=limit)
+    page = None if out is None else write_recommend_page(found, data, out)
+    if json:
+        emit_json(**found.as_dict(), report=None if page is None else str(page))
+    else:
+        print(f"SIMULATED: {found.answer}\n")
+        left = ("criterion", "unit", "point", "stopped")
+        table(found.table.to_dict("records"), [c for c in found.table.columns if c not in left])
+        print(f"\n{found.method}")
+    if page is not None:
+        say(f"report: {page}")
+
+
 def write_world(scenario: Scenario, folder: Path, wire: bool) -> None:
     """The first world as a plain log that `replay` reads."""
     import pyarrow.parquet as pq

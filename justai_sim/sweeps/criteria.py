@@ -56,9 +56,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     def what(self) -> Criterion:
         return CRITERIA[self.criterion]
 
-    def bound(self, scenario: Scenario) -> float | None:
-        """How far apart two worlds can be by nature; None where nothing bounds them."""
-        return {"right_by_day": 1.0, "decision_time": float(scenario.days)}.get(self.criterion)
+    @property
+    def bound(self) -> float | None:
+        """How far apart the shares of two worlds can be; None where the criterion is no share."""
+        return 1.0 if self.criterion == "right_by_day" else None
 
 
 def values(question: Question, point: Point, metrics: pd.DataFrame, race: pd.DataFrame) -> F8:

@@ -67,9 +67,7 @@ class Racing:
             found = {i: self._values(i, parts[i]) for i in still}
             best = max(still, key=lambda i: (self._better(found[i]), -i))
             for i in still:
-                mean, low, high = stats.paired_interval(
-                    found[i] - found[best], self.raced.level, self.question.bound(self.scenario)
-                )
+                mean, low, high = stats.paired_interval(found[i] - found[best], self.raced.level, self.question.bound)
                 if (high < 0) if self.question.what.higher else (low > 0):
                     names = self.points[i].name, self.points[best].name
                     self.raced.stopped.append(Stopped(names[0], worlds, names[1], mean, low, high))

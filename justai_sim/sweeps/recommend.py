@@ -166,7 +166,7 @@ def recommend(data: SweepData, question: Question) -> Recommendation:
     level = 1 - ALPHA / comparisons
     assumed = [n for n, kind in kinds(data.scenario).items() if kind == "assumption"]
     cases = [
-        Case(dict(zip(assumed, labels, strict=True)), _standings([found[i] for i in group], question, level, data))
+        Case(dict(zip(assumed, labels, strict=True)), _standings([found[i] for i in group], question, level))
         for labels, group in groups.items()
     ]
     return Recommendation(question, data.scenario, cases, flips(data.scenario, cases), comparisons, looks)
@@ -192,7 +192,7 @@ class _Found:
             )
 
 
-def _standings(found: Sequence[_Found], question: Question, level: float, data: SweepData) -> list[Standing]:
+def _standings(found: Sequence[_Found], question: Question, level: float) -> list[Standing]:
     sign = 1 if question.what.higher else -1
     able = [f for f in found if not f.limit and not f.stopped]
     best = max(able, key=lambda f: sign * f.values.mean(), default=None)
@@ -202,8 +202,7 @@ def _standings(found: Sequence[_Found], question: Question, level: float, data: 
         verdict = f.limit
         if best is not None:
             n = min(len(f.values), len(best.values))
-            bound = question.bound(data.scenario)
-            mean, low, high = stats.paired_interval(f.values[:n] - best.values[:n], level, bound)
+            mean, low, high = stats.paired_interval(f.values[:n] - best.values[:n], level, question.bound)
             if f is best:
                 mean, low, high = 0.0, np.nan, np.nan
             verdict = f.limit or _verdict(f is best, sign * low, sign * high)

@@ -45,7 +45,7 @@ def method(r: Recommendation) -> str:
     if r.question.criterion == "decision_time":
         text += (
             " A decision counts where it is shown (95 %, one-sided, by Wilson's interval over worlds) that at most "
-            f"{_percent(r.question.limit)} of templates ship a wrong variant; what is never shipped takes the whole run."
+            f"{_percent(r.question.limit)} of templates ship a wrong variant; what never ships takes the run."
         )
     return text
 
@@ -58,6 +58,8 @@ def _case(r: Recommendation, case: Case) -> str:
     tied = [s for s in others if s.verdict == "tied"]
     ahead = [s.decision for s in others if s.verdict == "better"]
     warn = f" {_names(ahead)}, stopped early in a race by something else, did better: sweep again." if ahead else ""
+    if unproven := [s.decision for s in case.standings if s.verdict not in ("best", "tied", "worse", "better")]:
+        warn += f" {_names(unproven)}: not shown to keep false ships at or below {_percent(r.question.limit)}."
     if tied:
         return _tie(r, best, tied, [s.decision for s in others if s.verdict == "worse"]) + warn
     if not others:
