@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from justai_sim import api
+from justai_sim.cli import run
 from justai_sim.errors import DataError, UsageError
 from justai_sim.scenario import Scenario, packaged, points, read, with_settings
 from justai_sim.sweeps import run as runs
@@ -129,6 +130,29 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> 
     assert "--resume" in said
     assert "Traceback" not in said
     assert list((out / "parts").glob("*.npz"))
+
+
+def test_a_report_comes_back_from_its_tables_byte_for_byte(tmp_path: Path) -> None:
+    """A race over a design: what stopped, the points drawn and every figure come from the tables alone."""
+    s = with_settings(read("welcome"), {"world.signups_per_day": 20, "days": 12, "replications": 20, "esp": "generic"})
+    design = {"kind": "latin_hypercube", "points": 3}
+    days = {"low": 4, "high": 13, "integer": True}
+    s = msgspec.structs.replace(s, sweep={"program.rule.lookback_days": days, "design": design})
+    out = tmp_path / "out"
+    api.report(api.Sweep(api.run_sweep(s, out, workers=1, race="conversions")), out)
+
+    def pages() -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in (".html", ".png", ".svg")}
+
+    before = pages()
+    assert len(before) == 9
+    for name in before:
+        (out / name).unlink()
+    assert run(["report", str(out)]) == 0
+    assert pages() == before
+    assert files(out).keys() == {f"{t}.{e}" for t in ("metrics", "race") for e in ("csv", "parquet")} | {
+        "age.parquet", "windows.parquet",
+    }  # fmt: skip
 
 
 def test_parts_of_another_scenario_are_not_mixed_in(tmp_path: Path) -> None:

@@ -112,8 +112,8 @@ def _ends(data: SweepData) -> Ends:
 def _size(data: SweepData) -> str:
     s = data.scenario
     m = data.metrics[(data.metrics["metric"] == "sends") & (data.metrics["point"] == data.reference)]
-    worlds = max(int(m["rep"].nunique()), 1)
-    sends = m["value"].sum() / worlds
+    sends = m["value"].sum() / max(int(m["rep"].nunique()), 1)
+    worlds = max(int(data.metrics["rep"].nunique()), 1)  # the reference may have left a race
     steps = f"{len(s.flow)} steps" if len(s.flow) > 1 else "1 step"
     return (
         f"{worlds:,} {'worlds' if worlds > 1 else 'world'} × {sends:,.0f} sends ({steps}, {s.days} days), seed {s.seed}"

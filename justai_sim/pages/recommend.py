@@ -93,7 +93,9 @@ def _chosen(frame: pd.DataFrame, assumed: list[str]) -> tuple[pd.DataFrame, int]
 
 def _heads(rows: pd.DataFrame, assumed: list[str]) -> list[str]:
     """Above the first row of each set of assumptions what they are; '' elsewhere."""
-    texts = [", ".join(f"{shown(a.replace('_', ' '), 24)} {shown(r[a], 16)}" for a in assumed) for _, r in rows.iterrows()]
+    texts = [
+        ", ".join(f"{shown(a.replace('_', ' '), 24)} {shown(r[a], 16)}" for a in assumed) for _, r in rows.iterrows()
+    ]
     return [t if i == 0 or t != texts[i - 1] else "" for i, t in enumerate(texts)]
 
 
