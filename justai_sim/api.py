@@ -293,9 +293,15 @@ def replay(
     metric: KeyMetric = "conversion_rate",
     training: TrainingWindow | None = None,
     feedback: Feedback = "all",
+    partitions: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
     **settings: Any,
 ) -> Replay:
     """A log through attribution, metrics and policy; further settings are options of the rule.
+
+    `workers`: attribute on so many processes (or on the Dask cluster at `scheduler`), users cut into `partitions`. The
+    numbers are the same; it pays for logs of millions of rows.
 
     `js.replay(log, goals=["purchase"], lookback_days=7, offset_days=0).metrics`
     """
@@ -306,7 +312,8 @@ def replay(
     return replays.replay(
         log, rule=chosen, goals=goals, control=control, template=template, since=instant(since), until=instant(until),
         as_of=instant(as_of), policy=spec, key_metric=metric, training=training, feedback=feedback,
-        currency_given="currency" in settings or rule is not None,
+        currency_given="currency" in settings or rule is not None, partitions=partitions, workers=workers,
+        scheduler=scheduler,
     )  # fmt: skip
 
 
