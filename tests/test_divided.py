@@ -20,7 +20,7 @@ from justai_sim.loop.program import Program, program_of
 from justai_sim.loop.replay import attribute_log, last_received, replay_log
 from justai_sim.loop.step import Tick
 from justai_sim.scenario import read, with_settings
-from justai_sim.tables import Log
+from justai_sim.tables import REASONS, Log
 from tests.strategies import cases, to_log
 
 PARTS = (1, 2, 7, 64)
@@ -57,7 +57,7 @@ def same(program: Program, log: Log, as_of: int) -> None:
         assert plain(divided.ticks()) == plain(ticks), parts
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(case=cases())
 def test_any_log_under_any_rule(case: Any) -> None:
     """Shared send ids, events that name other users' sends or nobody, copies and refunds without a user included."""
@@ -87,9 +87,10 @@ def event(user: str, **more: Any) -> dict[str, Any]:
 
 def test_accounts_join_what_touches() -> None:
     sends = [*rows("a", "b", "c", "d"), *rows("e", send_id="Sd")]
-    events = [event("a"), event("b", send_id="Sa"), event("", send_id="Sc"), event("", send_id="S?"), event("f"),
-              event("", event_id="x"), event("", event_id="x", send_id="Sc"), event("", order_id="o"),
-              event("", order_id="o")]  # fmt: skip
+    events = [event("a"), event("b", send_id="Sa"), event("", send_id="Sc", event_id="1"),
+              event("", send_id="S?", event_id="2"), event("f"),
+              event("", event_id="x"), event("", event_id="x", send_id="Sc"), event("", order_id="o", event_id="3"),
+              event("", order_id="o", event_id="4")]  # fmt: skip
     log = to_log(sends, events)
     s, e = (x.tolist() for x in accounts(log.sends, log.events))
     a, b, c, d, of_e = s
@@ -102,6 +103,30 @@ def test_accounts_join_what_touches() -> None:
     parts = split(log.sends, log.events, 3)
     assert sorted(np.concatenate([x[0] for x in parts]).tolist()) == list(range(5))
     assert sorted(np.concatenate([x[1] for x in parts]).tolist()) == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("events", "reasons"),
+    [
+        ([event("b", send_id="Sa", kind="bounce", event_id="1"), event("a", event_id="2")],
+         ["status_event", "not_delivered"]),
+        ([event("", send_id="Sc")], ["credited"]),
+        ([event("d", send_id="Sd")], ["no_send"]),
+        ([event("", event_id="x", occurred_at=t) for t in range(20, 25)], ["no_send"] + ["duplicate"] * 4),
+        ([event("", order_id="o", value=5, event_id="x"), event("", order_id="o", value=-5, event_id="y")],
+         ["no_send", "refund"]),
+        ([event("", event_id="x"), *(event(u) for u in "abc"), event("", event_id="x", send_id="S?")],
+         ["no_send", "credited", "credited", "credited", "duplicate"]),
+    ],
+    ids=["named", "nobody", "two users", "copies", "refund", "copy that names"],
+)  # fmt: skip
+def test_what_touches_is_judged_together(events: list[dict[str, Any]], reasons: list[str]) -> None:
+    """Each of these comes out otherwise where its rows lie in different parts."""
+    log = to_log([*rows("a", "b", "c", "d"), *rows("e", send_id="Sd", sent_at=5)], events)
+    program = program_of(log, Program(rule=Rule(offset_days=0), policy=PolicySpec(name="uniform")))
+    _, whole = attribute_log(program, log, 30)
+    assert [REASONS[r] for r in whole.reason.tolist()] == reasons
+    same(program, log, 30)
 
 
 @pytest.fixture(scope="module")

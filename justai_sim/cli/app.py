@@ -157,7 +157,8 @@ def replay(
     preset: Preset = None, settings: Annotated[list[str] | None, Parameter(name="--set")] = None,
     policy: str = "weighted_thompson",
     policy_settings: Annotated[list[str] | None, Parameter(name="--policy-set")] = None,
-    training: str | None = None, metric: str = "conversion_rate",
+    training: str | None = None, metric: str = "conversion_rate", workers: int | None = None,
+    scheduler: str | None = None,
     timezone: Timezone = None, out: Out = None, rejects: Rejects = None, raw: Raw = False, json: Json = False,
 ) -> None:  # fmt: skip
     """A log through attribution, metrics and policy: what another window would have said.
@@ -197,14 +198,18 @@ def replay(
         it never touches credit.
     metric
         The key metric that the policy learns from.
+    workers
+        Processes that attribute; default: one. For logs of millions of rows; the numbers are the same.
+    scheduler
+        Address of a Dask scheduler whose workers attribute instead, e.g. tcp://10.0.0.5:8786.
     """
     from justai_sim.cli import logs
 
     logs.replay(
         log, esp=esp, goals=goal or [], control=control, template=template, since=since, until=until,
         lookback_days=lookback_days, offset_days=offset_days, as_of=as_of, preset=preset, settings=settings or [],
-        policy=policy, policy_settings=policy_settings or [], training=training, metric=metric, timezone=timezone,
-        out=out, rejects=rejects, raw=raw,
+        policy=policy, policy_settings=policy_settings or [], training=training, metric=metric, workers=workers,
+        scheduler=scheduler, timezone=timezone, out=out, rejects=rejects, raw=raw,
         json=json, esp_options=esp_option or [],
     )  # fmt: skip
 

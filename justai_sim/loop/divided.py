@@ -195,8 +195,7 @@ def accounts(sends: Sends, events: Events) -> tuple[I8, I8]:
     named = named[owner[events.send[named]] != NONE]
     edges = [(owner[sends.send], sends.user), (owner[events.send[named]], node[named])]
     size = users + len(orphan)
-    for ids in (events.event[orphan], events.order[orphan]):
-        there = ids >= 0
+    for ids, there in ((events.event[orphan], orphan >= 0), (events.order[orphan], events.order[orphan] >= 0)):
         texts, code = np.unique(ids[there], return_inverse=True)
         edges.append((node[orphan[there]], size + code.ravel()))
         size += len(texts)
