@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +12,7 @@ import pytest
 from scipy import stats
 
 from justai_sim.designs import Design, Range, SweepError, axes_of, unit_points
-from justai_sim.scenario import Scenario, points, read
+from justai_sim.scenario import Scenario, packaged, parse, points, read
 
 LHS = {"kind": "latin_hypercube", "points": 40}
 
@@ -77,3 +79,13 @@ def test_axes_are_told_apart_by_their_names() -> None:
     assert list(day.keys) == ["flow.0.day"], "the tables have a column 'day'"
     with pytest.raises(SweepError, match="column of that name"):
         axes_of({"value": {"a": {"days": 3}}}, 1)
+
+
+def test_the_example_of_the_docs_is_a_sweep() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    table = re.search(r"```toml\n(.*?)```", page, re.S)
+    assert table is not None
+    welcome = (packaged() / "welcome.toml").read_text(encoding="utf-8")
+    found = points(parse(welcome[: welcome.index("[sweep.window]")] + table[1], "docs"))
+    assert len(found) == 80
+    assert list(found[0].labels) == ["policy", "mean_days", "signups_per_day", "window"]
