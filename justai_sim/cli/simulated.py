@@ -67,13 +67,16 @@ def run(
 
 
 def sweep(
-    source: str, out: Path | None, workers: int | None, resume: bool, replications: int | None, json: bool
-) -> None:
+    source: str, out: Path | None, workers: int | None, scheduler: str | None, resume: bool, race: str | None,
+    replications: int | None, json: bool,
+) -> None:  # fmt: skip
     scenario = _with(read(source), None, replications)
     if not scenario.sweep:
         raise UsageError(f"{source}: has no [sweep] table; add one, or use `justai-sim run`")
     folder = out or Path("reports") / scenario.name
-    data = _sweep(scenario, folder, workers, resume=resume)
+    data = _sweep(scenario, folder, workers, resume=resume, scheduler=scheduler, race=race)
+    for s in data.raced.stopped if data.raced else []:
+        say(f"stopped after {s.worlds} worlds: {s.point}, behind {s.against}")
     _show(data, json, write_sweep_report(data, folder))
 
 
@@ -81,6 +84,24 @@ def report(folder: Path) -> None:
     from justai_sim.sweeps.collect import read_tables
 
     print(f"report: {write_sweep_report(read_tables(folder), folder)}")
+
+
+def recommend(folder: Path, criterion: str, day: float | None, limit: float, out: Path | None, json: bool) -> None:
+    from justai_sim.pages.recommend_page import write_recommend_page
+    from justai_sim.sweeps.collect import read_tables
+
+    data = read_tables(folder)
+    found = api.recommend(api.Sweep(data), criterion, day=day, limit=limit)
+    page = None if out is None else write_recommend_page(found, data, out)
+    if json:
+        emit_json(**found.as_dict(), report=None if page is None else str(page))
+    else:
+        print(f"SIMULATED: {found.answer}\n")
+        left = ("criterion", "unit", "point", "stopped")
+        table(found.table.to_dict("records"), [c for c in found.table.columns if c not in left])
+        print(f"\n{found.method}")
+    if page is not None:
+        say(f"report: {page}")
 
 
 def write_world(scenario: Scenario, folder: Path, wire: bool) -> Log:
@@ -106,12 +127,12 @@ def _with(scenario: Scenario, seed: int | None, replications: int | None) -> Sce
     return msgspec.structs.replace(scenario, **changes)
 
 
-def _sweep(scenario: Scenario, out: Path, workers: int | None, resume: bool = False, wire: bool = False) -> SweepData:
+def _sweep(scenario: Scenario, out: Path, workers: int | None, **options: Any) -> SweepData:
     if workers is not None and workers < 1:
         raise UsageError(f"--workers is {workers}; expected at least 1")
     bar = Bar("simulating")
     try:
-        return api.run_sweep(scenario, out, workers=workers, resume=resume, wire=wire, progress=bar)
+        return api.run_sweep(scenario, out, workers=workers, progress=bar, **options)
     finally:
         bar.close()
 
