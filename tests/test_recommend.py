@@ -117,6 +117,34 @@ def test_values_of_an_assumption_are_ordered_by_size() -> None:
     assert r.chosen == ["b"], "the first value of the sweep is the one in use"
 
 
+def test_the_threshold_of_a_design_that_varies_several_assumptions() -> None:
+    """Decision a is best where sign-ups are few, b else; the share of bounces moves the edge a little."""
+    sweep = {
+        "world.signups_per_day": {"low": 0, "high": 1000}, "world.bounce_rate": {"low": 0.0, "high": 1.0},
+        "design": {"kind": "latin_hypercube", "points": 30}, "window": DECISIONS,
+    }  # fmt: skip
+    s = msgspec.structs.replace(read("welcome"), sweep=sweep)
+    rng = np.random.default_rng(6)
+
+    def best(p: Any, moved: float) -> str:
+        world = p.scenario.world
+        return "a" if world.signups_per_day < 600 + moved * (world.bounce_rate - 0.5) else "b"
+
+    def asked_with(moved: float) -> Recommendation:
+        values = {p.name: 100 + 10.0 * (p.labels["window"] == best(p, moved)) + rng.normal(size=40) for p in points(s)}
+        return recommend(made(values, sweep), Question(criterion="conversions"))
+
+    (plain,) = asked_with(0).flips
+    assert (plain.axis, plain.before, plain.after, plain.fits, plain.of) == ("signups_per_day", ("a",), ("b",), 1, 1)
+    assert float(plain.below) < 600 <= float(plain.above)
+    r = asked_with(400)
+    (flip,) = r.flips
+    assert (flip.axis, flip.before, flip.after, flip.of) == ("signups_per_day", ("a",), ("b",), 30)
+    of = {p.labels["signups_per_day"]: best(p, 400) for p in points(s)}
+    assert flip.fits == sum(v == ("a" if float(k) <= float(flip.below) else "b") for k, v in of.items()) < 30
+    assert f"(so in {flip.fits} of 30 sets of assumptions)" in r.answer
+
+
 def test_ties_change_nothing() -> None:
     r = by_assumption([{"a", "b"}, {"a"}, {"a", "c"}], [1, 2, 3])
     assert not r.flips

@@ -119,9 +119,10 @@ def _flip(f: Flip) -> str:
     def of(names: tuple[str, ...]) -> str:
         return " or ".join(names) or "none"
 
+    fits = "" if f.fits == f.of else f" (so in {f.fits} of {f.of} sets of assumptions)"
     if all(re.fullmatch(r"[-+.\deE]+", v) for v in (f.below, f.above)):
-        return f"{of(f.before)} up to {f.axis} {f.below}, {of(f.after)} from {f.above} on"
-    return f"{of(f.before)} with {f.axis} {f.below}, {of(f.after)} with {f.above}"
+        return f"{of(f.before)} up to {f.axis} {f.below}, {of(f.after)} from {f.above} on{fits}"
+    return f"{of(f.before)} with {f.axis} {f.below}, {of(f.after)} with {f.above}{fits}"
 
 
 def _names(names: Iterable[str]) -> str:
