@@ -245,6 +245,12 @@ def test_what_cannot_be_recommended(sweep: dict[str, Any], says: str) -> None:
     assert by_criterion(data)[0].rows == []
 
 
+def test_one_world_tells_nothing() -> None:
+    r = recommend(made({d: np.ones(1) for d in "abc"}, {"window": DECISIONS}), Question(criterion="conversions"))
+    assert r.answer.startswith("One world tells no decisions apart")
+    assert r.as_dict()["rows"][1]["low"] is None
+
+
 def test_wrong_questions() -> None:
     with pytest.raises(UsageError, match="did you mean 'conversions'"):
         Question(criterion="conversion")

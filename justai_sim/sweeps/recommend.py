@@ -129,7 +129,10 @@ class Recommendation:
             {"axis": f.axis, "between": [f.below, f.above], "before": f.before, "after": f.after, "fits": f.fits,
              "of": f.of} for f in self.flips
         ]  # fmt: skip
-        rows = [{k: None if v != v else v for k, v in r.items()} for r in self.table.to_dict("records")]
+        rows = [
+            {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in r.items()}
+            for r in self.table.to_dict("records")
+        ]
         return {"simulated": True, "answer": self.answer, "criterion": self.question.criterion, "chosen": self.chosen,
                 "flips": flips, "method": self.method, "rows": rows}  # fmt: skip
 

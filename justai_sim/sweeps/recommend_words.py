@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def answer(r: Recommendation) -> str:
     """What to choose under the first assumptions; then whether that depends on them."""
+    if max(s.worlds for s in r.cases[0].standings) < 2:
+        return "One world tells no decisions apart: simulate more of them (--replications)."
     said = _case(r, r.cases[0])
     if len(r.cases) == 1:
         return said
