@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from justai_sim.cli import run
 from justai_sim.errors import UsageError
 from justai_sim.pages.figures import plot_recommend
 from justai_sim.pages.recommend_page import by_criterion, write_recommend_page
-from justai_sim.scenario import Scenario, points, read, with_settings
+from justai_sim.scenario import Point, Scenario, points, read, with_settings
 from justai_sim.sweeps.criteria import Question
 from justai_sim.sweeps.data import Raced, Stopped, SweepData
 from justai_sim.sweeps.recommend import Recommendation, recommend
@@ -29,17 +31,23 @@ DECISIONS = {
 WORLDS = 100
 
 
+@cache
+def swept(sweep: str) -> tuple[Scenario, list[Point]]:
+    s = msgspec.structs.replace(read("welcome"), sweep=json.loads(sweep))
+    return s, points(s)
+
+
 def made(
     values: Mapping[str, F8], sweep: dict[str, Any], column: str = "caused", raced: Raced | None = None,
     race: pd.DataFrame | None = None,
 ) -> SweepData:  # fmt: skip
     """A sweep whose points have the given value in each world, by name."""
-    s = msgspec.structs.replace(read("welcome"), sweep=sweep)
-    found = points(s)
+    s, found = swept(json.dumps(sweep))
     assert [p.name for p in found] == list(values)
-    head = [{"point": p.name, **p.labels, "rep": r, "v": float(v)}
-            for p in found for r, v in enumerate(values[p.name])]  # fmt: skip
-    frame = pd.DataFrame(head)
+    worlds = [len(values[p.name]) for p in found]
+    labels = {"point": [p.name for p in found]} | {a: [p.labels[a] for p in found] for a in found[0].labels}
+    frame = pd.DataFrame({k: np.repeat(np.array(v, dtype=object), worlds) for k, v in labels.items()})
+    frame = frame.assign(rep=np.concatenate([np.arange(n) for n in worlds]), v=np.concatenate(list(values.values())))
     shares = column == "right_leader"
     metrics = frame.drop(columns="v").assign(template_id="T", variant_id="x", metric="caused", value=frame["v"])
     last = frame.drop(columns="v").assign(day=56.0, right_leader=frame["v"] if shares else 0.0, shipped_wrong=0.0,
