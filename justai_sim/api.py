@@ -498,6 +498,7 @@ class Run:
 
 def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int = 0, wire: bool = False) -> Run:
     """One world of a scenario (a file, the name of a packaged one, or a Scenario)."""
+    from justai_sim.sim.cost import affordable
     from justai_sim.sim.engine import simulate_block
 
     scenario = _scenario(source)
@@ -505,6 +506,7 @@ def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int
         raise UsageError(f"rep is {rep}; expected the number of a world, from 0 on")
     if seed is not None:
         scenario = msgspec.structs.replace(scenario, seed=seed)
+    affordable(scenario)
     block = simulate_block(scenario, range(rep, rep + 1), wire=wire)
     log = block.log(rep)
     truth = pd.DataFrame(

@@ -187,7 +187,8 @@ def test_fatigue_only_takes_away() -> None:
 @pytest.mark.parametrize("cuts", [[(0, 1), (1, 4)], [(0, 3), (3, 4)]])
 def test_any_cut_of_blocks_gives_the_same_worlds(cuts: list[tuple[int, int]]) -> None:
     # Shares of the linear policies may differ in the last bit, by the number of worlds that BLAS takes at once.
-    s = scenario(EVERYTHING | {"program.policy.name": "weighted_thompson"})
+    often = {"triggered": [{"id": "cart", "per_user_day": 0.2}]}  # as many times as it happens
+    s = scenario(EVERYTHING | {"program.policy.name": "weighted_thompson"} | often)
     whole = simulate_block(s, range(4))
 
     def world(block: Block, rep: int) -> list[Any]:

@@ -128,7 +128,7 @@ def share_near(x: Any, p: float) -> None:
 
 # 1 What the window keeps, loses and lets in: one send a user
 
-P, RHO, RATE = 0.2, 0.02, 0.2
+P, RHO, RATE = 0.8, 0.02, 0.2
 """Probability of a caused conversion, organic ones a day, 1 / mean delay in days."""
 O, L = 3.0, 14.0  # noqa: E741 - the symbols of the formulas
 """Offset and lookback, days."""
@@ -159,7 +159,7 @@ def isolated() -> Block:
     v["p05"], v["p06"] = {"conversion_rate": 0.05}, {"conversion_rate": 0.06}
     v["late"] = {"conversion_rate": P, "from_day": 21}
     return simulated(v, ONE, **{
-        "variants.4.delay": MIXTURE, "world.signups_per_day": 3000, "world.organic_per_user_day": RHO,
+        "variants.4.delay": MIXTURE, "world.signups_per_day": 5000, "world.organic_per_user_day": RHO,
         "program.holdout_share": 0.3, "program.refresh_hours": 24 * 7,
     })  # fmt: skip
 
@@ -597,7 +597,7 @@ def test_the_likelihood_of_delayed_feedback() -> None:
             (~silent).sum() * math.log(p * rate) - rate * np.nansum(d) + np.log(1 - p + p * np.exp(-rate * e)).sum()
         )
 
-    fit = optimize.minimize(loss, [0.1, 0.1], bounds=[(0.01, 0.9), (0.01, 3)], method="L-BFGS-B")
+    fit = optimize.minimize(loss, [0.1, 0.1], bounds=[(0.01, 0.99), (0.01, 3)], method="L-BFGS-B")
     h = 1e-3
     steps = np.eye(2) * h
     curve = np.array([[loss(fit.x + a + b) - loss(fit.x + a - b) - loss(fit.x - a + b) + loss(fit.x - a - b)

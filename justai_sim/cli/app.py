@@ -53,6 +53,17 @@ def demo(*, out: Path = Path("reports/welcome"), workers: Workers = None, replic
 
 
 @app.command
+def scenarios(*, json: Json = False) -> None:
+    """List the packaged scenarios, each with its question and its answer.
+
+    Example: justai-sim scenarios
+    """
+    from justai_sim.cli import simulated
+
+    simulated.scenarios(json)
+
+
+@app.command
 def run(
     scenario: str, /, *, out: Out = None, seed: int | None = None, replications: int | None = None,
     wire: bool = False, workers: Workers = None, json: Json = False,

@@ -67,7 +67,7 @@ class Ends:
 def answer(data: SweepData) -> Answer:
     """The parts of the first screen."""
     ends = _ends(data)
-    comparison, headline = _compare(ends, len(data.scenario.flow))
+    comparison, headline = _compare(ends, len(data.scenario.touches))
     leads, lost, lift, credit = _leads(ends), _lost(ends), lifts(data), credited(data)
     summary = _summary(ends, (leads, lost, lift, credit))
     return Answer(_size(data), headline, summary, comparison, leads, lost, lift, credit, assumptions(data.scenario))
@@ -112,7 +112,8 @@ def _size(data: SweepData) -> str:
     m = data.metrics[(data.metrics["metric"] == "sends") & (data.metrics["point"] == data.reference)]
     worlds = max(int(m["rep"].nunique()), 1)
     sends = m["value"].sum() / worlds
-    steps = f"{len(s.flow)} steps" if len(s.flow) > 1 else "1 step"
+    many = len(s.touches)
+    steps = f"{many} {'steps' if len(s.flow) == many else 'templates'}" if many > 1 else "1 template"
     return (
         f"{worlds:,} {'worlds' if worlds > 1 else 'world'} × {sends:,.0f} sends ({steps}, {s.days} days), seed {s.seed}"
     )

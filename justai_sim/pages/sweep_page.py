@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from justai_sim.pages.answer import answer, race_frame
-from justai_sim.pages.figures import plot_age, plot_race, plot_window_map
+from justai_sim.pages.figures import plot_age, plot_race, plot_shares, plot_window_map
 from justai_sim.pages.inputs import SweepData
 from justai_sim.pages.page import AGE, WINDOWS, Picture, picture, write_page
 from justai_sim.pages.purchases import best_overall, control_of
@@ -51,5 +51,10 @@ def _pictures(data: SweepData, out: Path) -> list[Picture]:
             "Right leader, wrong shipments and lost conversions by days since the start",
             "A window that is right sooner loses less. Shipped: the product's own rule has fired and the flow has "
             "settled on a variant.",
+        ),
+        picture(
+            plot_shares(data.shares[data.shares["point"] == data.reference], control=control_of(data.scenario)), out,
+            "shares", "Share of each variant by days since the start, a panel a template",
+            f"What the policy in use gives each variant, the mean over worlds, under {data.reference}.",
         ),
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +47,8 @@ class Block:
 
     @property
     def rates(self) -> F8:
-        """True conversion rates, (templates, arms): means over users and over the days of the run on which the variant
-        is there; NaN where a template has fewer arms."""
+        """True conversion rates, (templates, arms): means over users and over the days on which all variants
+        are there; NaN where a template has fewer arms."""
         return rates_of(self.scenario) @ cell_shares(self.scenario.world)
 
     def log(self, rep: int) -> Log:
@@ -58,18 +59,25 @@ class Block:
         s = s.with_(rep=np.zeros(len(s), np.int32))
         e = e.with_(rep=np.zeros(len(e), np.int32))
         chosen = Sends.concat([s, *(t.take(t.rep == local) for t in (self.unheard.sends, self.suppressed))])
-        return Log(s, e, decisions_of(chosen, self.scenario), self.codes, source=f"simulated: {self.scenario.name}")
+        told = decisions_of(chosen, self.scenario)
+        return Log(s, e, told, self.codes, source=f"simulated: {self.scenario.name}")
 
 
 def decisions_of(sends: Sends, scenario: Scenario) -> Decisions:
     """The decision log of simulated sends: one choice each with its propensity, told again by every further call of a
-    message."""
+    message. Where users keep their variant, all but the first choice of a template are sticky."""
     _, first = np.unique(sends.send, return_index=True)
     sends = sends.take(np.sort(first))
+    sends = sends.take(np.lexsort((sends.send, sends.sent_at)))
     calls = scenario.world.api_calls
     n = len(sends)
     usual = MODES.index("external" if scenario.program.split == "external" else "policy")
-    mode = np.where(sends.status == HELD_OUT, MODES.index("held_out"), usual)
+    mode = np.full(n, usual)
+    if scenario.program.sticky == "variant":
+        _, earliest = np.unique(np.stack([sends.user, sends.template]), axis=1, return_index=True)
+        mode = np.full(n, MODES.index("sticky"))
+        mode[earliest] = usual
+    mode = np.where(sends.status == HELD_OUT, MODES.index("held_out"), mode)
     again = np.repeat(np.arange(calls), n)
     sends = Sends.concat([sends] * calls)
     return Decisions.build(
@@ -81,22 +89,38 @@ def decisions_of(sends: Sends, scenario: Scenario) -> Decisions:
 
 def rates_of(scenario: Scenario) -> F8:
     """True conversion rates by template, arm and cell of users, before spread, fatigue, carry-over and shocks; means
-    over the days of the run on which a variant is there; NaN where a template has fewer arms."""
+    over the days on which all variants of the template are there; NaN where a template has fewer arms."""
     touches = by_code(scenario)
     arms = max(len(scenario.variants_of(t)) for t in touches)
     cells = len(cell_shares(scenario.world))
     out = np.full((len(touches), arms, cells), np.nan)
     for t, touch in enumerate(touches):
-        for a, v in enumerate(scenario.variants_of(touch)):
-            rate = v.conversion_rate * trend(v, scenario.days) * cell_factors(scenario.world, v.segments)
+        variants = scenario.variants_of(touch)
+        common = together(variants, scenario.days)
+        for a, v in enumerate(variants):
+            rate = v.conversion_rate * trend(v, *common) * cell_factors(scenario.world, v.segments)
             out[t, a] = np.minimum(rate, 1.0)
     return out
 
 
-def trend(v: Variant, days: int) -> float:
-    """Mean over the run of what drift and novelty multiply a rate by."""
+def values_of(scenario: Scenario) -> F8:
+    """Mean amount of a caused purchase by template and arm, NaN where there is no arm."""
+    rows = [[(v.value or scenario.world.value).expected for v in scenario.variants_of(t)] for t in by_code(scenario)]
+    arms = max(map(len, rows))
+    return np.array([row + [np.nan] * (arms - len(row)) for row in rows])
+
+
+def together(variants: Sequence[Variant], days: int) -> tuple[float, float]:
+    """The days of the run on which all of these variants are there; the whole run if there are none."""
+    start = max(v.from_day for v in variants)
+    end = min(float(days) if v.until_day is None else min(v.until_day, days) for v in variants)
+    return (start, end) if start < end else (0.0, float(days))
+
+
+def trend(v: Variant, start: float, end: float) -> float:
+    """Mean over these days of what drift and novelty multiply a rate by."""
     if not v.drift and not v.novelty:
         return 1.0
-    end = min(v.until_day or days, days)
-    day = np.linspace(v.from_day, max(end, v.from_day), 1001)
-    return float(np.mean(np.exp(v.drift * day / 30) * (1 + v.novelty * np.exp(-(day - v.from_day) / v.novelty_days))))
+    day = np.linspace(start, end, 1001)
+    fresh = np.exp(-np.maximum(day - v.from_day, 0) / v.novelty_days)
+    return float(np.mean(np.exp(v.drift * day / 30) * (1 + v.novelty * fresh)))

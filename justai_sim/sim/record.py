@@ -10,7 +10,7 @@ from justai_sim.clock import DAY, HOUR
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.scenario import Scenario
-from justai_sim.sim.block import Block, rates_of
+from justai_sim.sim.block import Block, rates_of, values_of
 from justai_sim.sim.plan import by_code
 from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array
 from justai_sim.truth import Truth
@@ -25,11 +25,12 @@ def true_metric(scenario: Scenario) -> tuple[F8, bool]:
     better; NaN where there is no arm."""
     metric = scenario.program.key_metric
     out = rates_of(scenario) @ cell_shares(scenario.world)
+    value = values_of(scenario)
     for t, s in enumerate(by_code(scenario)):
         for a, v in enumerate(scenario.variants_of(s)):
             out[t, a] = {
                 "conversion_rate": out[t, a],
-                "revenue_per_send": out[t, a] * (v.value or scenario.world.value).expected,
+                "revenue_per_send": out[t, a] * value[t, a],
                 "open_rate": v.open_rate,
                 "click_rate": v.open_rate * v.click_rate,
                 "unsubscribe_rate": v.unsubscribe_rate,
@@ -123,9 +124,11 @@ def race_of(block: Block) -> Columns:
     leader = np.argmin(rate, axis=-1) if lower else np.argmax(rate, axis=-1)
     template = np.arange(n.shape[1])[None, :, None]
     right = best[template, leader] & (y.sum(axis=-1) > 0)
-    shipped, arm = _shipped(n, y, lower)
+    shipped, arm = _shipped(n, y, lower) if block.program.shipping is None else shipped_by(block)
     good = best[template[0], arm]
-    lost_per_10k = lost_of(block)
+    lost_per_10k, lost_revenue = lost_of(block)
+    # From each tick on, whether the leader stays right until the end.
+    for_good = np.logical_and.accumulate(right[::-1])[::-1]
     truth = block.truth
     since = (truth.occurred_at >= block.signed_up(truth.rep, user_of_event(truth.event))) & (truth.value >= 0)
     happened = np.stack(
@@ -137,32 +140,71 @@ def race_of(block: Block) -> Columns:
         "rep": np.tile(np.arange(R) + block.reps.start, ticks),
         "day": np.repeat(days, R),
         "right_leader": right.mean(axis=1).ravel(),
+        "right_for_good": for_good.mean(axis=1).ravel(),
+        "best_share": np.where(best[None, :, None], served(block), 0.0).sum(axis=-1).mean(axis=1).ravel(),
         "shipped_wrong": (shipped & ~good[None]).mean(axis=1).ravel(),
         "shipped_right": (shipped & good[None]).mean(axis=1).ravel(),
         "lost_per_10k": lost_per_10k.ravel(),
+        "lost_revenue_per_10k": lost_revenue.ravel(),
         "happened": happened.ravel(),
     }
 
 
-def lost_of(block: Block) -> F8:
-    """True conversions lost by each tick against the best arm for each user, per 10,000 messages that reached a user by
-    then; (ticks, R), NaN before the first."""
+def served(block: Block) -> F8:
+    """The shares served after each tick (ticks, T, R, K); of contextual policies the mean over the segments."""
+    return np.stack([t.shares.mean(axis=2) for t in block.ticks])
+
+
+def shares_of(block: Block) -> Columns:
+    """Long columns: day, template, variant, and the sums over this block's worlds of the share and its square."""
+    share = served(block)
+    layout = block.machine.layout
+    ticks, T, R, K = share.shape
+    tick, template, arm = (i.ravel() for i in np.indices((ticks, T, K)))
+    total, squares = share.sum(axis=2).ravel(), (share**2).sum(axis=2).ravel()
+    keep = layout.variant[template, arm] >= 0
+    day = np.array([(t.now - block.scenario.start_us) / DAY for t in block.ticks])
+    columns: Columns = {
+        "day": day[tick], "template": template, "variant": layout.variant[template, arm], "share": total,
+        "share_squared": squares, "worlds": np.full(len(tick), R),
+    }  # fmt: skip
+    return {k: v[keep] for k, v in columns.items()}
+
+
+def lost_of(block: Block) -> tuple[F8, F8]:
+    """True conversions, and their money, lost by each tick against the best arm for each user, per 10,000 messages that
+    reached a user by then; (ticks, R), NaN before the first."""
     state, n = block.state, block.state.sends.n
     sends = state.sends.table
-    use = state.earned.counted[:n] & ~state.earned.ghost[:n]
-    s = sends.take(use)
-    rates = rates_of(block.scenario)
-    regret = np.nanmax(rates, axis=1, keepdims=True) - rates
+    s = sends.take(state.earned.counted[:n] & ~state.earned.ghost[:n])
     arm = block.machine.layout.arm[s.template, s.variant]
     cell = block.users.cell[block.users.row(s.rep, s.user)]
     ends = np.array([t.now for t in block.ticks])
     shape = len(ends), len(block.reps)
     at = np.searchsorted(ends, s.sent_at, side="right") * shape[1] + s.rep
-    each = np.bincount(at, regret[s.template, arm, cell], (shape[0] + 1) * shape[1])
-    lost, many = (
-        np.cumsum(x.reshape(-1, shape[1])[: shape[0]], axis=0) for x in (each, np.bincount(at, minlength=len(each)))
-    )
-    return np.divide(lost * 1e4, many, out=np.full(shape, np.nan), where=many > 0)
+    size = (shape[0] + 1) * shape[1]
+
+    def so_far(each: Array) -> F8:
+        return np.cumsum(each.reshape(-1, shape[1])[: shape[0]], axis=0)
+
+    many = so_far(np.bincount(at, np.ones(len(at)), size))
+    rates = rates_of(block.scenario)
+    found = []
+    for worth in (rates, rates * values_of(block.scenario)[:, :, None]):
+        regret = (np.nanmax(worth, axis=1, keepdims=True) - worth)[s.template, arm, cell]
+        lost = so_far(np.bincount(at, regret, size))
+        found.append(np.divide(lost * 1e4, many, out=np.full(shape, np.nan), where=many > 0))
+    return found[0], found[1]
+
+
+def shipped_by(block: Block) -> tuple[B1, I8]:
+    """As `_shipped`, of the rule that the program itself ships by."""
+    first, arm = np.full(block_shape(block)[1::-1], len(block.ticks)), np.zeros(block_shape(block)[1::-1], np.int64)
+    for k, tick in enumerate(block.ticks):
+        for change in tick.changes:
+            if change.what == "ship":
+                first[change.template, change.rep], arm[change.template, change.rep] = k, change.arm
+    return np.arange(len(block.ticks))[:, None, None] >= first[None], arm
 
 
 def _shipped(n: F8, y: F8, lower: bool) -> tuple[B1, I8]:
@@ -215,7 +257,7 @@ def windows_of(block: Block) -> Columns:
 
 def record(block: Block, full: bool) -> dict[str, Columns]:
     """All long columns of a block; age and windows only where `full` (the reference point)."""
-    out = {"metrics": metrics_of(block), "race": race_of(block)}
+    out = {"metrics": metrics_of(block), "race": race_of(block), "shares": shares_of(block)}
     if full:
         out |= {"age": age_of(block), "windows": windows_of(block)}
     return out

@@ -16,7 +16,7 @@ from justai_sim.sweeps.data import SweepData, figures_of
 from justai_sim.sweeps.parts import Tables
 from justai_sim.version import __version__
 
-FRAMES = ("metrics", "race", "age", "windows")
+FRAMES = ("metrics", "race", "age", "windows", "shares")
 
 
 def collect(scenario: Scenario, all_points: list[Point], parts: list[list[Tables]]) -> SweepData:
@@ -34,14 +34,19 @@ def collect(scenario: Scenario, all_points: list[Point], parts: list[list[Tables
                 piece = pd.DataFrame(columns)
                 if metric_names is not None:
                     piece["metric"] = metric_names[piece["metric"]]
-                head = {"point": all_points[i].name, **all_points[i].labels} if table in ("metrics", "race") else {}
+                head = (
+                    {"point": all_points[i].name, **all_points[i].labels}
+                    if table in ("metrics", "race", "shares")
+                    else {}
+                )
                 for k, (name, value) in enumerate(head.items()):
                     piece.insert(k, name, value)
                 pieces.append(piece)
         # Blocks may be cut anywhere: within a point, rows go by replication.
         out = pd.concat(pieces, ignore_index=True)
         order = out["point"].map({p.name: i for i, p in enumerate(all_points)}) if "point" in out else 0
-        out = out.assign(_point=order).sort_values(["_point", "rep"], kind="stable", ignore_index=True)
+        keys = ["_point", "rep"] if "rep" in out else ["_point"]
+        out = out.assign(_point=order).sort_values(keys, kind="stable", ignore_index=True)
         out = out.drop(columns="_point")
         if "template" in out:
             out["template"] = templates[out["template"]]
@@ -63,7 +68,18 @@ def collect(scenario: Scenario, all_points: list[Point], parts: list[list[Tables
         race=frame("race", every),
         age=frame("age", [figures]),
         windows=frame("windows", [figures]),
+        shares=mean_shares(frame("shares", every)),
     )
+
+
+def mean_shares(sums: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over worlds, from the sums of the blocks."""
+    numbers = ["share", "share_squared", "worlds"]
+    keys = [c for c in sums.columns if c not in numbers]
+    out = sums.groupby(keys, sort=False, as_index=False)[numbers].sum()
+    mean = out["share"] / out["worlds"]
+    spread = np.sqrt(np.maximum(out["share_squared"] / out["worlds"] - mean**2, 0))
+    return out.assign(share=mean, spread=spread)[[*keys, "share", "spread", "worlds"]]
 
 
 def write_tables(data: SweepData, out: Path) -> None:

@@ -21,10 +21,14 @@ class SweepData:
     it), credited_borrowed (caused by another send), credited_organic, share_at_end (what the policy gives
     the variant at the end).
     race: `point`, axes, `rep, day` (days since start), `right_leader` (share of templates whose leading
-    variant is the best), `shipped_wrong`, `shipped_right` (share of templates for which the product's
-    shipping rule has already fired for a wrong / the best variant), `lost_per_10k` (true conversions lost so
-    far per 10,000 sends against always sending the best; NaN before the first send), `happened` (conversions
-    of the world's users since they signed up, whatever caused them).
+    variant is the best), `right_for_good` (and stays so until the end), `best_share` (share of the traffic
+    that the best variant gets from this day on), `shipped_wrong`, `shipped_right` (share of templates for
+    which the program's shipping rule, else the product's, has fired for a wrong / the best variant),
+    `lost_per_10k` (true conversions lost so far per 10,000 sends against always sending the best for each
+    user; NaN before the first send), `lost_revenue_per_10k` (the same in money), `happened` (conversions of
+    the world's users since they signed up, whatever caused them).
+    shares: `point`, axes, `day, template_id, variant_id, share` (mean over worlds of what the policy gives the variant
+    from this day on), `spread` (its standard deviation over worlds), `worlds`.
     reference: name of the point in use, the first. figures: name of the point behind age and windows.
     age: of the point `figures`: `group` (replication), `variant_id, age_day` (-7..29, the day [a, a+1)
     since the send), `conversions` (of the user, whatever caused them), `exposure` (send-days observed).
@@ -39,6 +43,7 @@ class SweepData:
     race: pd.DataFrame
     age: pd.DataFrame
     windows: pd.DataFrame
+    shares: pd.DataFrame
     figures: str = ""
 
 

@@ -21,6 +21,7 @@ from justai_sim.errors import JustaiError, UsageError
 from justai_sim.esp.generic import plain_files
 from justai_sim.logstore import is_log
 from justai_sim.scenario import Point, Scenario, points
+from justai_sim.sim.cost import affordable
 from justai_sim.sim.engine import simulate_block
 from justai_sim.sim.record import record
 from justai_sim.sweeps.data import figures_of
@@ -71,6 +72,8 @@ def sweep(
     if is_log(out) or plain_files(out):
         raise UsageError(f"{out} holds a log; choose another folder for the report")
     all_points = points(scenario)
+    for p in all_points:
+        affordable(p.scenario)
     folder = out / "parts"
     _prepare(folder, fingerprint(scenario), resume)
     cut = blocks(scenario)
