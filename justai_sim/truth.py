@@ -36,3 +36,13 @@ class Unheard:
     sends: Sends
     events: Events
     origin: I8
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What is true behind the sends and events of a log."""
+
+    truth: Truth
+    origin: I8
+    """The true event that each event row tells of, shape (rows,); NONE: of nothing that happened."""
+    unheard: Unheard

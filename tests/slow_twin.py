@@ -125,6 +125,8 @@ class User:
     loaded_at: int = 0
     carried: float = 0.0
     kept: dict[int, tuple[int, float]] = field(default_factory=dict)
+    brought_forward: list[int] = field(default_factory=list)
+    """Instants of caused purchases in whose stead an organic one will not happen."""
 
 
 class Twin:
@@ -321,6 +323,10 @@ class Twin:
             if t >= self.end:
                 return
             yield self.until(t)
+            earlier = [x for x in user.brought_forward if x < self.floor(t)]
+            if earlier:
+                user.brought_forward.remove(min(earlier))
+                continue
             self.purchase(user, codes.purchase_code(user.number, codes.ORGANIC, k), t, self.world.value, NONE)
 
     def tested(self, user: User) -> Generator[Any, Any, None]:
@@ -459,6 +465,8 @@ class Twin:
         order = code if self.orders and self.world.refund_rate else NONE
         bought = self.event(user, CONVERSION, code, t, value=amount, name=0, currency=0, order=order)
         self.happened(bought, cause)
+        if cause != NONE and self.of("replaces", user.rep, code) < self.world.replaces_organic:
+            user.brought_forward.append(self.floor(t))
         if amount > 0 and self.of("refund", user.rep, code) < self.world.refund_rate:
             back = t + waiting(self.world.refund_delay_days * DAY, self.of("refund delay", user.rep, code))
             self.happened(

@@ -95,6 +95,22 @@ def test_faults_do_not_touch_each_other() -> None:
     a, b = {"telemetry.missing_user_share": 0.3}, {"telemetry.zone_error_share": 0.3}
     plain, one, two, both = (told(run(world, x)) for x in ({}, a, b, a | b))
     assert plain & both == plain & one & two
+    # And they fall on rows independently of one another.
+    paid = [r for r in (plain - one) if r[3] == CONVERSION]
+    n, hit = len(paid), sum(r not in (plain & two) for r in paid)
+    assert n > 60
+    assert abs(hit / n - 0.3) < 4.5 * np.sqrt(0.3 * 0.7 / n)
+
+
+def test_the_draws_do_not_know_the_variant() -> None:
+    """Where all variants are alike, a policy that chooses others leaves everything that happens as it was."""
+    same = {"conversion_rate": 0.3, "open_rate": 0.5, "unsubscribe_rate": 0.1}
+    alike = {f"variants.{i}.{k}": v for i in range(3) for k, v in same.items()}
+    alike |= {f"variants.{i}.click_rate": 0.4 for i in range(3)}
+    a, b = (run(SCENARIOS["faults, orders"], alike, x) for x in (UNIFORM, {"program.policy.name": "weighted_thompson"}))
+    assert changed_users(a, b)
+    assert rows(a.truth) == rows(b.truth)
+    assert told(a) == told(b)
 
 
 def without_users(block: Block, users: set[tuple[int, int]]) -> list[tuple[Any, ...]]:

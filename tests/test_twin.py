@@ -126,6 +126,9 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "retries of seven days": FAULTS | {"esp": "sfmc", "program.refresh_hours": 7.0},
     "laws": LAWS | {"esp": "segment"},
     "laws, to the microsecond": LAWS | {"esp": "generic"},
+    "organic purchases that come earlier": RESPONSES | {
+        "world.replaces_organic": 0.6, "world.organic_per_user_day": 0.3,
+    },
     "external split": RESPONSES | {
         "program.split": "external", "variants.1.from_day": 3.0, "variants.2.until_day": 7.0,
     },

@@ -17,6 +17,7 @@ from justai_sim.loop.step import Machine, Tick, step
 from justai_sim.scenario import Scenario
 from justai_sim.sim.block import Block
 from justai_sim.sim.inbox import Inbox
+from justai_sim.sim.organics import Organics
 from justai_sim.sim.plan import by_code, most_times, plan
 from justai_sim.sim.wire import Wire, carried_by
 from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, NONE, SENT, SUPPRESSED, Codes, MadeCodes, Sends, TextCodes
@@ -24,7 +25,7 @@ from justai_sim.truth import Truth
 from justai_sim.world.codes import MISNAMED, TEMPLATES, kind_of_event, send_code
 from justai_sim.world.faults import Faults
 from justai_sim.world.people import Draws, cells, users_of
-from justai_sim.world.world import NEVER, Grid, Happened, Responder
+from justai_sim.world.world import NEVER, NEVER_BEFORE, Grid, Happened, Responder
 
 __all__ = ["Block", "Engine", "simulate_block"]
 
@@ -111,13 +112,20 @@ class Engine:
         pins = len(self.touches) if program.sticky == "variant" else 0
         self.pinned: I8 = np.full((pins, len(self.users.rep)), NONE, np.int64)
         self.pinned_p: F8 = np.zeros(self.pinned.shape)
+        self.organics: Organics | None = None
+        self.caused: list[Happened] = []
         self.truths: list[Truth] = []
         self.origins: list[I8] = []
         self.suppressed: list[Sends] = []
         self.ticks: list[Tick] = []
 
     def run(self, on_tick: Callable[[int], None] | None = None) -> Block:
-        self.happen(self.responder.organic())
+        organic = self.responder.organic()
+        if self.scenario.world.replaces_organic:
+            self.organics = Organics(organic, self.users, self.u, self.scenario.world.replaces_organic)
+            self.happen(self.organics.of(NEVER_BEFORE, int(self.times[0])))
+        else:
+            self.happen(organic)
         for told, origin in self.faults.tests(40_000_000):
             self.inbox.tell(told, origin)
         env = simpy.Environment(initial_time=int(self.times[0]))
@@ -126,7 +134,7 @@ class Engine:
         return Block(
             self.scenario, self.reps, self.program, self.machine, self.state, Truth.concat(self.truths),
             np.concatenate(self.origins), self.inbox.rest(), Sends.concat(self.suppressed), self.users, self.ticks,
-            self.codes, self.wire,
+            self.codes, self.wire, self.organics.replaced if self.organics is not None else 0,
         )  # fmt: skip
 
     def calendar(self, env: Any, on_tick: Callable[[int], None] | None) -> Generator[Any, Any, None]:
@@ -141,6 +149,7 @@ class Engine:
             self.ticks.append(tick)
             if k + 1 < len(self.times):
                 self.serve(at, int(self.times[k + 1]), tick)
+                self.happen_anyway(at, int(self.times[k + 1]))
             if on_tick is not None:
                 on_tick(k)
 
@@ -179,6 +188,8 @@ class Engine:
         happened, there, stop = self.responder.respond(sends, place, arm)
         self.stop_at[who] = np.minimum(self.stop_at[who], stop)
         self.happen(happened)
+        if self.organics is not None:
+            self.caused.append(happened)
         for told, origin in self.faults.machines(sends.take(there), place[there]):
             self.inbox.tell(told, origin)
 
@@ -214,6 +225,14 @@ class Engine:
         propensity = np.where(again, self.pinned_p[template, who], propensity)
         self.pinned[template, who], self.pinned_p[template, who] = arm, propensity
         return arm, propensity
+
+    def happen_anyway(self, start: int, stop: int) -> None:
+        """The organic purchases of [start, stop), where caused ones may have taken their place."""
+        if self.organics is None:
+            return
+        self.organics.replace(Happened.all(self.caused), start, stop)
+        self.happen(self.organics.of(start, stop))
+        self.caused = [h.since(stop) for h in self.caused]
 
     def happen(self, happened: Happened) -> None:
         self.truths.append(happened.truth)
