@@ -12,6 +12,7 @@ import pytest
 from justai_sim.clock import MISSING
 from justai_sim.esp.base import adapter
 from justai_sim.esp.rows import Rows
+from justai_sim.loop.replay import replay_log
 from justai_sim.sim.engine import Block, Engine, simulate_block
 from justai_sim.sim.inbox import Inbox
 from justai_sim.tables import BOUNCE, CONVERSION, HELD_OUT, NONE, OPEN, REASON, REASONS, UNSUBSCRIBE, Events
@@ -339,6 +340,18 @@ def test_every_webhook_is_heard_or_on_its_way_or_lost(name: str, monkeypatch: py
     assert not np.isin(gone, sends.send + sends.rep * np.int64(2**40)).any()
     told = made["all"] - made["events"]
     assert len(gone) <= told - webhooks <= lost["all"]
+
+
+@pytest.mark.parametrize("name", ["at the refresh", "faults, orders", "everything"])
+def test_a_world_that_is_read_as_a_log_has_the_same_refreshes(name: str) -> None:
+    """Ghosts, copies, receipts and decisions included."""
+    s = scenario(SCENARIOS[name])
+    block = simulate_block(s, range(1))
+    _, _, again = replay_log(s.full_program(), block.log(0), block.ticks[-1].now, start=s.start_us)
+    for a, b in zip(block.ticks, again, strict=True):
+        assert np.array_equal(a.n, b.n)
+        assert np.array_equal(a.y, b.y)
+        np.testing.assert_allclose(a.shares, b.shares, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("esp", ESPS)

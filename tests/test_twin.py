@@ -120,6 +120,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "trends": TRENDS | {"esp": "segment"},
     "clocks": CLOCKS,
     "clocks and responses": CLOCKS | RESPONSES | {"seed": 3, "esp": "iterable", "program.sticky": "arm"},
+    "clocks of Nepal": CLOCKS | {"world.time_zones": {"Asia/Kathmandu": 1, "UTC-3:30": 1}, "days": 14, "blasts": []},
     "faults": FAULTS,
     "faults, orders": FAULTS | RESPONSES | {"esp": "segment", "seed": 5},
     "a goal without amounts": FAULTS | {"program.goals": ["signup"], "seed": 6},
