@@ -195,9 +195,11 @@ def _quiet(parent: int, stop: Event) -> None:
 
 
 def _follow(parent: int, stop: Event) -> None:
-    while os.getppid() == parent and not stop.wait(1):
-        pass
-    os._exit(1)
+    try:
+        while os.getppid() == parent and not stop.wait(1):
+            pass
+    finally:  # the event itself goes away with the parent
+        os._exit(1)
 
 
 def _unguarded_script() -> bool:
