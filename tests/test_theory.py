@@ -14,7 +14,7 @@ import pytest
 from scipy import integrate, optimize, special
 
 from justai_sim.attribution import Rule, attribute, bind
-from justai_sim.bias.split import cause_of
+from justai_sim.biases.match import Index
 from justai_sim.clock import DAY
 from justai_sim.estimate.maturity import kaplan_meier_rate
 from justai_sim.scenario import parse, with_settings
@@ -79,15 +79,13 @@ class Seen:
         c = self.got.credits
         paid = self.events.kind[c.event_row] == CONVERSION
         self.event, self.to, self.weight = c.event_row[paid], c.send_row[paid], c.weight[paid] / PARTS
-        rep = self.events.rep[self.event].astype(np.int64)
-        self.cause = self.row(rep, cause_of(rep, self.events.event[self.event], block.truth))
+        truth = block.truth
+        told = Index(truth.rep, truth.event).find(self.events.rep[self.event], block.origin[self.event])
+        self.cause = self.row(self.events.rep[self.event], np.where(told >= 0, truth.cause[told], NONE))
 
     def row(self, rep: Any, send: Any) -> Any:
         """The row of each send; NONE for no send."""
-        key = self.sends.rep * np.int64(2**40) + self.sends.send
-        order = np.argsort(key)
-        at = np.minimum(np.searchsorted(key[order], rep * np.int64(2**40) + send), len(key) - 1)
-        return np.where(send == NONE, NONE, order[at])
+        return Index(self.sends.rep, self.sends.send).find(rep, send)
 
     def per_send(self, weight: Any, which: Any = slice(None)) -> Any:
         return np.bincount(self.to[which], weight[which], len(self.sends))
@@ -112,7 +110,7 @@ class Seen:
         """Of the events that sends caused before `end`: the row of the cause, and the age at which each happened."""
         t = self.block.truth
         t = t.take((t.cause != NONE) & (t.occurred_at < self.end))
-        row = self.row(t.rep.astype(np.int64), t.cause)
+        row = self.row(t.rep, t.cause)
         return row, (t.occurred_at - self.sends.sent_at[row]) / DAY
 
 
@@ -668,7 +666,7 @@ def test_simpson_under_changing_allocation() -> None:
     seen = Seen(block, day(block, 40), offset_days=0)
     y = np.zeros(len(seen.sends))
     t = block.truth
-    y[seen.row(t.rep.astype(np.int64), t.cause)] = 1  # also what comes after the end
+    y[seen.row(t.rep, t.cause)] = 1  # also what comes after the end
 
     def rate(*names: str) -> tuple[float, float]:
         which = np.isin(seen.variant, names)
