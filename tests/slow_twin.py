@@ -14,7 +14,6 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import simpy
@@ -22,6 +21,7 @@ from scipy import special
 
 from justai_sim.attribution import bind
 from justai_sim.clock import DAY, HOUR, MINUTE, MISSING, SECOND
+from justai_sim.clock import zone as zone_of
 from justai_sim.esp.base import adapter
 from justai_sim.loop.segments import segment_of
 from justai_sim.loop.state import State
@@ -125,6 +125,8 @@ class User:
     loaded_at: int = 0
     carried: float = 0.0
     kept: dict[int, tuple[int, float]] = field(default_factory=dict)
+    brought_forward: list[int] = field(default_factory=list)
+    """Instants of caused purchases in whose stead an organic one will not happen."""
 
 
 class Twin:
@@ -210,15 +212,16 @@ class Twin:
         return math.prod(factors.get(f"{name}={value}", 1.0) for name, value in user.has.items())
 
     def later(self, user: User, t: int, wait: int, organic: bool = False) -> int:
-        """The instant at which `wait` of activity has gone by since t, hour by hour; after the end time is even."""
+        """The instant at which `wait` of activity has gone by since t, step by step; after the end time is even."""
         shocks = self.world.shocks if organic else []
         if not (self.world.hours or self.world.weekdays or shocks):
             return t + wait
         edges = sorted(self.start + round(d * DAY) for s in shocks for d in (s.day, s.day + s.days))
         here, left = float(t), float(wait)
         while here < self.end:
-            stop = min([(here // HOUR + 1) * HOUR, *(e for e in edges if e > here)])
-            rate = self.activity(user.zone, int(here // HOUR))
+            quarter = int(here // (15 * MINUTE))  # local hours begin at any of them
+            stop = min([(quarter + 1) * 15 * MINUTE, *(e for e in edges if e > here)])
+            rate = self.activity(user.zone, quarter)
             for s in shocks:
                 low, high = self.start + round(s.day * DAY), self.start + round((s.day + s.days) * DAY)
                 rate *= s.organic if low <= here < high else 1.0
@@ -228,13 +231,13 @@ class Twin:
             here = stop
         return int(here + left)
 
-    def activity(self, zone: str, hour: int) -> float:
-        if (zone, hour) not in self.rate_at:
-            local = datetime.fromtimestamp(hour * 3600, UTC).astimezone(ZoneInfo(zone))
+    def activity(self, zone: str, quarter: int) -> float:
+        if (zone, quarter) not in self.rate_at:
+            local = datetime.fromtimestamp(quarter * 900, UTC).astimezone(zone_of(zone))
             hours, days = self.world.hours or [1.0] * 24, self.world.weekdays or [1.0] * 7
             rate = hours[local.hour] / (sum(hours) / 24) * days[local.weekday()] / (sum(days) / 7)
-            self.rate_at[zone, hour] = rate
-        return self.rate_at[zone, hour]
+            self.rate_at[zone, quarter] = rate
+        return self.rate_at[zone, quarter]
 
     # The plan
 
@@ -274,7 +277,7 @@ class Twin:
         """The next instant at which it is `hour` o'clock in the zone."""
         if hour is None:
             return t
-        local = (EPOCH + timedelta(microseconds=t)).astimezone(ZoneInfo(zone))
+        local = (EPOCH + timedelta(microseconds=t)).astimezone(zone_of(zone))
         at = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
         at += timedelta(microseconds=round(hour * HOUR))
         if at.replace(tzinfo=None) < local.replace(tzinfo=None):
@@ -321,6 +324,10 @@ class Twin:
             if t >= self.end:
                 return
             yield self.until(t)
+            earlier = [x for x in user.brought_forward if x < self.floor(t)]
+            if earlier:
+                user.brought_forward.remove(min(earlier))
+                continue
             self.purchase(user, codes.purchase_code(user.number, codes.ORGANIC, k), t, self.world.value, NONE)
 
     def tested(self, user: User) -> Generator[Any, Any, None]:
@@ -459,6 +466,8 @@ class Twin:
         order = code if self.orders and self.world.refund_rate else NONE
         bought = self.event(user, CONVERSION, code, t, value=amount, name=0, currency=0, order=order)
         self.happened(bought, cause)
+        if cause != NONE and self.of("replaces", user.rep, code) < self.world.replaces_organic:
+            user.brought_forward.append(self.floor(t))
         if amount > 0 and self.of("refund", user.rep, code) < self.world.refund_rate:
             back = t + waiting(self.world.refund_delay_days * DAY, self.of("refund delay", user.rep, code))
             self.happened(

@@ -12,6 +12,7 @@ import pytest
 from justai_sim.clock import MISSING
 from justai_sim.esp.base import adapter
 from justai_sim.esp.rows import Rows
+from justai_sim.loop.replay import replay_log
 from justai_sim.sim.engine import Block, Engine, simulate_block
 from justai_sim.sim.inbox import Inbox
 from justai_sim.tables import BOUNCE, CONVERSION, HELD_OUT, NONE, OPEN, REASON, REASONS, UNSUBSCRIBE, Events
@@ -95,6 +96,22 @@ def test_faults_do_not_touch_each_other() -> None:
     a, b = {"telemetry.missing_user_share": 0.3}, {"telemetry.zone_error_share": 0.3}
     plain, one, two, both = (told(run(world, x)) for x in ({}, a, b, a | b))
     assert plain & both == plain & one & two
+    # And they fall on rows independently of one another.
+    paid = [r for r in (plain - one) if r[3] == CONVERSION]
+    n, hit = len(paid), sum(r not in (plain & two) for r in paid)
+    assert n > 60
+    assert abs(hit / n - 0.3) < 4.5 * np.sqrt(0.3 * 0.7 / n)
+
+
+def test_the_draws_do_not_know_the_variant() -> None:
+    """Where all variants are alike, a policy that chooses others leaves everything that happens as it was."""
+    same = {"conversion_rate": 0.3, "open_rate": 0.5, "unsubscribe_rate": 0.1}
+    alike = {f"variants.{i}.{k}": v for i in range(3) for k, v in same.items()}
+    alike |= {f"variants.{i}.click_rate": 0.4 for i in range(3)}
+    a, b = (run(SCENARIOS["faults, orders"], alike, x) for x in (UNIFORM, {"program.policy.name": "weighted_thompson"}))
+    assert changed_users(a, b)
+    assert rows(a.truth) == rows(b.truth)
+    assert told(a) == told(b)
 
 
 def without_users(block: Block, users: set[tuple[int, int]]) -> list[tuple[Any, ...]]:
@@ -187,7 +204,8 @@ def test_fatigue_only_takes_away() -> None:
 @pytest.mark.parametrize("cuts", [[(0, 1), (1, 4)], [(0, 3), (3, 4)]])
 def test_any_cut_of_blocks_gives_the_same_worlds(cuts: list[tuple[int, int]]) -> None:
     # Shares of the linear policies may differ in the last bit, by the number of worlds that BLAS takes at once.
-    s = scenario(EVERYTHING | {"program.policy.name": "weighted_thompson"})
+    often = {"triggered": [{"id": "cart", "per_user_day": 0.2}]}  # as many times as it happens
+    s = scenario(EVERYTHING | {"program.policy.name": "weighted_thompson"} | often)
     whole = simulate_block(s, range(4))
 
     def world(block: Block, rep: int) -> list[Any]:
@@ -322,6 +340,18 @@ def test_every_webhook_is_heard_or_on_its_way_or_lost(name: str, monkeypatch: py
     assert not np.isin(gone, sends.send + sends.rep * np.int64(2**40)).any()
     told = made["all"] - made["events"]
     assert len(gone) <= told - webhooks <= lost["all"]
+
+
+@pytest.mark.parametrize("name", ["at the refresh", "faults, orders", "everything"])
+def test_a_world_that_is_read_as_a_log_has_the_same_refreshes(name: str) -> None:
+    """Ghosts, copies, receipts and decisions included."""
+    s = scenario(SCENARIOS[name])
+    block = simulate_block(s, range(1))
+    _, _, again = replay_log(s.full_program(), block.log(0), block.ticks[-1].now, start=s.start_us)
+    for a, b in zip(block.ticks, again, strict=True):
+        assert np.array_equal(a.n, b.n)
+        assert np.array_equal(a.y, b.y)
+        np.testing.assert_allclose(a.shares, b.shares, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("esp", ESPS)

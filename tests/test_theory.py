@@ -14,7 +14,7 @@ import pytest
 from scipy import integrate, optimize, special
 
 from justai_sim.attribution import Rule, attribute, bind
-from justai_sim.bias.split import cause_of
+from justai_sim.biases.match import Index
 from justai_sim.clock import DAY
 from justai_sim.estimate.maturity import kaplan_meier_rate
 from justai_sim.scenario import parse, with_settings
@@ -79,15 +79,13 @@ class Seen:
         c = self.got.credits
         paid = self.events.kind[c.event_row] == CONVERSION
         self.event, self.to, self.weight = c.event_row[paid], c.send_row[paid], c.weight[paid] / PARTS
-        rep = self.events.rep[self.event].astype(np.int64)
-        self.cause = self.row(rep, cause_of(rep, self.events.event[self.event], block.truth))
+        truth = block.truth
+        told = Index(truth.rep, truth.event).find(self.events.rep[self.event], block.origin[self.event])
+        self.cause = self.row(self.events.rep[self.event], np.where(told >= 0, truth.cause[told], NONE))
 
     def row(self, rep: Any, send: Any) -> Any:
         """The row of each send; NONE for no send."""
-        key = self.sends.rep * np.int64(2**40) + self.sends.send
-        order = np.argsort(key)
-        at = np.minimum(np.searchsorted(key[order], rep * np.int64(2**40) + send), len(key) - 1)
-        return np.where(send == NONE, NONE, order[at])
+        return Index(self.sends.rep, self.sends.send).find(rep, send)
 
     def per_send(self, weight: Any, which: Any = slice(None)) -> Any:
         return np.bincount(self.to[which], weight[which], len(self.sends))
@@ -112,7 +110,7 @@ class Seen:
         """Of the events that sends caused before `end`: the row of the cause, and the age at which each happened."""
         t = self.block.truth
         t = t.take((t.cause != NONE) & (t.occurred_at < self.end))
-        row = self.row(t.rep.astype(np.int64), t.cause)
+        row = self.row(t.rep, t.cause)
         return row, (t.occurred_at - self.sends.sent_at[row]) / DAY
 
 
@@ -128,7 +126,7 @@ def share_near(x: Any, p: float) -> None:
 
 # 1 What the window keeps, loses and lets in: one send a user
 
-P, RHO, RATE = 0.2, 0.02, 0.2
+P, RHO, RATE = 0.8, 0.02, 0.2
 """Probability of a caused conversion, organic ones a day, 1 / mean delay in days."""
 O, L = 3.0, 14.0  # noqa: E741 - the symbols of the formulas
 """Offset and lookback, days."""
@@ -159,7 +157,7 @@ def isolated() -> Block:
     v["p05"], v["p06"] = {"conversion_rate": 0.05}, {"conversion_rate": 0.06}
     v["late"] = {"conversion_rate": P, "from_day": 21}
     return simulated(v, ONE, **{
-        "variants.4.delay": MIXTURE, "world.signups_per_day": 3000, "world.organic_per_user_day": RHO,
+        "variants.4.delay": MIXTURE, "world.signups_per_day": 5000, "world.organic_per_user_day": RHO,
         "program.holdout_share": 0.3, "program.refresh_hours": 24 * 7,
     })  # fmt: skip
 
@@ -597,7 +595,7 @@ def test_the_likelihood_of_delayed_feedback() -> None:
             (~silent).sum() * math.log(p * rate) - rate * np.nansum(d) + np.log(1 - p + p * np.exp(-rate * e)).sum()
         )
 
-    fit = optimize.minimize(loss, [0.1, 0.1], bounds=[(0.01, 0.9), (0.01, 3)], method="L-BFGS-B")
+    fit = optimize.minimize(loss, [0.1, 0.1], bounds=[(0.01, 0.99), (0.01, 3)], method="L-BFGS-B")
     h = 1e-3
     steps = np.eye(2) * h
     curve = np.array([[loss(fit.x + a + b) - loss(fit.x + a - b) - loss(fit.x - a + b) + loss(fit.x - a - b)
@@ -668,7 +666,7 @@ def test_simpson_under_changing_allocation() -> None:
     seen = Seen(block, day(block, 40), offset_days=0)
     y = np.zeros(len(seen.sends))
     t = block.truth
-    y[seen.row(t.rep.astype(np.int64), t.cause)] = 1  # also what comes after the end
+    y[seen.row(t.rep, t.cause)] = 1  # also what comes after the end
 
     def rate(*names: str) -> tuple[float, float]:
         which = np.isin(seen.variant, names)

@@ -120,12 +120,16 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "trends": TRENDS | {"esp": "segment"},
     "clocks": CLOCKS,
     "clocks and responses": CLOCKS | RESPONSES | {"seed": 3, "esp": "iterable", "program.sticky": "arm"},
+    "clocks of Nepal": CLOCKS | {"world.time_zones": {"Asia/Kathmandu": 1, "UTC-3:30": 1}, "days": 14, "blasts": []},
     "faults": FAULTS,
     "faults, orders": FAULTS | RESPONSES | {"esp": "segment", "seed": 5},
     "a goal without amounts": FAULTS | {"program.goals": ["signup"], "seed": 6},
     "retries of seven days": FAULTS | {"esp": "sfmc", "program.refresh_hours": 7.0},
     "laws": LAWS | {"esp": "segment"},
     "laws, to the microsecond": LAWS | {"esp": "generic"},
+    "organic purchases that come earlier": RESPONSES | {
+        "world.replaces_organic": 0.6, "world.organic_per_user_day": 0.3,
+    },
     "external split": RESPONSES | {
         "program.split": "external", "variants.1.from_day": 3.0, "variants.2.until_day": 7.0,
     },

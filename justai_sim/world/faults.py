@@ -77,7 +77,8 @@ class Faults:
             again, gone = self.arrival(sends.rep[i], code[i], sends.sent_at[i], 1)
             heard.append(sends.take(i).with_(received_at=again).take(~gone))
             lost[i] &= gone
-        return Sends.concat(heard), told.take(lost).with_(received_at=np.full(int(lost.sum()), MISSING))
+        never = told.take(np.flatnonzero(lost))
+        return Sends.concat(heard), never.with_(received_at=np.full(len(never), MISSING))
 
     def events(self, true: Events) -> Iterator[tuple[Events, I8]]:
         """What we are told of events that happened, each with its origin."""
@@ -91,17 +92,13 @@ class Faults:
     def copy(self, true: Events, told: Events, k: int) -> tuple[Events, I8]:
         """The k-th copy of each event: its delays run from when it happened, whatever the stamp says."""
         received, lost = self.arrival(true.rep, true.event, true.occurred_at, k)
-        lost = lost | self.refused(true, told)
+        if not self.carried[0].anonymous:
+            lost = lost | (told.user == NONE)
+        if not all(c.value for c in self.carried):  # a refund without its amount would be a purchase
+            lost = lost | ((true.value < 0) & (true.value != MISSING) & (told.value == MISSING))
         event = told.event + RECODED if k == 2 else told.event
         heard = told.with_(received_at=received, event=event)
         return (heard.take(~lost), true.event[~lost]) if lost.any() else (heard, true.event)
-
-    def refused(self, true: Events, told: Events) -> B1:
-        """What the provider itself does not take: purchases without a user, and refunds whose amount it cannot carry,
-        which would be purchases."""
-        paid = true.kind == CONVERSION
-        nobody = paid & (told.user == NONE) if not self.carried[0].anonymous else np.zeros(len(true), bool)
-        return nobody | (paid & (true.value < 0) & (told.value == MISSING))
 
     def garbled(self, true: Events) -> Events:
         """The contents that purchases arrive with."""
@@ -120,7 +117,7 @@ class Faults:
             reused = paid & (u("reused id", rep, code) < t.reused_id_share)
             same = purchase_code(true.user, ORGANIC, SHARED_ID)
             out["event"] = np.where(reused, same + out.get("event", code) - code, out.get("event", code))
-        bare = [name for name, c in enumerate(self.carried) if not c.value]
+        bare = [n for n, c in enumerate(self.carried) if not c.value and (n == 0 or "name" in out)]
         if bare:
             without = paid & np.isin(out.get("name", true.name), bare)
             out["value"] = np.where(without, MISSING, true.value)
