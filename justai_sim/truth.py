@@ -30,8 +30,8 @@ class Truth(Table):
 
 @dataclass(frozen=True)
 class Unheard:
-    """Rows that nobody has heard of by the end of a run: sends whose webhooks were lost or are on their way, and events
-    that are on their way, each with the true event that it tells of (as `origin` in a block)."""
+    """Rows that nobody has heard of by the end of a run: sends whose webhooks were lost (no receipt) or are on their
+    way, and events that are on their way, each with the true event that it tells of (as `origin` in a block)."""
 
     sends: Sends
     events: Events

@@ -6,6 +6,7 @@ from justai_sim.pages.delay import plot_delay
 from justai_sim.pages.interpretations import plot_interpretations
 from justai_sim.pages.race import plot_race
 from justai_sim.pages.receipt import plot_receipt
+from justai_sim.pages.recommend import plot_recommend
 from justai_sim.pages.shares import plot_shares
 from justai_sim.pages.style import render, save
 from justai_sim.pages.what_if import plot_what_if
@@ -18,6 +19,7 @@ __all__ = [
     "plot_interpretations",
     "plot_race",
     "plot_receipt",
+    "plot_recommend",
     "plot_shares",
     "plot_what_if",
     "plot_window_map",

@@ -160,12 +160,14 @@ def served(block: Block) -> F8:
 
 
 def shares_of(block: Block) -> Columns:
-    """Long columns: day, template, variant, and the sums over this block's worlds of the share and its square."""
+    """Long columns: day, template, variant, and the sums over this block's worlds of the share (in parts of 1e9) and of
+    its square (in parts of 1e12): integers, so that they are the same however blocks are cut."""
     share = served(block)
     layout = block.machine.layout
     ticks, T, R, K = share.shape
     tick, template, arm = (i.ravel() for i in np.indices((ticks, T, K)))
-    total, squares = share.sum(axis=2).ravel(), (share**2).sum(axis=2).ravel()
+    total = np.rint(share * 1e9).astype(np.int64).sum(axis=2).ravel()
+    squares = (np.rint(share * 1e6).astype(np.int64) ** 2).sum(axis=2).ravel()
     keep = layout.variant[template, arm] >= 0
     day = np.array([(t.now - block.scenario.start_us) / DAY for t in block.ticks])
     columns: Columns = {

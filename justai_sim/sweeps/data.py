@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import pandas as pd
 
 from justai_sim.scenario import Point, Scenario
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """A point that left the race: after how many worlds, and how far it then was behind which other one."""
+
+    point: str
+    worlds: int
+    against: str
+    difference: float
+    low: float
+    high: float
+
+
+class Raced(msgspec.Struct, frozen=True):
+    """How a race went. looks: numbers of worlds at which it was looked; level: of each of its intervals, so that all
+    pairs of points at all looks hold together with 95 % (Bonferroni)."""
+
+    criterion: str
+    looks: list[int]
+    level: float
+    stopped: list[Stopped]
 
 
 @dataclass(frozen=True)
@@ -37,6 +59,7 @@ class SweepData:
     reference: name of the point in use, the first. figures: name of the point behind age and windows.
     age: of the point `figures`: `group` (replication), `variant_id, age_day` (-7..29, the day [a, a+1)
     since the send), `conversions` (of the user, whatever caused them), `exposure` (send-days observed).
+    raced: how points that were clearly worse stopped early; these have fewer worlds, the first ones.
     windows: of the point `figures`: `group, offset_day, lookback_day, variant_id, conversions` (credited in
     that window), `sends` (those whose window is closed at the end).
     """
@@ -50,6 +73,7 @@ class SweepData:
     windows: pd.DataFrame
     shares: pd.DataFrame
     figures: str = ""
+    raced: Raced | None = None
 
 
 def figures_of(all_points: list[Point]) -> int:

@@ -32,7 +32,7 @@ from justai_sim.world.codes import AGAIN, MACHINE_OPEN, ORGANIC, REFUND, event_c
 from justai_sim.world.people import Draws, Users, cell_factors, organic
 from justai_sim.world.spec import Delay, Value, Variant, World
 
-NEVER = np.iinfo(np.int64).max
+NEVER_BEFORE, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 MONTH = 30 * DAY
 MOST_AGAIN = MACHINE_OPEN - AGAIN
 
@@ -59,6 +59,11 @@ class Happened:
 
     events: Events
     truth: Truth
+
+    def since(self, start: int) -> Happened:
+        """What happens from `start` on."""
+        e, t = self.events, self.truth
+        return Happened(e.take(e.occurred_at >= start), t.take(t.occurred_at >= start))
 
     @classmethod
     def all(cls, parts: Sequence[Happened]) -> Happened:
