@@ -14,7 +14,7 @@ import pytest
 from scipy import integrate, optimize, special
 
 from justai_sim.attribution import Rule, attribute, bind
-from justai_sim.bias.split import cause_of
+from justai_sim.biases.match import Index
 from justai_sim.clock import DAY
 from justai_sim.estimate.maturity import kaplan_meier_rate
 from justai_sim.scenario import parse, with_settings
@@ -80,7 +80,8 @@ class Seen:
         paid = self.events.kind[c.event_row] == CONVERSION
         self.event, self.to, self.weight = c.event_row[paid], c.send_row[paid], c.weight[paid] / PARTS
         rep = self.events.rep[self.event].astype(np.int64)
-        self.cause = self.row(rep, cause_of(rep, self.events.event[self.event], block.truth))
+        told = Index(block.truth.rep, block.truth.event).find(self.events.rep[self.event], block.origin[self.event])
+        self.cause = self.row(rep, np.append(block.truth.cause, NONE)[told])
 
     def row(self, rep: Any, send: Any) -> Any:
         """The row of each send; NONE for no send."""
