@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -289,15 +290,22 @@ def test_pieces_make_no_difference_to_what_is_read(
     }, "the bytes depend on the log alone"
 
 
-def test_pieces_are_bounded_and_in_the_order_of_arrival(worlds: dict[str, Log]) -> None:
+def test_pieces_are_bounded_and_in_the_order_of_arrival(
+    worlds: dict[str, Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "PIECE", 300)
     log, last, rows = worlds["braze"], -1, 0
-    for piece in exports.pieces(log, 300):
+    for piece in exports.pieces(log):
         times = [exports.arrival(piece, table) for table in ("sends", "events")]
         first, end = min(t.min() for t in times if len(t)), max(t.max() for t in times if len(t))
         assert sum(map(len, times)) <= 300
         assert first >= last
         last, rows = end, rows + sum(map(len, times))
     assert rows == len(log.sends) + len(log.events)
+    late = log.sends.sent_at > log.sends.sent_at.mean()
+    found = [(piece.sends.send, len(piece.events)) for piece in exports.pieces(log, sends=late)]
+    assert sorted(np.concatenate([s for s, _ in found])) == sorted(log.sends.send[late])
+    assert sum(n for _, n in found) == 0
 
 
 @pytest.mark.parametrize("esp", [*NAMES, "generic"])
@@ -336,11 +344,12 @@ def test_a_folder_with_something_in_it_is_left_alone(worlds: dict[str, Log], tmp
 def test_what_fails_leaves_nothing(
     esp: str, worlds: dict[str, Log], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(log: Log) -> Any:
-        yield from itertools.islice(pieces(log, 200), 2)
+    def broken(*arguments: Any, **more: Any) -> Any:
+        yield from itertools.islice(pieces(*arguments, **more), 2)
         raise OSError("disk full")
 
     pieces = exports.pieces
+    monkeypatch.setattr(exports, "PIECE", 200)
     for module in ("braze", "customerio_writer", "iterable", "segment", "sfmc_writer"):
         monkeypatch.setattr(f"justai_sim.esp.{module}.pieces", broken)
     with pytest.raises(OSError, match="disk full"):
