@@ -22,13 +22,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import justai_sim as js
 from justai_sim.api import replay, simulate
 from justai_sim.cli import run as cli
 from justai_sim.clock import DAY, MISSING, parse
 from justai_sim.errors import DataError, UsageError
 from justai_sim.esp import braze_writer, customerio_writer, exports, generic
 from justai_sim.esp.base import PROVIDERS, Adapter, adapter
-from justai_sim.esp.coding import build
+from justai_sim.esp.coding import build, rows_of
 from justai_sim.esp.rows import DecisionRow, EventRow, Rows, SendRow
 from justai_sim.scenario import packaged, read, with_settings
 from justai_sim.tables import KINDS, STATUSES, Log
@@ -355,6 +356,15 @@ def test_what_fails_leaves_nothing(
     with pytest.raises(OSError, match="disk full"):
         exports.export(worlds[esp], esp, tmp_path / "export")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_python_door_takes_a_log_or_its_folder(worlds: dict[str, Log], tmp_path: Path) -> None:
+    assert js.export(worlds["sfmc"], "sfmc", tmp_path / "a", esp_options={"encoding": "utf-8"}) == {}
+    js.export(worlds["sfmc"], "generic", tmp_path / "plain")
+    js.export(tmp_path / "plain", "sfmc", str(tmp_path / "b"))
+    one, other = (js.read_log(tmp_path / name, "sfmc") for name in ("a", "b"))
+    assert same(rows_of(one), rows_of(other))
+    assert len(one.sends) > 600
 
 
 def test_an_empty_log_and_events_of_nobody(tmp_path: Path) -> None:
