@@ -14,7 +14,7 @@ from justai_sim.errors import UsageError
 from justai_sim.esp import exports
 from justai_sim.esp.base import adapter
 from justai_sim.pages.sweep_page import write_sweep_report
-from justai_sim.scenario import Scenario, read
+from justai_sim.scenario import Scenario, packaged, read
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import Log
 
@@ -30,6 +30,18 @@ def demo(out: Path, workers: int | None, replications: int | None) -> None:
         data = _sweep(scenario, out, workers)
     page = write_sweep_report(data, out)
     print(f"report: {page}")
+
+
+def scenarios(json: bool) -> None:
+    """Each packaged scenario with the question that it asks and what its report answers."""
+    found = [read(path) for path in sorted(packaged().glob("*.toml"))]
+    if json:
+        emit_json(scenarios=[{"name": s.name, "question": s.question, "answer": s.answer} for s in found])
+        return
+    width = max(len(s.name) for s in found)
+    for s in found:
+        print(f"{s.name:{width}}  {s.question} {s.answer}")
+    say("justai-sim sweep NAME simulates one and writes its report; justai-sim check NAME says what it costs")
 
 
 def run(
@@ -55,13 +67,16 @@ def run(
 
 
 def sweep(
-    source: str, out: Path | None, workers: int | None, resume: bool, replications: int | None, json: bool
-) -> None:
+    source: str, out: Path | None, workers: int | None, scheduler: str | None, resume: bool, race: str | None,
+    replications: int | None, json: bool,
+) -> None:  # fmt: skip
     scenario = _with(read(source), None, replications)
     if not scenario.sweep:
         raise UsageError(f"{source}: has no [sweep] table; add one, or use `justai-sim run`")
     folder = out or Path("reports") / scenario.name
-    data = _sweep(scenario, folder, workers, resume=resume)
+    data = _sweep(scenario, folder, workers, resume=resume, scheduler=scheduler, race=race)
+    for s in data.raced.stopped if data.raced else []:
+        say(f"stopped after {s.worlds} worlds: {s.point}, behind {s.against}")
     _show(data, json, write_sweep_report(data, folder))
 
 
@@ -69,6 +84,24 @@ def report(folder: Path) -> None:
     from justai_sim.sweeps.collect import read_tables
 
     print(f"report: {write_sweep_report(read_tables(folder), folder)}")
+
+
+def recommend(folder: Path, criterion: str, day: float | None, limit: float, out: Path | None, json: bool) -> None:
+    from justai_sim.pages.recommend_page import write_recommend_page
+    from justai_sim.sweeps.collect import read_tables
+
+    data = read_tables(folder)
+    found = api.recommend(api.Sweep(data), criterion, day=day, limit=limit)
+    page = None if out is None else write_recommend_page(found, data, out)
+    if json:
+        emit_json(**found.as_dict(), report=None if page is None else str(page))
+    else:
+        print(f"SIMULATED: {found.answer}\n")
+        left = ("criterion", "unit", "point", "stopped")
+        table(found.table.to_dict("records"), [c for c in found.table.columns if c not in left])
+        print(f"\n{found.method}")
+    if page is not None:
+        say(f"report: {page}")
 
 
 def write_world(scenario: Scenario, folder: Path, wire: bool) -> Log:
@@ -94,12 +127,12 @@ def _with(scenario: Scenario, seed: int | None, replications: int | None) -> Sce
     return msgspec.structs.replace(scenario, **changes)
 
 
-def _sweep(scenario: Scenario, out: Path, workers: int | None, resume: bool = False, wire: bool = False) -> SweepData:
+def _sweep(scenario: Scenario, out: Path, workers: int | None, **options: Any) -> SweepData:
     if workers is not None and workers < 1:
         raise UsageError(f"--workers is {workers}; expected at least 1")
     bar = Bar("simulating")
     try:
-        return api.run_sweep(scenario, out, workers=workers, resume=resume, wire=wire, progress=bar)
+        return api.run_sweep(scenario, out, workers=workers, progress=bar, **options)
     finally:
         bar.close()
 

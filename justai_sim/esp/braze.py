@@ -76,7 +76,7 @@ class Braze:
         "sends.propensity", "sends.segment", "events.received_at", "events.variant_id", "decisions",
         "events.send_id of conversions", "events.template_id of conversions",
         "events.order_id and events.value of conversions other than purchase and ecommerce.order_placed",
-        "events.order_id of purchases", "events.machine of opens since 2026-02 if unknown",
+        "events.order_id of purchases", "events without user_id", "events.machine of opens since 2026-02 if unknown",
     )  # fmt: skip
     export_cannot_carry = (
         *NOT_OF_SENDS, "sends.received_at", "events.received_at", "events.variant_id",

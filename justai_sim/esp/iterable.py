@@ -86,7 +86,7 @@ class IterableEsp:
     cannot_carry: tuple[str, ...] = (
         "sends.delivered_at", "sends.status", "sends.status_known_at", "sends.received_at", "sends.decided_at",
         "sends.propensity", "sends.segment", "events.received_at", "events.variant_id", "decisions",
-        "events.send_id of conversions", "events.template_id of conversions",
+        "events.send_id of conversions", "events.template_id of conversions", "events without user_id",
         "events.template_id of events with a send_id", "events.machine of other kinds than open and click",
         "events of kind drop",
     )  # fmt: skip

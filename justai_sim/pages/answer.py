@@ -56,7 +56,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Ends:
-    """The last day of every point. right, lost: point name -> values by world (R,), same worlds everywhere."""
+    """The last day of every point. right, lost: point name -> values by world (R,), the same worlds everywhere; points
+    that left a race have only the first of them."""
 
     points: list[Point]
     use: Point
@@ -67,7 +68,7 @@ class Ends:
 def answer(data: SweepData) -> Answer:
     """The parts of the first screen."""
     ends = _ends(data)
-    comparison, headline = _compare(ends, len(data.scenario.flow))
+    comparison, headline = _compare(ends, len(data.scenario.touches))
     leads, lost, lift, credit = _leads(ends), _lost(ends), lifts(data), credited(data)
     summary = _summary(ends, (leads, lost, lift, credit))
     return Answer(_size(data), headline, summary, comparison, leads, lost, lift, credit, assumptions(data.scenario))
@@ -103,29 +104,28 @@ def _ends(data: SweepData) -> Ends:
     by = {c: last.pivot_table(index="rep", columns="point", values=c) for c in ("right_leader", "lost_per_10k")}
     points = data.points
     use = reference(points, data.reference)
-    right, lost = ({p.name: t[p.name].to_numpy(np.float64) for p in points} for t in by.values())
+    worlds = last.groupby("point").size()
+    right, lost = ({p.name: t[p.name].to_numpy(np.float64)[: worlds[p.name]] for p in points} for t in by.values())
     return Ends(points, use, right, lost)
 
 
 def _size(data: SweepData) -> str:
     s = data.scenario
     m = data.metrics[(data.metrics["metric"] == "sends") & (data.metrics["point"] == data.reference)]
-    worlds = max(int(m["rep"].nunique()), 1)
-    sends = m["value"].sum() / worlds
-    steps = f"{len(s.flow)} steps" if len(s.flow) > 1 else "1 step"
+    sends = m["value"].sum() / max(int(m["rep"].nunique()), 1)
+    worlds = max(int(data.metrics["rep"].nunique()), 1)  # the reference may have left a race
+    many = len(s.touches)
+    steps = f"{many} {'steps' if len(s.flow) == many else 'templates'}" if many > 1 else "1 template"
     return (
         f"{worlds:,} {'worlds' if worlds > 1 else 'world'} × {sends:,.0f} sends ({steps}, {s.days} days), seed {s.seed}"
     )
 
 
 def paired(a: F8, b: F8, comparisons: int) -> tuple[float, float, float]:
-    """Mean of a - b over worlds with its interval, 95 % for all `comparisons` together (Bonferroni)."""
-    d = a - b
-    n = len(d)
-    if n < 2:
-        return float(d.mean()), -np.inf, np.inf
-    low, high = stats.mean_interval(d.sum(), (d * d).sum(), n, 1 - 0.05 / max(comparisons, 1))
-    return float(d.mean()), float(low), float(high)
+    """Mean of the difference of two shares over the worlds of both, with its interval: 95 % for all `comparisons`
+    together (Bonferroni)."""
+    n = min(len(a), len(b))
+    return stats.paired_interval(a[:n] - b[:n], 1 - 0.05 / max(comparisons, 1), bound=1.0)
 
 
 def _against_best(ends: Ends, family: list[Point]) -> list[dict[str, Any]]:
