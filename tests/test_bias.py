@@ -250,6 +250,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         "program.holdout_share": draw(st.sampled_from((0.0, 0.2))),
         "world.refund_rate": draw(st.sampled_from((0.0, 0.4))),
         "world.repeat_rate": draw(st.sampled_from((0.0, 0.3))),
+        "world.replaces_organic": draw(st.sampled_from((0.0, 0.5))),
         "seed": draw(st.integers(1, 1000)),
     }
     s = with_settings(parse(FLOW, "tiny"), telemetry | more)

@@ -151,7 +151,7 @@ def test_a_report_comes_back_from_its_tables_byte_for_byte(tmp_path: Path) -> No
     assert run(["report", str(out)]) == 0
     assert pages() == before
     assert files(out).keys() == {f"{t}.{e}" for t in ("metrics", "race") for e in ("csv", "parquet")} | {
-        "age.parquet", "windows.parquet",
+        "age.parquet", "windows.parquet", "shares.parquet",
     }  # fmt: skip
 
 
