@@ -552,7 +552,7 @@ def test_pages_are_the_same_every_time_and_self_contained(kind: str, tmp_path: P
         else:
             write_replay_report(replay_data(), tmp_path / name)
     files = sorted(p.name for p in (tmp_path / "one").iterdir())
-    assert len(files) == 9
+    assert len(files) == (11 if kind == "sweep" else 9)
     for f in files:
         assert (tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes(), f
     said = page(tmp_path / "one" / "index.html")
@@ -579,7 +579,7 @@ def test_sweep_page_says_what_the_answer_says(tmp_path: Path) -> None:
     head, *body = said.tables[0]
     assert head[:3] == ["window", "policy", "right at the end"]
     for row, cells in zip(got.summary.rows, body, strict=True):
-        assert cells[0] == row["label"]
+        assert cells[0] == row["window"]
         assert cells[2] == f"{percent(row['right'])}|{100 * row['right_low']:.0f} to {100 * row['right_high']:.0f}"
         assert cells[3].startswith(f"{row['lost']:.1f}|")
         assert cells[4] == "+40 %"
