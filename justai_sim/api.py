@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +18,7 @@ import pandas as pd
 
 from justai_sim import clock, frames, replays
 from justai_sim import log as logs
-from justai_sim import scenario as scenarios
+from justai_sim import scenario as scenario_files
 from justai_sim.attribution import (
     PRESETS,
     Attribution,
@@ -63,7 +64,7 @@ from justai_sim.sweeps import recommend as recommendations
 from justai_sim.sweeps.criteria import Question
 from justai_sim.sweeps.data import SweepData
 from justai_sim.sweeps.recommend import Recommendation
-from justai_sim.tables import HELD_OUT, PARTS, REASONS, Log
+from justai_sim.tables import HELD_OUT, PARTS, REASONS, SIMULATED, Log, badge
 from justai_sim.truth import Behind
 from justai_sim.whatif import estimates as estimates_of
 from justai_sim.whatif import interpretations as readings_of
@@ -115,10 +116,12 @@ __all__ = [
     "plot_window_map",
     "preset",
     "read_log",
+    "read_scenario",
     "recommend",
     "reconcile",
     "replay",
     "report",
+    "scenarios",
     "simulate",
     "sweep",
     "what_if",
@@ -170,7 +173,11 @@ def export(
 
     `js.export(js.simulate("welcome").log, "braze", "currents")`
     """
-    return exports.export(log if isinstance(log, Log) else read_log(log), esp, Path(folder), esp_options)
+    log = log if isinstance(log, Log) else read_log(log)
+    left_out = exports.export(log, esp, Path(folder), esp_options)
+    if log.simulated:
+        (Path(folder) / SIMULATED).write_text("a simulated world, not your data\n")
+    return left_out
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,7 @@ class Attributed:
         )
 
     def _repr_html_(self) -> str:
-        return self.reasons["reason"].value_counts().rename("events").to_frame().to_html()
+        return badge(self.log.simulated) + self.reasons["reason"].value_counts().rename("events").to_frame().to_html()
 
 
 def attribute(
@@ -498,7 +505,13 @@ def doctor(
 
 
 def _scenario(source: Scenario | str | Path) -> Scenario:
-    return source if isinstance(source, Scenario) else scenarios.read(source)
+    return source if isinstance(source, Scenario) else scenario_files.read(source)
+
+
+def scenarios() -> pd.DataFrame:
+    """The packaged scenarios: `name`, the `question` that each asks, and the `answer` that its report gives."""
+    found = [scenario_files.read(path) for path in sorted(scenario_files.packaged().glob("*.toml"))]
+    return pd.DataFrame([{"name": s.name, "question": s.question, "answer": s.answer} for s in found])
 
 
 @dataclass(frozen=True)
@@ -529,9 +542,24 @@ class Run:
 
     def _repr_html_(self) -> str:
         return (
-            f"<p>SIMULATED {self.scenario.name}, seed {self.scenario.seed}: {len(self.log.sends):,} sends, "
-            f"{len(self.log.events):,} events, {len(self.truth):,} conversions</p>"
+            f"<p><b>{SIMULATED}</b> {escape(self.scenario.name)}, seed {self.scenario.seed}: "
+            f"{len(self.log.sends):,} sends, {len(self.log.events):,} events, {len(self.truth):,} conversions</p>"
         )
+
+
+def read_scenario(
+    source: Scenario | str | Path, settings: Mapping[str, Any] | None = None, *, sweep: Mapping[str, Any] | None = None
+) -> Scenario:
+    """A scenario (a file, or the name of a packaged one) with dotted keys replaced, and with other sweep axes.
+
+    `js.sweep(js.read_scenario("welcome", {"replications": 8}, sweep={"world.signups_per_day": [100, 400]}))`: what a
+    scenario file can hold, from Python. DataError for what is no key or no value of it.
+    """
+    given = _scenario(source)
+    changed = scenario_files.with_settings(given, dict(settings or {}))
+    changed = msgspec.structs.replace(changed, sweep=given.sweep if sweep is None else dict(sweep))
+    scenario_files.points(changed)  # an axis that is none is told here, not when the sweep begins
+    return changed
 
 
 def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int = 0, wire: bool = False) -> Run:
@@ -596,6 +624,13 @@ class Sweep:
     def windows(self) -> pd.DataFrame:
         return self.data.windows
 
+    @property
+    def answer(self) -> str:
+        """The first sentence of its page."""
+        from justai_sim.pages.answer import answer
+
+        return answer(self.data).headline
+
     def summary(self) -> pd.DataFrame:
         """Per point at the end: how often the right variant leads, what was shipped wrong, what was lost."""
         last = self.race[self.race["day"] == self.race["day"].max()]
@@ -603,7 +638,8 @@ class Sweep:
         return last.groupby("point", sort=False)[columns].mean()
 
     def _repr_html_(self) -> str:
-        return f"<p>SIMULATED {self.data.scenario.name}</p>" + self.summary().to_html(float_format="%.3g")
+        said = f"<p><b>{SIMULATED}</b> {escape(self.data.scenario.name)}: {escape(self.answer)}</p>"
+        return said + self.summary().to_html(float_format="%.3g")
 
 
 def sweep(

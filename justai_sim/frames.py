@@ -32,7 +32,9 @@ def to_frame(log: Log, table: str) -> pd.DataFrame:
     columns = {name: _values(log, getattr(found, c.name), c) for name, c in schema.items()}
     if found.rep.any():
         columns = {"rep": found.rep} | columns
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame(columns)
+    frame.attrs["source"] = log.source  # so that what comes back is known to be simulated
+    return frame
 
 
 def _values(log: Log, values: Array, c: Column) -> Any:
@@ -79,7 +81,8 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
         first = rows.rejects[0]
         text = f"{several(len(rows.rejects), 'row')} refused; the first is {first.place}: {first.message}"
         warnings.warn(text, stacklevel=2)
-    return build([rows], "frames")
+    source = str(getattr(sends, "attrs", {}).get("source", ""))
+    return build([rows], "simulated: frames" if source.startswith("simulated") else "frames")
 
 
 def _arrow(frame: Any, table: str) -> pa.Table:

@@ -25,7 +25,7 @@ from justai_sim.logstore import Stored, check_out, is_log, manifest_of, put, wor
 from justai_sim.meter import Meter, Progress
 from justai_sim.privacy import Guard, Hashes, Masks
 from justai_sim.summary import Summary
-from justai_sim.tables import CONVERSION, KINDS, Log
+from justai_sim.tables import CONVERSION, KINDS, SIMULATED, Log
 from justai_sim.version import __version__
 from justai_sim.work import Part, Work, reject_line
 
@@ -108,6 +108,8 @@ def load(
         summary.close()
         summary.require_rows(src)
         put(work.merged(len(parts)), out, partitions, work.rows, summary.as_dict() | {"ids": keep.guard.name})
+        if (src / SIMULATED).is_file():
+            (out / SIMULATED).write_bytes((src / SIMULATED).read_bytes())
     return summary
 
 
@@ -201,7 +203,7 @@ def read_log_with_rejects(
             raise UsageError(f"{path} is a loaded log: a provider's options belong to the load that made it")
         notes = tuple(note_texts(manifest.get("notes", {})))
         counts = {c: manifest.get(c, {}) for c in ("rejects", "skipped")}
-        return coded(Stored(path, manifest), source=str(path), notes=notes, **counts), []
+        return coded(Stored(path, manifest), source=_source(path), notes=notes, **counts), []
     if esp is None:
         if not plain_files(path):
             raise DataError(f"{path} is neither a loaded log nor a plain one (sends.*, events.*); name its --esp")
@@ -219,12 +221,16 @@ def read_log_with_rejects(
     summary.require_rows(path)
     log = build(
         {n: pa.concat_tables(t) for n, t in parts.items()},
-        str(path),
+        _source(path),
         note_texts(summary.notes),
         rejects=summary.rejects,
         skipped=summary.skipped,
     )
     return log, refused
+
+
+def _source(path: Path) -> str:
+    return f"simulated: {path}" if (path / SIMULATED).is_file() else str(path)
 
 
 def existing(path: Path) -> Path:

@@ -34,7 +34,7 @@ from justai_sim.sheets import write_csv
 from justai_sim.stats import z_value
 from justai_sim.streams import uniform
 from justai_sim.surfaces import WindowSurface, window_surface
-from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, PARTS, REASONS, Log
+from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, PARTS, REASONS, Log, badge
 from justai_sim.version import __version__
 
 PARTITIONS = 16
@@ -231,7 +231,7 @@ class Replay:
             shares=self.shares,
             age=self.age(),
             windows=self.windows(),
-            simulated=self.simulated or self.log.source.startswith("simulated"),
+            simulated=self.simulated or self.log.simulated,
             settings=self.settings(),
             delay=self.delay, captured=self.delays.captured, background=self.delays.background,
             warnings=self.warnings, weighting=self._age[1], same_mix=self.same_mix(),
@@ -323,7 +323,8 @@ class Replay:
 
     def _repr_html_(self) -> str:
         show = ["template_id", "variant_id", "sends", "conversions", "conversion_rate", "open_rate", "click_rate"]
-        return f"<p>Replay as of {self.as_of:%Y-%m-%d %H:%M} UTC</p>" + self.metrics[show].to_html(index=False)
+        head = f"{badge(self.simulated or self.log.simulated)}<p>Replay as of {self.as_of:%Y-%m-%d %H:%M} UTC</p>"
+        return head + self.metrics[show].to_html(index=False)
 
 
 def restricted(got: Attribution, keep: Any) -> Attribution:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from justai_sim.errors import UsageError, listed, nearest
 from justai_sim.estimate.surface import FEW, HalfSample, Judged, chosen_and_judged, expected, judge
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.streams import generator, uniform
-from justai_sim.tables import B1, F8, HELD_OUT, I8, Log
+from justai_sim.tables import B1, F8, HELD_OUT, I8, Log, badge
 
 GROUPS = 200
 """Random groups of users that a map is told with: more change nothing, fewer widen the bound."""
@@ -54,6 +55,7 @@ class WindowSurface:
     metric: str = "conversions"
     weighted: dict[str, F8] | None = None
     from_offset: bool = False
+    simulated: bool = False
 
     @cached_property
     def _y(self) -> tuple[F8, F8, F8]:
@@ -232,7 +234,8 @@ class WindowSurface:
         return TOO_CLOSE if self.judged.told[place] else CANNOT_TELL
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.answer()} {ADVICE}</p>" + self.cells.to_html(max_rows=20, float_format="%.3g", index=False)
+        head = f"{badge(self.simulated)}<p>{escape(self.answer())} {ADVICE}</p>"
+        return head + self.cells.to_html(max_rows=20, float_format="%.3g", index=False)
 
 
 def window_surface(
@@ -267,7 +270,7 @@ def window_surface(
     in_use = (float(bound.rule.offset_days), float(bound.rule.lookback_days))
     return WindowSurface(
         [names[v] for v in present], np.array(offsets, float), np.array(lookbacks, float), sums, in_use, metric,
-        weighted, from_offset,
+        weighted, from_offset, log.simulated,
     )  # fmt: skip
 
 

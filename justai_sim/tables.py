@@ -348,6 +348,11 @@ class Log:
     rejects: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def simulated(self) -> bool:
+        """Whether it is a simulated world; whatever is shown of it says so."""
+        return self.source.startswith("simulated")
+
     def text(self, space: str, codes: Array) -> list[str]:
         return self.codes[space].text(codes)
 
@@ -358,4 +363,14 @@ class Log:
     def _repr_html_(self) -> str:
         counts = f"{len(self.sends):,} sends, {len(self.events):,} events, {len(self.decisions):,} decisions"
         notes = "".join(f"<li>{escape(n)}</li>" for n in self.notes)
-        return f"<p>Log {escape(self.source)}: {counts}</p>" + (f"<ul>{notes}</ul>" if notes else "")
+        said = f"{badge(self.simulated)}<p>Log {escape(self.source)}: {counts}</p>"
+        return said + (f"<ul>{notes}</ul>" if notes else "")
+
+
+SIMULATED = "SIMULATED"
+"""A file of this name in a log, a plain log or an export says that it is a simulated world."""
+
+
+def badge(simulated: bool) -> str:
+    """What a result shown in a notebook begins with."""
+    return f"<p><b>{SIMULATED}</b>, not your data</p>" if simulated else ""

@@ -13,21 +13,30 @@
 
 # %% [markdown]
 # # First look
-# Which attribution window finds the best variant of a welcome flow? Twelve simulated worlds with known truth, four
+# **Which attribution window finds the best variant of a welcome flow?** Eight simulated worlds with known truth, four
 # windows, two policies (the report of `justai-sim demo` takes a hundred worlds).
 
 # %%
 # %matplotlib inline
 import justai_sim as js
 
-result = js.sweep("welcome", replications=12)
+result = js.sweep("welcome", replications=8)
 result
+
+# %% [markdown]
+# What each day after a message brings, and what the window in use sees of it.
 
 # %%
 js.plot_age(result.age).figure
 
+# %% [markdown]
+# Every window at once: which variant leads in it.
+
 # %%
 js.plot_window_map(result.windows, best="story", groups_are_worlds=True).figure
+
+# %% [markdown]
+# How long until the right variant leads, and what waiting costs.
 
 # %%
 js.plot_race(result.race[result.race.policy == "weighted_thompson"]).figure
@@ -41,3 +50,9 @@ js.report(result, "../reports/first_look")
 # %%
 run = js.simulate("welcome")
 js.replay(run.log, goals=["purchase"], lookback_days=7, offset_days=0)
+
+# %% [markdown]
+# ## The answer
+
+# %%
+print(result.answer)

@@ -89,6 +89,10 @@ def test_notebooks_run_and_match_their_text(path: Path, tmp_path: Path) -> None:
     assert [c.source for c in paired.cells] == [c.source for c in text.cells], f"run make notebooks: {path.name}"
     assert all(not c.get("outputs") for c in paired.cells), "outputs are stripped"
     assert all(len(c.source.splitlines()) <= 15 for c in text.cells if c.cell_type == "code")
+    head, last = text.cells[0], text.cells[-1]
+    assert re.search(r"\*\*[^*]+\?\*\*", head.source), "it opens with its question"
+    assert last.cell_type == "code", "it ends with its answer, made of numbers"
+    assert "print(" in last.source
     # In a process of its own: a kernel brings warnings and sockets that are not ours.
     (tmp_path / "notebooks").mkdir()
     script = (
@@ -97,6 +101,8 @@ def test_notebooks_run_and_match_their_text(path: Path, tmp_path: Path) -> None:
         "nbclient.NotebookClient(nb, timeout=300, resources={'metadata': {'path': sys.argv[2]}}).execute()\n"
         "kinds = [o.output_type for c in nb.cells if c.cell_type == 'code' for o in c.outputs]\n"
         "assert kinds and 'error' not in kinds, kinds\n"
+        "said = ''.join(o.text for o in nb.cells[-1].outputs if o.output_type == 'stream')\n"
+        "assert said.strip().endswith('.') and any(c.isdigit() for c in said), said\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(path.with_suffix(".ipynb")), str(tmp_path / "notebooks")],

@@ -44,6 +44,10 @@ class Bias:
         keep = [t for t in out.columns if t in ("caused", "shown") or (out[t] != 0).any()]
         return out[keep].reset_index().rename_axis(columns=None)
 
+    def total(self, identity: str = "sends") -> pd.Series[float]:
+        """The terms of all templates and variants together; those that are zero everywhere are left out."""
+        return self.wide(identity).set_index(["template_id", "variant_id"]).loc[(ALL, ALL)].rename(self.world)
+
     def _repr_html_(self) -> str:
         said = f"SIMULATED {escape(self.world)}. Converted sends: caused + the terms between = shown."
         return f"<p>{said}</p>" + self.wide().to_html(index=False, float_format=lambda x: f"{x:,.10g}")

@@ -23,7 +23,7 @@ from justai_sim.checks.window import window
 from justai_sim.errors import UsageError, nearest
 from justai_sim.loop.replay import last_received
 from justai_sim.meant import with_currency
-from justai_sim.tables import CONVERSION, Log
+from justai_sim.tables import CONVERSION, Log, badge
 from justai_sim.whatif.study import control_of
 
 CHECKS: dict[str, Callable[[Facts], Iterator[Said]]] = {
@@ -71,6 +71,7 @@ class Diagnosis:
     findings: list[Finding]
     unchecked: list[NotChecked]
     clean: list[str]
+    simulated: bool = False
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -114,7 +115,8 @@ class Diagnosis:
         table = self.frame.to_html(index=False) if self.findings else ""
         notes = "".join(f"<li>not checked: {escape(text)}</li>" for text in self.not_checked)
         clean = f"<p>nothing found: {escape(', '.join(self.clean))}</p>" if self.clean else ""
-        return f"<p>{escape(self.headline)}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "") + clean
+        said = f"{badge(self.simulated)}<p>{escape(self.headline)}</p>{table}"
+        return said + (f"<ul>{notes}</ul>" if notes else "") + clean
 
 
 def _wrapped(head: str, text: str) -> list[str]:
@@ -153,7 +155,7 @@ def doctor(
         if not said:
             clean.append(name)
     found.sort(key=lambda s: SEVERITIES.index(s.severity))
-    return Diagnosis(log.source, counted, as_of, rule, found, unchecked, clean)
+    return Diagnosis(log.source, counted, as_of, rule, found, unchecked, clean, log.simulated)
 
 
 def counted_goals(log: Log, asked: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -107,17 +106,11 @@ def replay(
         key_metric=metric, training=learns, currency_given="currency" in chosen,  # type: ignore[arg-type]
         workers=workers, scheduler=scheduler,
     )  # fmt: skip
-    if (path / SIMULATED).exists():
-        result = dataclasses.replace(result, simulated=True)
     say(f"as of {clock.iso(result.attribution.as_of)}" + ("" if as_of else " (the last receipt)"))
     for note in [*result.notes, *result.warnings]:
         say(f"note: {note}")
     page = _write(result, path, out) if out is not None else None
     _print(result, json, page)
-
-
-SIMULATED = "SIMULATED"
-"""A file of this name in a plain log or an export says that it is a simulated world."""
 
 
 def parse_settings(settings: list[str], option: str = "--set", example: str = "credit=linear") -> dict[str, Any]:

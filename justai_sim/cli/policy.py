@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from justai_sim import clock
 from justai_sim.bandit.policy import PolicySpec
-from justai_sim.cli.logs import SIMULATED
 from justai_sim.cli.output import emit_json, say, table
 from justai_sim.cli.whatif import Asked, _told, checked_out
 from justai_sim.errors import UsageError
@@ -75,8 +74,6 @@ def run(
         asked.log(), policies=policies, variants=wanted.variants, mixed=wanted.mixed, estimator=estimator,
         propensities=propensities, metric=metric, control=control, **options,
     )  # fmt: skip
-    if (asked.path / SIMULATED).exists():
-        got = replace(got, simulated=True)
     say(f"as of {clock.iso(got.as_of)}" + ("" if asked.as_of else " (the last receipt)"))
     for note in got.notes:
         say(f"note: {note}")

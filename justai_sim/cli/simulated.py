@@ -8,15 +8,14 @@ from typing import Any
 import msgspec
 
 from justai_sim import api
-from justai_sim.cli.logs import SIMULATED
 from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import UsageError
 from justai_sim.esp import exports
 from justai_sim.esp.base import adapter
 from justai_sim.pages.sweep_page import write_sweep_report
-from justai_sim.scenario import Scenario, packaged, read
+from justai_sim.scenario import Scenario, read
 from justai_sim.sweeps.data import SweepData
-from justai_sim.tables import Log
+from justai_sim.tables import SIMULATED, Log
 
 COLUMNS = ("point", "right_leader", "shipped_wrong", "shipped_right", "lost_per_10k")
 
@@ -34,13 +33,13 @@ def demo(out: Path, workers: int | None, replications: int | None) -> None:
 
 def scenarios(json: bool) -> None:
     """Each packaged scenario with the question that it asks and what its report answers."""
-    found = [read(path) for path in sorted(packaged().glob("*.toml"))]
+    found = api.scenarios().to_dict("records")
     if json:
-        emit_json(scenarios=[{"name": s.name, "question": s.question, "answer": s.answer} for s in found])
+        emit_json(scenarios=found)
         return
-    width = max(len(s.name) for s in found)
+    width = max(len(s["name"]) for s in found)
     for s in found:
-        print(f"{s.name:{width}}  {s.question} {s.answer}")
+        print(f"{s['name']:{width}}  {s['question']} {s['answer']}")
     say("justai-sim sweep NAME simulates one and writes its report; justai-sim check NAME says what it costs")
 
 

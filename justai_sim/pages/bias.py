@@ -83,6 +83,7 @@ def plot_bias(
     inner.set_xlim(left=min(0.0, *inner.get_xlim()))
     inner.set_yticks(range(len(terms)), ["\n".join(label) for label in labels])
     inner.tick_params(axis="y", length=0, labelsize=SMALL)
+    inner.locator_params(axis="x", nbins=4)  # room for thousands
     inner.xaxis.set_major_formatter(lambda x, _: f"{x:,.10g}")
     units(panel, "", UNITS[identity])
     return container

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from justai_sim.errors import DataError, JustaiError, UsageError, nearest, sever
 from justai_sim.estimate.adaptive import METHODS
 from justai_sim.estimate.trials import Trials, shares_by_batch
 from justai_sim.loop.replay import with_decisions
-from justai_sim.tables import B1, I8, Log
+from justai_sim.tables import B1, I8, Log, badge
 from justai_sim.whatif.study import Study, control_of, metric_of, numbers, study
 
 WITHOUT_PROPENSITY = ("sample_mean", "batched_ols", "stratified")
@@ -35,9 +36,11 @@ class Estimates:
     notes: list[str]
     metric: str
     level: float
+    simulated: bool = False
 
     def _repr_html_(self) -> str:
-        return self.table.to_html(index=False) + "".join(f"<p>{n}</p>" for n in self.notes)
+        notes = "".join(f"<p>{escape(n)}</p>" for n in self.notes)
+        return badge(self.simulated) + self.table.to_html(index=False) + notes
 
 
 def estimates(
@@ -85,7 +88,7 @@ def estimates(
         out += [{"template_id": name} | row for row in part.table(methods, notes, name)]
     if not out:
         raise DataError("no send can be used; with mature=False young ones count too")
-    return Estimates(pd.DataFrame(out), notes, metric, level)
+    return Estimates(pd.DataFrame(out), notes, metric, level, log.simulated)
 
 
 @dataclass(frozen=True)

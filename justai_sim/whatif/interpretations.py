@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from justai_sim.bandit.policy import LOWER_IS_BETTER
 from justai_sim.errors import several
 from justai_sim.estimate.surface import FEW
 from justai_sim.mix import comparable
-from justai_sim.tables import F8, I8, Log
+from justai_sim.tables import F8, I8, Log, badge
 from justai_sim.whatif.readings import Reading, preset_readings, readings
 from justai_sim.whatif.study import Numbers, Study, control_of, interval, metric_of, numbers, study
 
@@ -59,13 +60,13 @@ class Interpretations:
     metric: str
     as_of: int
     notes: list[str]
+    simulated: bool = False
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         show = ["reading", "conversions", "leader", "difference_per_1000", "effect_per_1000", "status"]
         notes = "".join(f"<li>{escape(n)}</li>" for n in self.notes)
-        return self.table[show].to_html(index=False, float_format="%.2f") + (f"<ul>{notes}</ul>" if notes else "")
+        table = badge(self.simulated) + self.table[show].to_html(index=False, float_format="%.2f")
+        return table + (f"<ul>{notes}</ul>" if notes else "")
 
 
 def interpretations(
@@ -136,7 +137,7 @@ def interpretations(
             f"'clearly' holds for the whole table at 95 %: {looks // others} readings x {others} other "
             f"variant{'s' if others > 1 else ''} (Bonferroni); the intervals that are shown are 95 % each"
         )
-    return Interpretations(table, pd.DataFrame(rates), s.rule, metric, s.as_of, notes)
+    return Interpretations(table, pd.DataFrame(rates), s.rule, metric, s.as_of, notes, log.simulated)
 
 
 def _per_send(r: Reading) -> Reading:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from justai_sim.estimate.offpolicy import ESTIMATORS, Choices, Estimate
 from justai_sim.estimate.overlap import LEAST_SAMPLE, Overlap, fitting, overlap, untrusted
 from justai_sim.sheets import write_csv
 from justai_sim.stats import influence_interval
-from justai_sim.tables import F8, Log
+from justai_sim.tables import F8, Log, badge
 from justai_sim.version import __version__
 from justai_sim.whatif.decided import Decided, decided
 from justai_sim.whatif.holdout import Check, choices, held_out, said
@@ -67,7 +68,7 @@ class WhatIf:
         return headline(self.estimates, self.metric)
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<p>{a}</p>" for a in [*self.answers, self.check_said])
+        lines = badge(self.simulated) + "".join(f"<p>{escape(a)}</p>" for a in [*self.answers, self.check_said])
         show = ["policy", "template_id", "estimator", "value", "low", "high", "gain", "gain_low", "gain_high", "status"]
         return lines + self.estimates[show].to_html(index=False, float_format="%.4g")
 
@@ -117,7 +118,7 @@ def what_if(
         pd.DataFrame([row for rows in found for row in rows]), table,
         held_out(d, None if estimator == EVERY else estimator), [answer(rows, d, table) for rows in found],
         [*s.notes, *d.notes, *misdrawn(table)], metric, s.as_of, log.source, s.rule, s.goals,
-        log.source.startswith("simulated"),
+        log.simulated,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from justai_sim.attribution import Attribution, Rule
 from justai_sim.attribution.presets import OF_LOG, PRESETS, differences, on_log
 from justai_sim.errors import DataError, nearest
 from justai_sim.estimate.maturity import WHOLE
-from justai_sim.tables import CONVERSION, F8, I8, PARTS, Log
+from justai_sim.tables import CONVERSION, F8, I8, PARTS, Log, badge
 from justai_sim.whatif.dashboard import MEASURES, Dashboard, read_dashboard
 from justai_sim.whatif.receipt import WHY, Counted, bridge, counted, why, within
 from justai_sim.whatif.study import OF_RATE, Study, numbers, study
@@ -63,6 +63,7 @@ class Reconciliation:
     rule: Rule
     as_of: int
     notes: list[str]
+    simulated: bool = False
 
     @property
     def close(self) -> bool:
@@ -79,7 +80,8 @@ class Reconciliation:
         return differences(self.closest_rule, _like(self.closest_rule))
 
     def _repr_html_(self) -> str:
-        return self.comparison.to_html(index=False, float_format="%.5g") + self.receipt.to_html(index=False)
+        numbers = self.comparison.to_html(index=False, float_format="%.5g") + self.receipt.to_html(index=False)
+        return badge(self.simulated) + numbers
 
 
 @dataclass
@@ -150,6 +152,7 @@ def reconcile(
         rule=s.rule,
         as_of=s.as_of,
         notes=notes,
+        simulated=log.simulated,
     )
 
 

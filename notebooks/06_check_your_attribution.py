@@ -13,8 +13,9 @@
 
 # %% [markdown]
 # # Check your attribution
-# Most teams attribute with a few lines of pandas or SQL. `check_attribution` runs such a function on small logs that
-# aim at the edges of the rule, and shows for each law that it breaks the smallest log on which it does.
+# **Does my own attribution do what the rule says, also where it is awkward?** Most teams attribute with a few lines of
+# pandas or SQL. `check_attribution` runs such a function on small logs that aim at the edges of the rule, and shows for
+# each law that it breaks the smallest log on which it does.
 
 # %%
 import pandas as pd
@@ -37,7 +38,8 @@ def naive(sends, events):
 # `features` chooses the complications of the logs; the plainest first: purchases and sends, nothing else.
 
 # %%
-testing.check_attribution(naive, features=[], max_examples=40)
+first = testing.check_attribution(naive, features=[], max_examples=40)
+first
 
 
 # %% [markdown]
@@ -90,7 +92,8 @@ def without_copies(sends, events):
     return last_qualifying(sends.sort_values("sent_at", kind="stable"), events[~again])
 
 
-testing.check_attribution(without_copies, features=["ties", "duplicates"], max_examples=40)
+repaired = testing.check_attribution(without_copies, features=["ties", "duplicates"], max_examples=40)
+repaired
 
 # %% [markdown]
 # ## The same in SQL
@@ -101,7 +104,8 @@ join = """
 SELECT e.event_id, s.send_id FROM events e JOIN sends s ON s.user_id = e.user_id
 WHERE e.kind = 'conversion' AND e.occurred_at BETWEEN s.sent_at + INTERVAL 3 DAY AND s.sent_at + INTERVAL 14 DAY
 """
-testing.check_attribution(testing.sql(join), features=["ties"], max_examples=40)
+join_report = testing.check_attribution(testing.sql(join), features=["ties"], max_examples=40)
+join_report
 
 # %%
 last = """
@@ -110,8 +114,16 @@ WHERE e.kind = 'conversion'
   AND e.occurred_at >= s.sent_at + INTERVAL 3 DAY AND e.occurred_at < s.sent_at + INTERVAL 14 DAY
 QUALIFY row_number() OVER (PARTITION BY e.event_id ORDER BY s.sent_at DESC, s.send_id DESC) = 1
 """
-testing.check_attribution(testing.sql(last), features=["ties"], max_examples=40)
+last_report = testing.check_attribution(testing.sql(last), features=["ties"], max_examples=40)
+last_report
 
 # %% [markdown]
 # In a test of your own: `testing.check_attribution(mine).raise_if_broken()`. For another language,
 # `justai-sim cases --out cases/` writes such logs with their answers.
+#
+# ## The answer
+
+# %%
+tries = {"a first try": first, "mended": repaired, "a plain join": join_report, "the last of a window": last_report}
+for name, report in tries.items():
+    print(f"{name}: {str(report).splitlines()[0]}.")
