@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo install test test-slow test-wide fuzz lint notebooks constraints clean
+.PHONY: demo install test test-slow test-wide fuzz lint notebooks reports constraints clean
 
 demo: $(STAMP)
 	@$(BIN)/justai-sim demo
@@ -44,6 +44,10 @@ lint: $(STAMP)
 # The text twin is the source; the .ipynb is made from it, without outputs.
 notebooks: $(STAMP)
 	$(BIN)/jupytext --to ipynb notebooks/*.py
+
+# The example reports that are committed; the same sources give the same bytes.
+reports: $(STAMP)
+	$(BIN)/python reports/make.py
 
 # Versions and hashes only; no download addresses.
 constraints:

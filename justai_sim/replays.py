@@ -231,7 +231,7 @@ class Replay:
             shares=self.shares,
             age=self.age(),
             windows=self.windows(),
-            simulated=self.simulated or self.log.simulated,
+            simulated=self.simulated,
             settings=self.settings(),
             delay=self.delay, captured=self.delays.captured, background=self.delays.background,
             warnings=self.warnings, weighting=self._age[1], same_mix=self.same_mix(),
@@ -323,7 +323,7 @@ class Replay:
 
     def _repr_html_(self) -> str:
         show = ["template_id", "variant_id", "sends", "conversions", "conversion_rate", "open_rate", "click_rate"]
-        head = f"{badge(self.simulated or self.log.simulated)}<p>Replay as of {self.as_of:%Y-%m-%d %H:%M} UTC</p>"
+        head = f"{badge(self.simulated)}<p>Replay as of {self.as_of:%Y-%m-%d %H:%M} UTC</p>"
         return head + self.metrics[show].to_html(index=False)
 
 
@@ -413,7 +413,7 @@ def replay(
     name = control or (used.pop() if len(used) == 1 else "control")
     if name not in log.names("variant"):
         notes.append(f"no variant named {name!r}: nothing is compared with a control (name one with --control)")
-    return Replay(log, program, bound, got, ticks, selection, notes, name)
+    return Replay(log, program, bound, got, ticks, selection, notes, name, log.simulated)
 
 
 def write_tables(result: Replay, out: Path) -> None:
