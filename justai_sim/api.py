@@ -403,7 +403,7 @@ def estimates(
 
 def reconcile(
     log: Log | str | Path,
-    against: str | Path | pd.DataFrame,
+    against: str | Path | Any,
     *,
     rule: Rule | None = None,
     goals: Sequence[str] | str = (),
@@ -414,7 +414,7 @@ def reconcile(
     mature: bool = False,
     **settings: Any,
 ) -> Reconciliation:
-    """A dashboard's numbers (CSV or DataFrame) beside ours, with a receipt of the difference by reason.
+    """A dashboard's numbers (a CSV or a table) beside ours, with a receipt of the difference by reason.
 
     `js.reconcile(log, "dashboard.csv", goals=["purchase"]).closest`: the preset that counts as it does.
     """

@@ -85,6 +85,11 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
     return build([rows], "simulated: frames" if source.startswith("simulated") else "frames")
 
 
+def as_pandas(frame: Any, what: str) -> pd.DataFrame:
+    """A pandas, polars or Arrow table as a pandas one. UsageError for anything else."""
+    return frame if isinstance(frame, pd.DataFrame) else _arrow(frame, what).to_pandas()
+
+
 def _arrow(frame: Any, table: str) -> pa.Table:
     """Any table as Arrow; a column of mixed Python objects becomes text."""
     if isinstance(frame, pd.DataFrame):

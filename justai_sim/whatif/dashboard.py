@@ -8,11 +8,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from justai_sim.errors import DataError, UsageError, nearest
+from justai_sim.frames import as_pandas
 from justai_sim.sheets import unquoted
 from justai_sim.tables import F8
 
@@ -63,7 +65,7 @@ class Dashboard:
     notes: list[str]
 
 
-def read_dashboard(source: str | Path | pd.DataFrame, *, fractional: bool = False) -> Dashboard:
+def read_dashboard(source: str | Path | Any, *, fractional: bool = False) -> Dashboard:
     """A CSV file (comma, semicolon, tab or bar) or a DataFrame with a variant column and any of MEASURES.
 
     Column names are read without regard to case and blanks, with the usual other words for them ('variant',
@@ -99,10 +101,11 @@ def read_dashboard(source: str | Path | pd.DataFrame, *, fractional: bool = Fals
     return _added(Dashboard(templates, [_at(r, variant).strip() for _, r in kept], values, lines, notes))
 
 
-def _cells(source: str | Path | pd.DataFrame) -> tuple[list[str], list[list[str]], str, str, int]:
+def _cells(source: str | Path | Any) -> tuple[list[str], list[list[str]], str, str, int]:
     """Header, rows, name, the sign before decimals, and how many lines stand above the header."""
-    if isinstance(source, pd.DataFrame):
-        frame = source.reset_index() if source.index.names != [None] else source
+    if not isinstance(source, (str, Path)):
+        frame = as_pandas(source, "the dashboard")
+        frame = frame.reset_index() if frame.index.names != [None] else frame
         rows = [["" if pd.isna(v) else str(v) for v in r] for r in frame.itertuples(index=False)]
         return [str(c) for c in frame.columns], rows, "the frame", ".", 0
     path = Path(source)

@@ -95,7 +95,7 @@ class _Candidate:
 
 def reconcile(
     log: Log,
-    against: str | Path | pd.DataFrame,
+    against: str | Path | Any,
     *,
     rule: Rule | None = None,
     goals: Sequence[str] | str = (),
