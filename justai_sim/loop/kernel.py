@@ -94,15 +94,15 @@ def move(
 
 
 @njit(cache=True, nogil=True)
-def claim(owner, key, user, odd):
-    """Note who a send id belongs to: `owner` (ids,) is 1 + the first user that had it, 0 for none. Into `odd` the rows
-    whose id is another user's; returns how many."""
+def claim(owner, key, user, again):
+    """Note who a send id belongs to: `owner` (ids,) is 1 + its first user, 0 for none. Into `again` go the rows
+    whose id was known; returns how many."""
     count = 0
     for i in range(len(key)):
         if owner[key[i]] == 0:
             owner[key[i]] = user[i] + 1
-        elif owner[key[i]] != user[i] + 1:
-            odd[count] = i
+        else:
+            again[count] = i
             count += 1
     return count
 
@@ -140,3 +140,19 @@ def walk(accounts, newest, before, out):
             out[count] = row
             count += 1
             row = before[row]
+
+
+@njit(cache=True, nogil=True)
+def ranks(a, b, users):
+    """Users (users,) numbered from 0 in their order, of those in `a` and `b` only."""
+    rank = np.zeros(users, np.int32)
+    for u in a:
+        rank[u] = 1
+    for u in b:
+        rank[u] = 1
+    count = 0
+    for i in range(users):
+        if rank[i]:
+            rank[i] = count
+            count += 1
+    return rank

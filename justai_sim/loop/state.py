@@ -11,7 +11,7 @@ from justai_sim.attribution import Attribution
 from justai_sim.clock import MISSING
 from justai_sim.loop.columns import Column, Rows
 from justai_sim.loop.lifecycle import Lifecycle
-from justai_sim.tables import B1, I1, I4, I8, Array, Credits, Events, Sends, Table
+from justai_sim.tables import B1, I1, I4, I8, NONE, Array, Credits, Events, Sends, Table
 from justai_sim.tables import Column as Schema
 
 if TYPE_CHECKING:
@@ -90,28 +90,59 @@ class State:
         return np.where(user >= 0, rep.astype(np.int64) * self.users + user, self.reps * self.users)
 
     def add(self, sends: Sends, events: Events, adopt: bool) -> tuple[I8, I8]:
-        """Store new rows; send and event rows of all accounts that must be attributed again, in order. `adopt`: an
-        event of nobody belongs to whom the send that it names went to."""
+        """Store new rows; send and event rows that must be attributed again, in order. `adopt`: an event of nobody
+        belongs to whom the send that it names went to."""
         from justai_sim.loop import kernel
 
         su = self._users(sends.rep, sends.user)
         key = sends.rep.astype(np.int64) * self.send_span + sends.send
-        odd = np.empty(len(key), np.int64)
-        for i in odd[: kernel.claim(self.owner, key, su, odd)].tolist():
+        again = np.empty(len(key), np.int64)
+        again = again[: kernel.claim(self.owner, key, su, again)]
+        for i in again[self.owner[key[again]] != su[again] + 1].tolist():
             self._union(int(self.owner[key[i]]) - 1, int(su[i]))
         self._arrived()
         eu = self._users(events.rep, events.user)
         self._named(events, eu, adopt)
         self.reason = grown(self.reason, self.events.n, np.zeros(len(events), np.int8))
         self.credited.add(len(events))
-        mark, out = np.zeros(len(self.account), np.bool_), np.empty(len(su) + len(eu), np.int32)
-        count = kernel.touched(self.account, eu, mark, out, kernel.touched(self.account, su, mark, out, 0))
         for chain, user in zip(self.chains, (su, eu), strict=True):
             chain.append(self.account, user)
+        first = self.sends.n
         self.sends.append(sends)
         self.events.append(events)
         self.earnings.add(len(sends))
-        return self.chains[0].rows(out[:count]), self.chains[1].rows(out[:count])
+        return self._stale(first, su, eu, su[again])
+
+    def _stale(self, first: int, su: I8, eu: I8, again: I8) -> tuple[I8, I8]:
+        """Of an account with events all rows. Where nothing ever came back, new sends (from row `first` on) change
+        nothing about the old ones, unless they are the same sends (`again`: users of these)."""
+        from justai_sim.loop import kernel
+
+        sends, events = self.chains
+        lone = events.size[self.account[su]] == 0
+        lone &= ~np.isin(self.account[su], self.account[again]) if len(again) else True
+        mark, out = np.zeros(len(self.account), np.bool_), np.empty(len(su) + len(eu), np.int32)
+        count = kernel.touched(self.account, su[~lone], mark, out, 0)
+        count = kernel.touched(self.account, eu, mark, out, count)
+        rows = np.concatenate([sends.rows(out[:count]), np.flatnonzero(lone) + first])
+        rows.sort()
+        return rows, events.rows(out[:count])
+
+    def taken(self, send_rows: I8, event_rows: I8) -> tuple[Sends, Events]:
+        """These rows as one replication, with users numbered from 0: the smaller the codes, the faster attribution is,
+        and it asks no more of them than their order within a user."""
+        from justai_sim.loop import kernel
+
+        sends, events = self.sends.take(send_rows), self.events.take(event_rows)
+        su, eu = self._users(sends.rep, sends.user), self._users(events.rep, events.user)
+        rank = kernel.ranks(su, eu, len(self.account))
+        codes = {"user": np.where(events.user >= 0, rank[eu], NONE).astype(np.int64)}
+        if self.reps > 1:
+            codes |= {k: _apart(events.rep, getattr(events, k)) for k in ("event", "order")}
+            codes["send"] = _apart(events.rep, events.send, self.send_span)
+            codes["rep"] = np.zeros(len(events), np.int32)
+            sends = sends.with_(rep=np.zeros(len(sends), np.int32), send=_apart(sends.rep, sends.send, self.send_span))
+        return sends.with_(user=rank[su].astype(np.int64)), events.with_(**codes)
 
     def _arrived(self) -> None:
         """Join users whose event waited for a send that is known by now."""
@@ -220,6 +251,12 @@ class Credited:
     def table(self) -> Credits:
         whole = slice(0, self.kept.n)
         return self.kept.take(np.flatnonzero(self.made.take(whole) == self.last[self.kept.column("event_row")]))
+
+
+def _apart(rep: I4, code: I8, span: int = 0) -> I8:
+    """Codes of which no two replications share one; `span`: all codes lie below, if given, else they are looked at."""
+    span = span or int(code.max(initial=0)) + 1
+    return np.where(code >= 0, rep.astype(np.int64) * span + code, NONE)
 
 
 def grown(a: Array, n: int, new: Array) -> Array:

@@ -91,13 +91,14 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
         raise ValueError(f"a row received at {clock.iso(late)} cannot be known at {clock.iso(now)}")
     if len(batch.sends) or len(batch.events):
         send_rows, event_rows = state.add(batch.sends, batch.events, machine.bound.rule.explicit != "ignore")
-        sends = state.sends.take(send_rows)
-        got = attribute(machine.bound, sends, state.events.take(event_rows), now)
+        got = attribute(machine.bound, *state.taken(send_rows, event_rows), now)
         if state.moving is None:
             state.moving = Moving(machine.program, machine.layout, state.reps, machine.rows, state.start)
         before = state.moving.counts(state.earnings, send_rows, state.sends.n - len(batch.sends))
         state.write(send_rows, event_rows, got)
-        state.moving.move(sends, before, state.moving.counts(state.earnings, send_rows, state.sends.n), now)
+        state.moving.move(
+            state.sends, send_rows, before, state.moving.counts(state.earnings, send_rows, state.sends.n), now
+        )
     index = (now - state.start) // machine.program.refresh
     shown = tally(machine, state, now, max(index, 0))
     training = machine.program.training  # the page shows all sends, whatever the policy learns from

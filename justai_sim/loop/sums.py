@@ -117,13 +117,13 @@ class Moving:
         use = earned.column("counted", rows) & ~earned.column("ghost", rows) & (rows < n)
         return use, earned.column(self.value, rows)
 
-    def move(self, sends: Sends, before: tuple[B1, I8], after: tuple[B1, I8], now: int) -> None:
+    def move(self, sends: Rows[Sends], rows: I8, before: tuple[B1, I8], after: tuple[B1, I8], now: int) -> None:
         from justai_sim.loop import kernel
 
-        if not self.exact or not len(sends):
+        if not self.exact or not len(rows):
             return
         self.widen((now - self.start) // self.refresh)
-        who = (sends.template, sends.variant, sends.rep, sends.segment, sends.decided_at, sends.sent_at)
+        who = (sends.column(k, rows) for k in ("template", "variant", "rep", "segment", "decided_at", "sent_at"))
         of = (self.unit, self.layout.arm, self.start, self.refresh, MISSING)
         self.exact, last = kernel.move(*who, *before, *after, *of, *self.sums)
         self.last = max(self.last, last)
