@@ -33,9 +33,9 @@ from justai_sim.clock import DAY, HOUR, MINUTE
 from justai_sim.scenario import Scenario, parse
 from justai_sim.sim.engine import Block, simulate_block
 from justai_sim.streams import uniform_one
-from justai_sim.tables import CLICK, CONVERSION, OPEN, UNSUBSCRIBE
+from justai_sim.tables import BOUNCE, CLICK, CONVERSION, OPEN, UNSUBSCRIBE
 from justai_sim.world import laws
-from justai_sim.world.world import ORGANIC, TEMPLATES, event_code
+from justai_sim.world.codes import LATENCY, ORGANIC, SHARED_ID, event_code, purchase_code
 
 DAYS, STEPS = 60, (0, 2, 5, 10, 13)
 PER_SIGNUP = sum(DAYS - d for d in STEPS)
@@ -48,7 +48,7 @@ def scenario(sends: int, esp: str = "generic") -> Scenario:
     arms = "".join(f'[[variants]]\nid = "{v}"\nconversion_rate = {r}\n' for v, r in rates.items())
     flow = "".join(f'[[flow]]\nid = "message-{i}"\nday = {d}\n' for i, d in enumerate(STEPS))
     text = f"""name = "loop"\ndays = {DAYS}\nesp = "{esp}"\n[program]\ngoals = ["purchase"]
-[world]\nsignups_per_day = {sends / PER_SIGNUP}\n{arms}{flow}"""
+[telemetry]\nclean = true\n[world]\nsignups_per_day = {sends / PER_SIGNUP}\n{arms}{flow}"""
     return parse(text, "benchmark")
 
 
@@ -100,7 +100,7 @@ class Slow:
         return int(-mean * math.log1p(-u))
 
     def latency(self, code: int) -> int:
-        return self.exponential(self.world.webhook_delay_minutes * MINUTE, self.u("webhook delay", code))
+        return self.exponential(self.s.telemetry.webhook_delay_minutes * MINUTE, self.u("webhook delay", code))
 
     def refreshes(self) -> Generator[Any, Any, None]:
         """Shares from what was heard so far."""
@@ -130,10 +130,10 @@ class Slow:
         send = {"template": template, "arm": arm, "at": at, "bounced": False, "heard": False, "converted": False,
                 "revenue": 0.0, "opened": False, "clicked": False, "left": False}  # fmt: skip
         self.sent[user, template] = send
-        self.env.process(self.arrives(send, at + self.latency(self.code(user, template, 15))))
+        self.env.process(self.arrives(send, at + self.latency(self.code(user, template, LATENCY))))
         if self.u("bounce", user, template) < world.bounce_rate:
             self.stop[user] = at
-            self.env.process(self.bounces(send, at + 30_000_000 + self.latency(self.code(user, template, 4))))
+            self.env.process(self.bounces(send, at + 30_000_000 + self.latency(self.code(user, template, BOUNCE))))
             return
         if self.u("open", user, template) < variant.open_rate:
             opened = at + self.exponential(world.open_delay_hours * HOUR, self.u("open delay", user, template))
@@ -154,16 +154,16 @@ class Slow:
             self.env.process(self.purchase(user, bought, self.code(user, template, CONVERSION)))
 
     @staticmethod
-    def code(user: int, slot: int, k: int) -> int:
-        return int(event_code(user, slot, k))  # type: ignore[arg-type]
+    def code(user: int, template: int, what: int) -> int:
+        return int(event_code(user, template, what))  # type: ignore[arg-type]
 
     def organic(self, user: int, signed_up: int) -> Generator[Any, Any, None]:
         t = signed_up - round(self.world.history_days * DAY)
-        for k in range(ORGANIC):
+        for k in range(SHARED_ID):
             t += self.exponential(DAY / self.world.organic_per_user_day, self.u("organic", user, 0, k))
             if t >= self.s.end_us:
                 return
-            self.env.process(self.purchase(user, t, self.code(user, TEMPLATES, k)))
+            self.env.process(self.purchase(user, t, int(purchase_code(user, ORGANIC, k))))  # type: ignore[arg-type]
             yield self.env.timeout(max(t - self.env.now, 0))
 
     def arrives(self, send: dict[str, Any], at: int) -> Generator[Any, Any, None]:
