@@ -134,7 +134,7 @@ def equal_to_the_batch(machine: Machine, state: State, now: int) -> None:
     ],
 )
 def test_sums_that_are_moved_are_the_sums_of_all_sends(settings: dict[str, Any], exact: bool) -> None:
-    few = {"world.signups_per_day": 40, "days": 25, "esp": "generic", "world.duplicate_share": 0.1}
+    few = {"world.signups_per_day": 40, "days": 25, "esp": "generic", "telemetry.duplicate_share": 0.1}
     engine = Engine(with_settings(read("welcome"), few | settings), range(2), False, False)
     moved = 0.0
 

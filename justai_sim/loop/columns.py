@@ -60,9 +60,8 @@ class Column:
             found = np.full(m, self.one or 0, np.int64)
         else:
             found = self.data[: self.n][rows]
-        if self.dtype.kind == "f":
-            return np.array(found, np.int64).view(self.dtype)
-        return found.astype(self.dtype)
+        found = found.astype(np.int64 if self.dtype.kind == "f" else self.dtype, copy=isinstance(rows, slice))
+        return found.view(self.dtype) if self.dtype.kind == "f" else found
 
     def _integers(self, values: Array) -> Array:
         if self.dtype.kind == "f":
@@ -110,8 +109,9 @@ class Rows(Generic[T]):
             column.add(m)
         self.n += m
 
-    def put(self, name: str, rows: I8, values: Array) -> None:
-        self.columns[name].put(rows, values - self.since[name].take(rows) if name in self.since else values)
+    def put(self, name: str, rows: I8, values: Array, since: Array) -> None:
+        """`since`: what the column that this one may be kept relative to holds in these rows."""
+        self.columns[name].put(rows, values - since if name in self.since else values)
 
     def column(self, name: str, rows: Array | slice = slice(None)) -> Array:
         found = self.columns[name].take(rows)

@@ -72,14 +72,14 @@ def move(
     n, y, y2,
 ):  # fmt: skip
     """Take out of n, y, y2 what these sends counted for and add what they do now, outcomes in units. Whether that is
-    exact (whole outcomes below 2^20, cohorts that there is room for), and the latest instant of all."""
+    exact (whole outcomes below 2^20, cohorts that there is room for), the latest instant, the greatest outcome."""
     segments, cohorts = n.shape[2], n.shape[4]
-    last, exact = missing, True
+    last, most, exact = missing, 0, True
     for i in range(len(template)):
         at = sent[i] if decided[i] == missing else decided[i]
         last = max(last, at, sent[i])
         a = arm_of[template[i], variant[i]]
-        if a < 0 or (was[i] == use[i] and old[i] == value[i]) or not (was[i] or use[i]):
+        if a < 0 or not (was[i] or use[i]):
             continue
         h = max((at - start) // refresh, 0)
         if h >= cohorts or value[i] % unit != 0 or value[i] < 0 or value[i] >> 20 >= unit:
@@ -89,8 +89,9 @@ def move(
         if was[i]:
             _add(n, y, y2, cell, -1.0, float(old[i] // unit))
         if use[i]:
+            most = max(most, value[i] // unit)
             _add(n, y, y2, cell, 1.0, float(value[i] // unit))
-    return exact, last
+    return exact, last, most
 
 
 @njit(cache=True, nogil=True)

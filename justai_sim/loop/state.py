@@ -42,6 +42,12 @@ class Earned(Table):
     )
 
 
+NO_ROWS = np.zeros(0, np.int64)
+ASKED = ("send", "rep", "user", "template", "variant", "sent_at", "delivered_at", "status", "status_known_at",
+         "received_at")  # fmt: skip
+"""The columns of sends that attribution looks at."""
+
+
 class State:
     """Everything that `step` carries from one refresh to the next. A step consumes the state it is given.
 
@@ -124,16 +130,15 @@ class State:
         mark, out = np.zeros(len(self.account), np.bool_), np.empty(len(su) + len(eu), np.int32)
         count = kernel.touched(self.account, su[~lone], mark, out, 0)
         count = kernel.touched(self.account, eu, mark, out, count)
-        rows = np.concatenate([sends.rows(out[:count]), np.flatnonzero(lone) + first])
-        rows.sort()
-        return rows, events.rows(out[:count])
+        return sends.rows(out[:count], np.flatnonzero(lone) + first), events.rows(out[:count])
 
     def taken(self, send_rows: I8, event_rows: I8) -> tuple[Sends, Events]:
         """These rows as one replication, with users numbered from 0: the smaller the codes, the faster attribution is,
         and it asks no more of them than their order within a user."""
         from justai_sim.loop import kernel
 
-        sends, events = self.sends.take(send_rows), self.events.take(event_rows)
+        sent = {k: self.sends.column(k, send_rows) for k in ASKED}
+        sends, events = Sends.build(len(send_rows), **sent), self.events.take(event_rows)
         su, eu = self._users(sends.rep, sends.user), self._users(events.rep, events.user)
         rank = kernel.ranks(su, eu, len(self.account))
         codes = {"user": np.where(events.user >= 0, rank[eu], NONE).astype(np.int64)}
@@ -176,10 +181,11 @@ class State:
         o = got.outcomes
         lead = send_rows[o.send_row]
         if len(lead) < len(send_rows):
-            self.earnings.put("counted", send_rows, np.zeros(len(send_rows), np.bool_))
-        self.earnings.put("counted", lead, o.reached & (o.anchor != MISSING))
+            self.earnings.columns["counted"].put(send_rows, np.zeros(len(send_rows), np.bool_))
+        self.earnings.columns["counted"].put(lead, o.reached & (o.anchor != MISSING))
+        sent = self.sends.column("sent_at", lead)
         for name in ("ghost", *Earned.NUMBERS):
-            self.earnings.put(name, lead, getattr(o, name))
+            self.earnings.put(name, lead, getattr(o, name), sent)
         self.reason[event_rows] = got.reason
         self.credited.replace(event_rows, send_rows, got.credits)
 
@@ -199,12 +205,14 @@ class Chain:
         kernel.chain(account, user, self.n, self.newest, self.before, self.size)
         self.n += len(user)
 
-    def rows(self, accounts: I4) -> I8:
-        """All rows of these accounts, in order."""
+    def rows(self, accounts: I4, more: Array = NO_ROWS) -> I8:
+        """All rows of these accounts, and some more, in order."""
         from justai_sim.loop import kernel
 
-        out = np.empty(int(self.size[accounts].sum()), np.int32)
+        n = int(self.size[accounts].sum())
+        out = np.empty(n + len(more), np.int32)
         kernel.walk(accounts, self.newest, self.before, out)
+        out[n:] = more
         out.sort()
         return out.astype(np.int64)
 

@@ -107,6 +107,8 @@ class Moving:
         self.unit = round(1 / unit)
         self.last = MISSING
         """The latest instant at which a send was decided or left."""
+        self.most = 0
+        """The greatest outcome ever: squares are apart from 2 on."""
         shape = (len(layout.arm), reps, segments, layout.arms, 1)
         self.sums = np.zeros(shape), np.zeros(shape), np.zeros(shape)
 
@@ -123,21 +125,24 @@ class Moving:
         if not self.exact or not len(rows):
             return
         self.widen((now - self.start) // self.refresh)
-        who = (sends.column(k, rows) for k in ("template", "variant", "rep", "segment", "decided_at", "sent_at"))
+        i = np.flatnonzero((before[0] != after[0]) | (before[1] != after[1]))
+        who = (sends.column(k, rows[i]) for k in ("template", "variant", "rep", "segment", "decided_at", "sent_at"))
+        was, old, use, value = (a[i] for a in (*before, *after))
         of = (self.unit, self.layout.arm, self.start, self.refresh, MISSING)
-        self.exact, last = kernel.move(*who, *before, *after, *of, *self.sums)
-        self.last = max(self.last, last)
+        self.exact, last, most = kernel.move(*who, was, old, use, value, *of, *self.sums)
+        self.last, self.most = max(self.last, last), max(self.most, most)
 
     def widen(self, cohorts: int) -> None:
-        """Room for one cohort more than there are. The sums of the last refresh were handed out: these are new."""
-        old = self.sums[0].shape[-1]
-        extra = [(0, 0)] * 4 + [(0, max(cohorts + 1 - old, 0))]
-        n, y, y2 = (np.pad(a, extra) for a in self.sums)
-        self.sums = n, y, y2
+        """Room for one cohort more than there are, and some to come."""
+        if cohorts + 1 > self.sums[0].shape[-1]:
+            extra = [(0, 0)] * 4 + [(0, 2 * cohorts + 1 - self.sums[0].shape[-1])]
+            n, y, y2 = (np.pad(a, extra) for a in self.sums)
+            self.sums = n, y, y2
 
     def read(self, now: int, cohorts: int) -> tuple[F8, F8, F8] | None:
         if not self.exact or self.last >= min(now, self.start + cohorts * self.refresh):
             return None
         self.widen(cohorts)
         n, y, y2 = (a[..., : max(cohorts, 1)] for a in self.sums)
-        return n, y, y2
+        y = y.copy()
+        return n.copy(), y, y2.copy() if self.most > 1 else y
