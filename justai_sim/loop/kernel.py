@@ -7,91 +7,89 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def tally(
-    template, variant, rep, segment, decided, sent, counted, ghost, close, value, scale, weight, arm_of,
-    known_before, first, end, start, refresh, missing, n, y, y2,
-):  # fmt: skip
-    """Added to n, y, y2 of shape (templates, reps, segments, arms, cohorts); `known_before` is the latest close that
-    counts, [first, end) the instants of sending, `weight` (n,) the part of a trial that each send is, empty: 1."""
-    segments, cohorts = n.shape[2], n.shape[4]
-    for i in range(len(template)):
-        if not counted[i] or ghost[i] or close[i] > known_before or sent[i] < first or sent[i] >= end:
-            continue
-        a = arm_of[template[i], variant[i]]
-        if a < 0:
-            continue
-        at = sent[i] if decided[i] == missing else decided[i]
-        h = min(max((at - start) // refresh, 0), cohorts - 1)
-        s = segment[i] + 1 if segments > 1 else 0
-        v = value[i] * scale
-        n[template[i], rep[i], s, a, h] += weight[i] if len(weight) else 1.0
-        y[template[i], rep[i], s, a, h] += v
-        y2[template[i], rep[i], s, a, h] += v * v
-
-
-@njit(cache=True, nogil=True)
-def more(
-    template, variant, rep, segment, decided, sent, counted, ghost, close, value, scale, propensity, minimise, arm_of,
-    known_before, first, end, start, refresh, missing, out,
-):  # fmt: skip
-    """decided, positive, log, log2 and reward_ip, in one array with that axis first; else as `tally`. A reward without
-    a propensity counts as if it had been certain."""
-    segments, cohorts = out.shape[3], out.shape[5]
-    for i in range(len(template)):
-        if not counted[i] or ghost[i]:
-            continue
-        a = arm_of[template[i], variant[i]]
-        if a < 0:
-            continue
-        at = sent[i] if decided[i] == missing else decided[i]
-        h = min(max((at - start) // refresh, 0), cohorts - 1)
-        s = segment[i] + 1 if segments > 1 else 0
-        t, r = template[i], rep[i]
-        out[0, t, r, s, a, h] += 1.0  # of any age: what was sent was sent
-        if close[i] > known_before or sent[i] < first or sent[i] >= end:
-            continue
-        v = value[i] * scale
-        if v > 0:
-            out[1, t, r, s, a, h] += 1.0
-            out[2, t, r, s, a, h] += np.log(v)
-            out[3, t, r, s, a, h] += np.log(v) ** 2
-        p = propensity[i]
-        out[4, t, r, s, a, h] += (1.0 - v if minimise else v) / (p if p > 0 else 1.0)
-
-
-@njit(cache=True, nogil=True)
-def _add(n, y, y2, at, sign, v):
-    n[at] += sign
-    y[at] += sign * v
-    y2[at] += sign * v * v
-
-
-@njit(cache=True, nogil=True)
-def move(
-    template, variant, rep, segment, decided, sent, was, old, use, value, unit, arm_of, start, refresh, missing,
-    n, y, y2,
-):  # fmt: skip
-    """Take out of n, y, y2 what these sends counted for and add what they do now, outcomes in units. Whether that is
-    exact (whole outcomes below 2^20, cohorts that there is room for), the latest instant, the greatest outcome."""
-    segments, cohorts = n.shape[2], n.shape[4]
-    last, most, exact = missing, 0, True
+def cells(template, variant, rep, segment, decided, sent, arm_of, start, refresh, missing, reps, segments, arms, out):
+    """Into `out` where each send is counted: a flat index by (cohort, template, replication, segment, arm), -1 for
+    nowhere. Returns the latest instant at which one was decided or left."""
+    last = missing
     for i in range(len(template)):
         at = sent[i] if decided[i] == missing else decided[i]
         last = max(last, at, sent[i])
-        a = arm_of[template[i], variant[i]]
-        if a < 0 or not (was[i] or use[i]):
-            continue
+        t, a = template[i], arm_of[template[i], variant[i]]
         h = max((at - start) // refresh, 0)
-        if h >= cohorts or value[i] % unit != 0 or value[i] < 0 or value[i] >> 20 >= unit:
+        s = segment[i] + 1 if segments > 1 else 0
+        row = ((h * arm_of.shape[0] + t) * reps + rep[i]) * segments + s
+        out[i] = -1 if a < 0 else row * arms + a
+    return last
+
+
+@njit(cache=True, nogil=True)
+def _in_last(cell, size, n):
+    """The cell, or that of the last cohort where it lies beyond."""
+    return cell if cell < n else n - size + cell % size
+
+
+@njit(cache=True, nogil=True)
+def tally(cell, use, close, sent, value, scale, weight, size, known_before, first, end, n, y, y2):
+    """Added to n, y, y2, flat arrays of `cells`, `size` of them a cohort. `known_before` is the latest close that
+    counts (`close` empty: all), [first, end) the instants of sending (`sent` empty: all), `weight` the part of a trial
+    that each send is (empty: 1)."""
+    for i in range(len(cell)):
+        if cell[i] < 0 or not use[i] or (len(close) and close[i] > known_before):
+            continue
+        if len(sent) and (sent[i] < first or sent[i] >= end):
+            continue
+        c = _in_last(cell[i], size, len(n))
+        v = value[i] * scale
+        n[c] += weight[i] if len(weight) else 1.0
+        y[c] += v
+        y2[c] += v * v
+
+
+@njit(cache=True, nogil=True)
+def more(cell, use, close, sent, value, scale, propensity, minimise, size, known_before, first, end, out):
+    """decided, positive, log, log2 and reward_ip, in one array with that axis first; else as `tally`. A reward without
+    a propensity counts as if it had been certain."""
+    for i in range(len(cell)):
+        if cell[i] < 0 or not use[i]:
+            continue
+        c = _in_last(cell[i], size, out.shape[1])
+        out[0, c] += 1.0  # of any age: what was sent was sent
+        if (len(close) and close[i] > known_before) or (len(sent) and (sent[i] < first or sent[i] >= end)):
+            continue
+        v = value[i] * scale
+        if v > 0:
+            out[1, c] += 1.0
+            out[2, c] += np.log(v)
+            out[3, c] += np.log(v) ** 2
+        p = propensity[i]
+        out[4, c] += (1.0 - v if minimise else v) / (p if p > 0 else 1.0)
+
+
+@njit(cache=True, nogil=True)
+def _add(n, y, y2, c, sign, v):
+    n[c] += sign
+    y[c] += sign * v
+    y2[c] += sign * v * v
+
+
+@njit(cache=True, nogil=True)
+def move(cell, was, old, use, value, unit, n, y, y2):
+    """Take out of n, y, y2 what these sends counted for and add what they do now, outcomes in units. Whether that is
+    exact (whole outcomes below 2^20, cohorts that there is room for), and the greatest outcome."""
+    most, exact = 0, True
+    for i in range(len(cell)):
+        c = cell[i]
+        if c < 0 or not (was[i] or use[i]):
+            continue
+        if c >= len(n) or value[i] % unit != 0 or value[i] < 0 or value[i] >> 20 >= unit:
             exact = False
             continue
-        cell = (template[i], rep[i], segment[i] + 1 if segments > 1 else 0, a, h)
         if was[i]:
-            _add(n, y, y2, cell, -1.0, float(old[i] // unit))
+            _add(n, y, y2, c, -1.0, float(old[i] // unit))
         if use[i]:
             most = max(most, value[i] // unit)
-            _add(n, y, y2, cell, 1.0, float(value[i] // unit))
-    return exact, last, most
+            _add(n, y, y2, c, 1.0, float(value[i] // unit))
+    return exact, most
 
 
 @njit(cache=True, nogil=True)

@@ -83,17 +83,17 @@ class Machine:
 def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State, Tick]:
     """Refresh at `now` (microseconds), with every row received up to then; consumes `state`.
 
-    Attributes again each user of whom something new is known, forms the tallies from the rows known (a
-    snapshot, never incremented) and asks the policy for the shares until the next refresh.
+    Attributes again each user of whom something new is known, forms the tallies of the rows known (a snapshot: how
+    they came does not matter) and asks the policy for the shares until the next refresh.
     """
     late = max((int(t.received_at.max()) for t in (batch.sends, batch.events) if len(t)), default=MISSING)
     if late > now:
         raise ValueError(f"a row received at {clock.iso(late)} cannot be known at {clock.iso(now)}")
+    if state.moving is None:
+        state.moving = Moving(machine.program, machine.layout, state.reps, machine.rows, state.start)
     if len(batch.sends) or len(batch.events):
         send_rows, event_rows = state.add(batch.sends, batch.events, machine.bound.rule.explicit != "ignore")
         got = attribute(machine.bound, *state.taken(send_rows, event_rows), now)
-        if state.moving is None:
-            state.moving = Moving(machine.program, machine.layout, state.reps, machine.rows, state.start)
         before = state.moving.counts(state.earnings, send_rows, state.sends.n - len(batch.sends))
         state.write(send_rows, event_rows, got)
         state.moving.move(
