@@ -9,11 +9,12 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
 from justai_sim import clock
+from justai_sim.designs import MAX_POINTS, Key, SweepError, axes_of
 from justai_sim.errors import DataError, JustaiError, UsageError, nearest
 from justai_sim.esp.base import PROVIDERS
 from justai_sim.loop.program import Program, Template
@@ -215,10 +216,6 @@ def find(source: str | Path) -> Path:
     raise DataError(f"scenario {str(source)!r}: no such file; among the packaged scenarios {nearest(path.stem, names)}")
 
 
-Key = tuple[str | int, ...]
-"""Where a value stands in a file: names of tables and keys, positions in arrays."""
-
-
 def _explain(message: str) -> tuple[str, Key]:
     """msgspec's message with its field and the nearest valid name; and the key that it is about."""
     what, _, shown = message.partition(" - at `$")
@@ -378,18 +375,6 @@ class Lines:
         self._at += 1
 
 
-MAX_POINTS = 10_000
-"""Points of a sweep; each is checked when the scenario is read."""
-
-
-class SweepError(DataError):
-    """A sweep that cannot be run; `path` is the key that it is about."""
-
-    def __init__(self, message: str, path: Key = ()) -> None:
-        super().__init__(message)
-        self.path = path
-
-
 class Point(msgspec.Struct, frozen=True):
     """One point of a sweep: its labels per axis, and the scenario that it stands for."""
 
@@ -401,50 +386,28 @@ class Point(msgspec.Struct, frozen=True):
         return " · ".join(self.labels.values()) or "as given"
 
 
-class _Option(NamedTuple):
-    """One value of an axis: its label, the keys that it sets, and where it stands."""
-
-    axis: str
-    label: str
-    settings: dict[str, Any]
-    path: Key
-
-
 def points(scenario: Scenario) -> list[Point]:
-    """Every point of the `[sweep]` table: the product of its axes, in the order written.
+    """Every point of the `[sweep]` table (`designs.axes_of`): the product of its axes, in the order written.
 
-    An axis is a dotted key with a list of values, or a name with a table of labels, each of which sets
-    several keys together. SweepError if one of them is no scenario.
+    SweepError if one of them is no scenario.
     """
-    axes = [_axis(axis, values) for axis, values in scenario.sweep.items()]
+    axes = [axis.options for axis in axes_of(scenario.sweep, scenario.seed)]
     if (n := math.prod(map(len, axes))) > MAX_POINTS:
         raise SweepError(f"sweep has {n:,} points; expected at most {MAX_POINTS:,}", ("sweep",))
     out = []
     for combination in itertools.product(*axes):
+        labels: dict[str, str] = {}
         settings: dict[str, Any] = {}
         for o in combination:
+            labels |= o.labels
             settings |= o.settings
         try:
             found = with_settings(scenario, settings)
         except DataError as e:
             wrong = next((o for o in combination if not _works(scenario, o.settings)), combination[-1])
             raise SweepError(str(e), wrong.path) from None
-        out.append(Point({o.axis: o.label for o in combination}, found))
+        out.append(Point(labels, found))
     return out
-
-
-def _axis(axis: str, values: Any) -> list[_Option]:
-    path: Key = ("sweep", axis)
-    if isinstance(values, list):
-        name = axis.rpartition(".")[2] if axis != "program.policy.name" else "policy"
-        found = [_Option(name, str(v), {axis: v}, (*path, i)) for i, v in enumerate(values)]
-    elif isinstance(values, dict) and all(isinstance(v, dict) for v in values.values()):
-        found = [_Option(axis, label, settings, (*path, label)) for label, settings in values.items()]
-    else:
-        raise SweepError(f"sweep axis {axis!r}: expected a list of values or a table of labelled settings", path)
-    if not found:
-        raise SweepError(f"sweep axis {axis!r} has no values", path)
-    return found
 
 
 def _works(scenario: Scenario, settings: dict[str, Any]) -> bool:

@@ -30,9 +30,19 @@ class Truth(Table):
 
 @dataclass(frozen=True)
 class Unheard:
-    """Rows that nobody has heard of by the end of a run: sends whose webhooks were lost or are on their way, and events
-    that are on their way, each with the true event that it tells of (as `origin` in a block)."""
+    """Rows that nobody has heard of by the end of a run: sends whose webhooks were lost (no receipt) or are on their
+    way, and events that are on their way, each with the true event that it tells of (as `origin` in a block)."""
 
     sends: Sends
     events: Events
     origin: I8
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What is true behind the sends and events of a log."""
+
+    truth: Truth
+    origin: I8
+    """The true event that each event row tells of, shape (rows,); NONE: of nothing that happened."""
+    unheard: Unheard

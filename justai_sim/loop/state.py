@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -109,15 +110,19 @@ class State:
         self._arrived()
         eu = self._users(events.rep, events.user)
         self._named(events, eu, adopt)
-        self.reason = grown(self.reason, self.events.n, np.zeros(len(events), np.int8))
-        self.credited.add(len(events))
         for chain, user in zip(self.chains, (su, eu), strict=True):
             chain.append(self.account, user)
         first = self.sends.n
+        self.store(sends, events)
+        return self._stale(first, su, eu, su[again])
+
+    def store(self, sends: Sends, events: Events) -> None:
+        """Keep new rows, of which nothing is found yet."""
+        self.reason = grown(self.reason, self.events.n, np.zeros(len(events), np.int8))
+        self.credited.add(len(events))
         self.sends.append(sends)
         self.events.append(events)
         self.earnings.add(len(sends))
-        return self._stale(first, su, eu, su[again])
 
     def _stale(self, first: int, su: I8, eu: I8, again: I8) -> tuple[I8, I8]:
         """Of an account with events all rows. Where nothing ever came back, new sends (from row `first` on) change
@@ -183,11 +188,20 @@ class State:
         if len(lead) < len(send_rows):
             self.earnings.columns["counted"].put(send_rows, np.zeros(len(send_rows), np.bool_))
         self.earnings.columns["counted"].put(lead, o.reached & (o.anchor != MISSING))
-        sent = self.sends.column("sent_at", lead)
-        for name in ("ghost", *Earned.NUMBERS):
-            self.earnings.put(name, lead, getattr(o, name), sent)
+        self.book(lead, {name: getattr(o, name) for name in ("ghost", *Earned.NUMBERS)})
         self.reason[event_rows] = got.reason
-        self.credited.replace(event_rows, send_rows, got.credits)
+        c = got.credits
+        self.recredit(event_rows, Credits(event_rows[c.event_row], send_rows[c.send_row], c.weight))
+
+    def book(self, send_rows: I8, earned: Mapping[str, Array]) -> None:
+        """What these sends have earned, by column of `Earned`."""
+        sent = self.sends.column("sent_at", send_rows)
+        for name, values in earned.items():
+            self.earnings.put(name, send_rows, values, sent)
+
+    def recredit(self, event_rows: I8, new: Credits) -> None:
+        """Replace the credits of these events."""
+        self.credited.replace(event_rows, new)
 
 
 class Chain:
@@ -241,20 +255,17 @@ class Credited:
         self.last = grown(self.last, self.events, np.zeros(m, np.int32))
         self.events += m
 
-    def replace(self, event_rows: I8, send_rows: I8, new: Credits) -> None:
-        """`event_rows` have the credits `new` now, whose rows count within `event_rows` and `send_rows`."""
+    def replace(self, event_rows: I8, new: Credits) -> None:
+        """The events `event_rows` have the credits `new` now."""
         self.serial += 1
         self.last[event_rows] = self.serial
-        self._append(event_rows[new.event_row], send_rows[new.send_row], new.weight)
+        self.kept.append(new)
+        self.made.append(np.full(len(new), self.serial))
         if self.kept.n > 2 * self.clean + 1024:
             there = self.table()
             self.kept, self.made, self.clean = Rows(Credits), Column("int64"), len(there)
             self.kept.append(there)
             self.made.append(self.last[there.event_row])
-
-    def _append(self, event_row: I8, send_row: I8, weight: I8) -> None:
-        self.kept.append(Credits(event_row=event_row, send_row=send_row, weight=weight))
-        self.made.append(np.full(len(event_row), self.serial))
 
     def table(self) -> Credits:
         whole = slice(0, self.kept.n)

@@ -18,7 +18,7 @@ from justai_sim.loop.program import Layout, Program
 from justai_sim.loop.segments import features
 from justai_sim.loop.state import State
 from justai_sim.loop.sums import Moving, tally
-from justai_sim.tables import B1, F8, Events, Sends
+from justai_sim.tables import B1, F8, I8, Events, Sends
 
 
 @dataclass(frozen=True)
@@ -86,19 +86,36 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     Attributes again each user of whom something new is known, forms the tallies of the rows known (a snapshot: how
     they came does not matter) and asks the policy for the shares until the next refresh.
     """
+    if state.moving is None:
+        state.moving = Moving(machine.program, machine.layout, state.reps, machine.rows, state.start)
+    learn(machine.bound, state, batch, now)
+    return state, refresh(machine, state, now)
+
+
+def learn(bound: Bound, state: State, batch: Batch, now: int) -> tuple[I8, I8]:
+    """Take in the rows of a batch; returns the rows of sends and of events that were attributed again."""
     late = max((int(t.received_at.max()) for t in (batch.sends, batch.events) if len(t)), default=MISSING)
     if late > now:
         raise ValueError(f"a row received at {clock.iso(late)} cannot be known at {clock.iso(now)}")
+    if not (len(batch.sends) or len(batch.events)):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    send_rows, event_rows = state.add(batch.sends, batch.events, bound.rule.explicit != "ignore")
+    got = attribute(bound, *state.taken(send_rows, event_rows), now)
     if state.moving is None:
-        state.moving = Moving(machine.program, machine.layout, state.reps, machine.rows, state.start)
-    if len(batch.sends) or len(batch.events):
-        send_rows, event_rows = state.add(batch.sends, batch.events, machine.bound.rule.explicit != "ignore")
-        got = attribute(machine.bound, *state.taken(send_rows, event_rows), now)
-        before = state.moving.counts(state.earnings, send_rows, state.sends.n - len(batch.sends))
         state.write(send_rows, event_rows, got)
-        state.moving.move(
-            state.sends, send_rows, before, state.moving.counts(state.earnings, send_rows, state.sends.n), now
-        )
+        return send_rows, event_rows
+    before = state.moving.counts(state.earnings, send_rows, state.sends.n - len(batch.sends))
+    state.write(send_rows, event_rows, got)
+    after = state.moving.counts(state.earnings, send_rows, state.sends.n)
+    state.moving.move(state.sends, send_rows, before, after, now)
+    return send_rows, event_rows
+
+
+def refresh(machine: Machine, state: State, now: int) -> Tick:
+    """The tallies of what the state knows, and the shares that follow from them."""
+    if state.moving is None:  # what was found was not followed: all sends are summed up
+        state.moving = Moving(machine.program, machine.layout, state.reps, machine.rows, state.start)
+        state.moving.exact = False
     index = (now - state.start) // machine.program.refresh
     shown = tally(machine, state, now, max(index, 0))
     training = machine.program.training  # the page shows all sends, whatever the policy learns from
@@ -111,7 +128,7 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     still = machine.layout.live_at(now)
     live = np.broadcast_to(still[:, None], (len(still), state.reps, machine.layout.arms))
     live = live if state.lifecycle is None else state.lifecycle.still(live)
-    return state, Tick(index, now, n, y, tallies, shares, changes, live)
+    return Tick(index, now, n, y, tallies, shares, changes, live)
 
 
 def _advance(machine: Machine, state: State, shown: tuple[Tally, ...], now: int) -> tuple[Change, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 
@@ -65,10 +66,10 @@ def assumptions(s: Scenario) -> Part:
     own = sorted({f"{v.id}: {delay_words(v.delay)}" for t in touches for v in s.variants_of(t) if v.delay is not None})
     policy = f"{p.policy.name}, prior Beta({p.policy.prior_alpha:g}, {p.policy.prior_beta:g})"
     policy += f", epsilon {p.policy.epsilon:g}, floor {p.policy.floor:g}"
-    axes = "; ".join(f"{axis}: {', '.join(map(str, v))}" for axis, v in s.sweep.items())
     there = f"{w.initial_users:,} users at the start, " if w.initial_users else ""
     faults = "none" if s.telemetry.clean else others(s.telemetry, without_faults(s.telemetry.webhook_delay_minutes))
     more = {f"{v.id}: {said}" for t in touches for v in s.variants_of(t) if (said := others(v, PLAIN_VARIANT, SHOWN))}
+    axes = "; ".join(f"{axis}: {axis_words(v)}" for axis, v in s.sweep.items())
     pairs = [
         ("purchases caused per delivered send", conversions),
         ("delay from send to purchase", "; ".join([delay_words(w.delay), *own])),
@@ -88,6 +89,20 @@ def assumptions(s: Scenario) -> Part:
     ]
     rows: list[dict[str, object]] = [{"what": k, "value": v} for k, v in pairs if v]
     return Part("What is assumed", NOT_YOURS, rows, (Column("what", "what"), Column("value", "value")))
+
+
+def axis_words(values: Any) -> str:
+    """What an entry of `[sweep]` says: its labels, a range, or the design.
+
+    >>> axis_words([7, 14]), axis_words({"low": 1, "high": 9, "scale": "log"})
+    ('7, 14', '1 to 9, log scale')
+    """
+    if isinstance(values, dict) and "low" in values:
+        kinds = ["log scale"] * (values.get("scale") == "log") + ["whole numbers"] * bool(values.get("integer"))
+        return ", ".join([f"{values['low']:g} to {values['high']:g}", *kinds])
+    if isinstance(values, dict) and "points" in values:
+        return f"{values['points']} points, {values['kind'].replace('_', ' ')}"
+    return ", ".join(map(str, values))
 
 
 def learns_from(p: Program) -> str:

@@ -129,7 +129,8 @@ def credited(data: SweepData) -> Part:
     repeated = s.program.rule.scope == "template" and len(s.touches) > 1
     note = (
         "Own: caused by the send that got the credit; borrowed: caused by another send; organic: would have "
-        "happened anyway. Happened: all purchases after sign-up, whatever caused them."
+        "happened anyway; the rest of what is credited are further copies, and purchases that nobody made. "
+        "Happened: all purchases after sign-up, whatever caused them."
         + (" A purchase is credited once at each step, so more can be credited than happened." if repeated else "")
     )
     columns = [*axis_columns(data.points), Column("credited", "credited", "one"), Column("own", "of these: own", "one"),

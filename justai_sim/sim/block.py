@@ -40,6 +40,8 @@ class Block:
     ticks: list[Tick]
     codes: dict[str, Codes]
     wire: Wire | None
+    replaced: int = 0
+    """Organic purchases that did not happen, because a caused one took their place."""
 
     def signed_up(self, rep: I4, user: I8) -> I8:
         """When each user signed up, microseconds."""
@@ -59,18 +61,25 @@ class Block:
         s = s.with_(rep=np.zeros(len(s), np.int32))
         e = e.with_(rep=np.zeros(len(e), np.int32))
         chosen = Sends.concat([s, *(t.take(t.rep == local) for t in (self.unheard.sends, self.suppressed))])
-        return Log(s, e, decisions_of(chosen, self.scenario), self.codes, source=f"simulated: {self.scenario.name}")
+        told = decisions_of(chosen, self.scenario)
+        return Log(s, e, told, self.codes, source=f"simulated: {self.scenario.name}")
 
 
 def decisions_of(sends: Sends, scenario: Scenario) -> Decisions:
     """The decision log of simulated sends: one choice each with its propensity, told again by every further call of a
-    message."""
+    message. Where users keep their variant, all but the first choice of a template are sticky."""
     _, first = np.unique(sends.send, return_index=True)
     sends = sends.take(np.sort(first))
+    sends = sends.take(np.lexsort((sends.send, sends.sent_at)))
     calls = scenario.world.api_calls
     n = len(sends)
     usual = MODES.index("external" if scenario.program.split == "external" else "policy")
-    mode = np.where(sends.status == HELD_OUT, MODES.index("held_out"), usual)
+    mode = np.full(n, usual)
+    if scenario.program.sticky == "variant":
+        _, earliest = np.unique(np.stack([sends.user, sends.template]), axis=1, return_index=True)
+        mode = np.full(n, MODES.index("sticky"))
+        mode[earliest] = usual
+    mode = np.where(sends.status == HELD_OUT, MODES.index("held_out"), mode)
     again = np.repeat(np.arange(calls), n)
     sends = Sends.concat([sends] * calls)
     return Decisions.build(

@@ -17,14 +17,15 @@ from justai_sim.loop.step import Machine, Tick, step
 from justai_sim.scenario import Scenario
 from justai_sim.sim.block import Block
 from justai_sim.sim.inbox import Inbox
-from justai_sim.sim.plan import by_code, plan
-from justai_sim.sim.wire import Wire
+from justai_sim.sim.organics import Organics
+from justai_sim.sim.plan import by_code, most_times, plan
+from justai_sim.sim.wire import Wire, carried_by
 from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, NONE, SENT, SUPPRESSED, Codes, MadeCodes, Sends, TextCodes
 from justai_sim.truth import Truth
 from justai_sim.world.codes import MISNAMED, TEMPLATES, kind_of_event, send_code
 from justai_sim.world.faults import Faults
 from justai_sim.world.people import Draws, cells, users_of
-from justai_sim.world.world import NEVER, Grid, Happened, Responder
+from justai_sim.world.world import NEVER, NEVER_BEFORE, Grid, Happened, Responder
 
 __all__ = ["Block", "Engine", "simulate_block"]
 
@@ -83,17 +84,16 @@ class Engine:
         goal = program.goals[0] if program.goals else "purchase"
         self.touches = by_code(scenario)
         start, end, world = scenario.start_us, scenario.end_us, scenario.world
-        # Braze has a place for the amount of a purchase only, and none for its order.
-        lacks = " ".join(esp.cannot_carry)
-        grid = Grid(esp.time_grid, esp.money_grid, "events.order_id" not in lacks)
         self.u = Draws(scenario.seed, reps.start)
+        self.many = max(most_times(t, scenario.days) for t in self.touches)
+        self.codes = codes_of(scenario, esp, goal, self.many)
+        carried = carried_by(esp, self.codes, 0), carried_by(esp, self.codes, 1)
+        grid = Grid(esp.time_grid, esp.money_grid, carried[0].order)
         self.users = users_of(world, self.u, len(reps), scenario.days, start, grid.time)
         self.plan = plan(scenario, self.users, self.u, grid)
-        self.codes = codes_of(scenario, esp, goal, self.plan.times)
         variants = [scenario.variants_of(t) for t in self.touches]
         self.responder = Responder(world, variants, self.u, self.users, start, end, grid)
-        self.faults = Faults(scenario.telemetry, self.u, self.users, start, end, grid, scenario.esp,
-                             1, "events.value of conversions other" not in lacks)  # fmt: skip
+        self.faults = Faults(scenario.telemetry, self.u, self.users, start, end, grid, scenario.esp, carried)
         texts = {
             k: self.codes[k].text(np.arange(len(self.codes[k]))) for k in ("template", "variant", "segment", "name")
         }
@@ -106,19 +106,26 @@ class Engine:
         self.times = tick_times(scenario)
         self.inbox = Inbox(self.times)
         span = int(self.users.user.max(initial=0)) + 1
-        self.state = State(len(reps), span, span * len(self.touches) * self.plan.times, start, len(self.plan.at))
+        self.state = State(len(reps), span, span * len(self.touches) * self.many, start, len(self.plan.at))
         self.wire = Wire(esp, self.codes, len(reps), keep_journal) if wire else None
         self.stop_at: I8 = np.full(len(self.users.rep), NEVER, np.int64)
         pins = len(self.touches) if program.sticky == "variant" else 0
         self.pinned: I8 = np.full((pins, len(self.users.rep)), NONE, np.int64)
         self.pinned_p: F8 = np.zeros(self.pinned.shape)
+        self.organics: Organics | None = None
+        self.caused: list[Happened] = []
         self.truths: list[Truth] = []
         self.origins: list[I8] = []
         self.suppressed: list[Sends] = []
         self.ticks: list[Tick] = []
 
     def run(self, on_tick: Callable[[int], None] | None = None) -> Block:
-        self.happen(self.responder.organic())
+        organic = self.responder.organic()
+        if self.scenario.world.replaces_organic:
+            self.organics = Organics(organic, self.users, self.u, self.scenario.world.replaces_organic)
+            self.happen(self.organics.of(NEVER_BEFORE, int(self.times[0])))
+        else:
+            self.happen(organic)
         for told, origin in self.faults.tests(40_000_000):
             self.inbox.tell(told, origin)
         env = simpy.Environment(initial_time=int(self.times[0]))
@@ -127,7 +134,7 @@ class Engine:
         return Block(
             self.scenario, self.reps, self.program, self.machine, self.state, Truth.concat(self.truths),
             np.concatenate(self.origins), self.inbox.rest(), Sends.concat(self.suppressed), self.users, self.ticks,
-            self.codes, self.wire,
+            self.codes, self.wire, self.organics.replaced if self.organics is not None else 0,
         )  # fmt: skip
 
     def calendar(self, env: Any, on_tick: Callable[[int], None] | None) -> Generator[Any, Any, None]:
@@ -142,17 +149,17 @@ class Engine:
             self.ticks.append(tick)
             if k + 1 < len(self.times):
                 self.serve(at, int(self.times[k + 1]), tick)
+                self.happen_anyway(at, int(self.times[k + 1]))
             if on_tick is not None:
                 on_tick(k)
 
     def serve(self, start: int, stop: int, tick: Tick) -> None:
         """All messages of [start, stop): who is still mailed, the choice, the message, the responses."""
         at, who, place = self.plan.within(start, stop)
-        turn = _turns(who)
+        turn = _turns(who, len(self.stop_at))
         # Within one tick a user's messages are served in turn: an unsubscribe stops the next one.
         for wave in range(int(turn.max(initial=-1)) + 1):
-            w = np.flatnonzero(turn == wave)
-            w = w[self.stop_at[who[w]] > at[w]]
+            w = np.flatnonzero((turn == wave) & (self.stop_at[who] > at))
             self.send(at[w], who[w], place[w], tick)
 
     def send(self, at: I8, who: I8, place: I8, tick: Tick) -> None:
@@ -161,14 +168,15 @@ class Engine:
         arm, propensity = self.choice(who, place, tick)
         held = self.held[who]
         suppressed = self.u("suppressed", rep, user, place) < self.scenario.world.suppressed_rate
-        code = send_code(user, place, len(self.touches), self.plan.times)
+        code = send_code(user, place, len(self.touches), self.many)
         sends = Sends.build(
             len(at), send=code, rep=rep, user=user, template=template, sent_at=at, decided_at=at, received_at=at,
             variant=self.machine.layout.variant[template, arm], propensity=propensity, segment=self.segment[who],
             status=np.where(held, HELD_OUT, np.where(suppressed, SUPPRESSED, SENT)),
         )  # fmt: skip
         if held.any():
-            self.inbox.put(sends.take(held))
+            # A decision is known from the next instant on: the refresh of the same instant came before it.
+            self.inbox.put(sends.take(held).with_(received_at=at[held] + 1))
         if (suppressed & ~held).any():
             self.suppressed.append(sends.take(suppressed & ~held))
         if (held | suppressed).any():
@@ -180,6 +188,8 @@ class Engine:
         happened, there, stop = self.responder.respond(sends, place, arm)
         self.stop_at[who] = np.minimum(self.stop_at[who], stop)
         self.happen(happened)
+        if self.organics is not None:
+            self.caused.append(happened)
         for told, origin in self.faults.machines(sends.take(there), place[there]):
             self.inbox.tell(told, origin)
 
@@ -216,6 +226,14 @@ class Engine:
         self.pinned[template, who], self.pinned_p[template, who] = arm, propensity
         return arm, propensity
 
+    def happen_anyway(self, start: int, stop: int) -> None:
+        """The organic purchases of [start, stop), where caused ones may have taken their place."""
+        if self.organics is None:
+            return
+        self.organics.replace(Happened.all(self.caused), start, stop)
+        self.happen(self.organics.of(start, stop))
+        self.caused = [h.since(stop) for h in self.caused]
+
     def happen(self, happened: Happened) -> None:
         self.truths.append(happened.truth)
         for told, origin in self.faults.events(happened.events):
@@ -230,8 +248,12 @@ def even(live: B1, rep: Any, u: F8) -> I8:
     return np.asarray((u[:, None] >= edges[rep]).sum(axis=1), np.int64)
 
 
-def _turns(who: I8) -> I8:
-    """For each row how many earlier rows have the same value."""
+def _turns(who: I8, users: int) -> I8:
+    """For each row how many earlier rows have the same value; values below `users`."""
+    last = np.empty(users, np.int64)
+    last[who] = np.arange(len(who))
+    if np.array_equal(last[who], np.arange(len(who))):  # the rule, where a user has a message a week
+        return np.zeros(len(who), np.int64)
     order = np.argsort(who, kind="stable")
     s = who[order]
     first = np.searchsorted(s, s, side="left")

@@ -32,8 +32,10 @@ class Inbox:
 
     def _split(self, received: I8) -> list[tuple[int, I8]]:
         tick = np.searchsorted(self.times, received, side="left")
+        if len(self.times) < 2**15:  # numpy sorts small integers by counting
+            tick = tick.astype(np.int16)
         order = np.argsort(tick, kind="stable")
-        cuts = np.searchsorted(tick[order], np.arange(len(self.times) + 2))
+        cuts = np.concatenate([[0], np.cumsum(np.bincount(tick, minlength=len(self.times) + 1))])
         return [(k, order[cuts[k] : cuts[k + 1]]) for k in range(len(self.times) + 1) if cuts[k] < cuts[k + 1]]
 
     def take(self, k: int) -> tuple[Batch, I8]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from justai_sim.bandit.stopping import Look, Significance
-from justai_sim.bias.split import credited_by_cause
+from justai_sim.biases.identity import identity
+from justai_sim.biases.match import HELD
+from justai_sim.biases.terms import ADDED, MISSED, TERM
 from justai_sim.clock import DAY, HOUR
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
@@ -13,7 +15,7 @@ from justai_sim.scenario import Scenario
 from justai_sim.sim.block import Block, rates_of, values_of
 from justai_sim.sim.plan import by_code
 from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array
-from justai_sim.truth import Truth
+from justai_sim.truth import Behind
 from justai_sim.world.codes import user_of_event
 from justai_sim.world.people import cell_shares
 
@@ -49,7 +51,7 @@ def metrics_of(block: Block) -> Columns:
     """Long columns: rep, template, arm, metric, value."""
     state, shape = block.state, block_shape(block)
     n = state.sends.n
-    sends, events, e = state.sends.table, state.events.table, state.earned
+    sends, e = state.sends.table, state.earned
     arm = block.machine.layout.arm[sends.template, sends.variant]
     cell = np.ravel_multi_index((sends.rep, sends.template, arm), shape)
     cells = int(np.prod(shape))
@@ -68,11 +70,7 @@ def metrics_of(block: Block) -> Columns:
     }  # fmt: skip
     with np.errstate(invalid="ignore"):
         out["conversion_rate"] = np.where(out["sends"] > 0, out["conversions"] / out["sends"], np.nan)
-    reason = state.reason[: state.events.n]
-    split = credited_by_cause(state.credits, reason, sends, events, block.truth, cell, cells)
-    out["conversion_count"] = sum(split.values(), np.zeros(cells))
-    out |= {f"credited_{k}": v for k, v in split.items()}
-    out["caused"] = caused(block, cell, cells)
+    out |= causes_of(block)
     out["true_rate"] = np.broadcast_to(block.rates, shape).ravel()
     out["share_at_end"] = np.moveaxis(block.ticks[-1].shares[:, :, 0], 0, 1).ravel()
     return _long(block, out, shape)
@@ -82,21 +80,27 @@ def block_shape(block: Block) -> tuple[int, int, int]:
     return len(block.reps), len(block.machine.layout.live), block.machine.layout.arms
 
 
-def caused(block: Block, cell: I8, cells: int) -> F8:
-    """Conversions that happened before the end of the run and were caused by the sends of each cell."""
-    truth: Truth = block.truth.take(
-        (block.truth.cause != NONE) & (block.truth.value >= 0) & (block.truth.occurred_at < block.ticks[-1].now)
-    )
-    sends = block.state.sends.table
-    span = block.state.send_span
-    key = sends.rep.astype(np.int64) * span + sends.send
-    order = np.argsort(key, kind="stable")
-    wanted = truth.rep.astype(np.int64) * span + truth.cause
-    at = np.minimum(np.searchsorted(key[order], wanted), max(len(order) - 1, 0))
-    if not len(order):
-        return np.zeros(cells)
-    row = order[at]
-    return np.bincount(cell[row[key[row] == wanted]], minlength=cells).astype(np.float64)
+def causes_of(block: Block) -> dict[str, F8]:
+    """The terms of the bias identity in conversions, by cell (rep, template, arm); ghosts and unknown sends apart."""
+    state, shape = block.state, block_shape(block)
+    behind = Behind(block.truth, block.origin, block.unheard)
+    end = int(block.ticks[-1].now)
+    found = identity(block.machine.bound, state.sends.table, state.events.table, behind, end, currency=0)
+    here = (found.variant != HELD) & (found.template != NONE)
+    arm = block.machine.layout.arm[found.template[here], found.variant[here]]
+    cell = np.ravel_multi_index((found.rep[here], found.template[here], arm), shape)
+
+    def total(which: str, *terms: str) -> F8:
+        parts = found.amount[which][here][:, [TERM[t] for t in terms]].sum(axis=1)
+        return np.bincount(cell, parts / PARTS, int(np.prod(shape))).astype(np.float64)
+
+    out = {"conversion_count": total("events", "shown"), "caused": total("events", "caused"),
+           "caused_sends": total("sends", "caused"), "capped": -total("sends", "capped")}  # fmt: skip
+    out |= {"credited_own": total("events", "caused", *MISSED)}
+    out |= {f"credited_{t}": total("events", t) for t in ADDED}
+    out |= {f"missed_{t}": -total("events", t) for t in MISSED}
+    out["uncounted"] = -total("events", "uncounted")
+    return {k: v + 0.0 for k, v in out.items()}  # no -0
 
 
 def _long(block: Block, values: dict[str, F8], shape: tuple[int, int, int]) -> Columns:
@@ -156,12 +160,14 @@ def served(block: Block) -> F8:
 
 
 def shares_of(block: Block) -> Columns:
-    """Long columns: day, template, variant, and the sums over this block's worlds of the share and its square."""
+    """Long columns: day, template, variant, and the sums over this block's worlds of the share (in parts of 1e9) and of
+    its square (in parts of 1e12): integers, so that they are the same however blocks are cut."""
     share = served(block)
     layout = block.machine.layout
     ticks, T, R, K = share.shape
     tick, template, arm = (i.ravel() for i in np.indices((ticks, T, K)))
-    total, squares = share.sum(axis=2).ravel(), (share**2).sum(axis=2).ravel()
+    total = np.rint(share * 1e9).astype(np.int64).sum(axis=2).ravel()
+    squares = (np.rint(share * 1e6).astype(np.int64) ** 2).sum(axis=2).ravel()
     keep = layout.variant[template, arm] >= 0
     day = np.array([(t.now - block.scenario.start_us) / DAY for t in block.ticks])
     columns: Columns = {

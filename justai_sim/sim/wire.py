@@ -6,11 +6,40 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from justai_sim.clock import DAY, MISSING
 from justai_sim.errors import JustaiError
 from justai_sim.esp.base import Adapter
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.loop.step import Batch
-from justai_sim.tables import HELD_OUT, I8, KINDS, NONE, STATUSES, Array, Codes, Decisions, Events, Log, Sends
+from justai_sim.tables import (
+    CONVERSION,
+    HELD_OUT,
+    I8,
+    KINDS,
+    NONE,
+    STATUSES,
+    Array,
+    Codes,
+    Decisions,
+    Events,
+    Log,
+    Sends,
+)
+from justai_sim.world.codes import purchase_code
+from justai_sim.world.faults import Carried
+
+
+def carried_by(adapter: Adapter, codes: dict[str, Codes], name: int) -> Carried:
+    """What comes back of a purchase of that name when the provider's payload of it is read."""
+    probe = Events.build(
+        2, event=purchase_code(np.arange(2), 0, 0), user=[0, NONE], kind=CONVERSION, name=name, value=10_000_000,
+        currency=0, order=0, occurred_at=DAY, received_at=DAY,
+    )  # fmt: skip
+    rows = Rows()
+    for received, body in adapter.render(Log(Sends.empty(), probe, Decisions.empty(), codes)):
+        adapter.parse(body, rows, "probe", received)
+    whole = rows.events[0]
+    return Carried(whole.value != MISSING, bool(whole.order_id), len(rows.events) == 2)
 
 
 class Wire:

@@ -27,9 +27,10 @@ class Activity:
         self.flat = not world.hours and not world.weekdays and not shocks
         edges = [zero + round(d * DAY) for s in shocks for d in (s.day, s.day + s.days)]
         first = start - start % HOUR
-        self.knots: F8 = np.unique([*range(first, end + HOUR, HOUR), *(e for e in edges if first < e < end)]).astype(
-            float
-        )
+        # Local hours begin at quarters of an hour in places like Kathmandu.
+        whole = all(not (offsets(z, np.array([first, end], float)) % HOUR).any() for z in zones)
+        grid = range(first, end + 1, HOUR if whole else HOUR // 4)  # a run ends at midnight
+        self.knots: F8 = np.unique([*grid, *(e for e in edges if first < e < end)]).astype(float)
         self.total: list[F8] = []
         for name in [] if self.flat else zones:
             rate = weekly(world)(local_hour(name, self.knots[:-1]))

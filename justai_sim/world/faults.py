@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,32 +44,41 @@ def attempts(esp: str) -> I8:
     return np.cumsum(np.array(waits) * MINUTE).astype(np.int64)
 
 
+class Carried(NamedTuple):
+    """What a provider has a place for in a purchase of some name. `anonymous`: it takes one without a user."""
+
+    value: bool
+    order: bool
+    anonymous: bool
+
+
 class Faults:
-    """`wrong_name`: the code of the name that misnamed purchases have; `keeps_value`: the provider carries amounts of
-    events of any name."""
+    """`carried`: of the names that purchases should have and, if misnamed, do have: their codes are 0 and 1."""
 
     def __init__(
         self, telemetry: Telemetry, u: Draws, users: Users, start: int, end: int, grid: Grid, esp: str,
-        wrong_name: int, keeps_value: bool,
+        carried: tuple[Carried, Carried],
     ) -> None:  # fmt: skip
         self.t, self.u, self.users, self.start, self.end, self.grid = telemetry.faults, u, users, start, end, grid
-        self.wrong_name, self.keeps_value = wrong_name, keeps_value
+        self.carried = carried
         self.attempts = attempts(esp)
         # Who has such a mail client, or such a gateway, has it for good.
         self.machine = u("machine client", users.rep, users.user) < self.t.machine_open_share
         self.scanner = u("scanner", users.rep, users.user) < self.t.scanner_share
 
     def sends(self, sends: Sends, place: I8) -> tuple[Sends, Sends]:
-        """Sends with the receipt of their webhook, copies included; and those whose webhook was lost."""
+        """Sends with the receipt of their webhook, copies included; and those of which no webhook ever comes."""
         code = event_code(sends.user, place, LATENCY)
         received, lost = self.arrival(sends.rep, code, sends.sent_at, 0)
         told = sends.with_(received_at=received)
-        heard = [told.take(~lost)]
+        heard = [told.take(~lost) if lost.any() else told]
         if self.t.duplicate_share:
             i = np.flatnonzero(self.u("duplicate", sends.rep, code) < self.t.duplicate_share)
             again, gone = self.arrival(sends.rep[i], code[i], sends.sent_at[i], 1)
-            heard.append(sends.take(i).with_(received_at=again).take(~gone & ~lost[i]))
-        return Sends.concat(heard), told.take(lost)
+            heard.append(sends.take(i).with_(received_at=again).take(~gone))
+            lost[i] &= gone
+        never = told.take(np.flatnonzero(lost))
+        return Sends.concat(heard), never.with_(received_at=np.full(len(never), MISSING))
 
     def events(self, true: Events) -> Iterator[tuple[Events, I8]]:
         """What we are told of events that happened, each with its origin."""
@@ -82,8 +92,13 @@ class Faults:
     def copy(self, true: Events, told: Events, k: int) -> tuple[Events, I8]:
         """The k-th copy of each event: its delays run from when it happened, whatever the stamp says."""
         received, lost = self.arrival(true.rep, true.event, true.occurred_at, k)
+        if not self.carried[0].anonymous:
+            lost = lost | (told.user == NONE)
+        if not all(c.value for c in self.carried):  # a refund without its amount would be a purchase
+            lost = lost | ((true.value < 0) & (true.value != MISSING) & (told.value == MISSING))
         event = told.event + RECODED if k == 2 else told.event
-        return told.with_(received_at=received, event=event).take(~lost), true.event[~lost]
+        heard = told.with_(received_at=received, event=event)
+        return (heard.take(~lost), true.event[~lost]) if lost.any() else (heard, true.event)
 
     def garbled(self, true: Events) -> Events:
         """The contents that purchases arrive with."""
@@ -94,17 +109,19 @@ class Faults:
             wrong = u("wrong name", rep, code) < t.wrong_name_share
             if t.renamed_from_day is not None:
                 wrong |= true.occurred_at >= self.start + round(t.renamed_from_day * DAY)
-            out["name"] = np.where(paid & wrong, self.wrong_name, true.name)
+            out["name"] = np.where(paid & wrong, 1, true.name)
             out["event"] = np.where(paid & wrong, code + MISNAMED, code)
-            if not self.keeps_value:
-                out["value"] = np.where(paid & wrong, MISSING, true.value)
-                out["currency"] = np.where(paid & wrong, NONE, true.currency)
         if t.missing_user_share:
             out["user"] = np.where(paid & (u("missing user", rep, code) < t.missing_user_share), NONE, true.user)
         if t.reused_id_share:
             reused = paid & (u("reused id", rep, code) < t.reused_id_share)
             same = purchase_code(true.user, ORGANIC, SHARED_ID)
             out["event"] = np.where(reused, same + out.get("event", code) - code, out.get("event", code))
+        bare = [n for n, c in enumerate(self.carried) if not c.value and (n == 0 or "name" in out)]
+        if bare:
+            without = paid & np.isin(out.get("name", true.name), bare)
+            out["value"] = np.where(without, MISSING, true.value)
+            out["currency"] = np.where(without, NONE, true.currency)
         stamp = true.occurred_at
         if t.clock_skew_seconds:
             from scipy import special
@@ -150,7 +167,8 @@ class Faults:
                 yield told, np.full(len(told), NONE, np.int64)
 
     def arrival(self, rep: I4, code: I8, t: I8, k: int) -> tuple[I8, B1]:
-        """When the k-th copy of a webhook about something at `t` is heard, and whether it is lost."""
+        """When the k-th copy of a webhook about something at `t` is heard (never at that instant), and whether it is
+        lost. A provider goes on with its schedule through all outages."""
         f, u = self.t, self.u
         at = t + laws.exponential(f.webhook_delay_minutes * MINUTE, u("webhook delay", rep, code, 0, k))
         if k:
@@ -158,13 +176,15 @@ class Faults:
         if f.late_share:
             late = u("late", rep, code, 0, k) < f.late_share
             at = at + np.where(late, laws.exponential(f.late_hours * HOUR, u("late by", rep, code, 0, k)), 0)
+        at = np.maximum(at, t + 1)
         lost = u("lost", rep, code, 0, k) < f.lost_share if f.lost_share else np.zeros(len(at), bool)
-        for o in f.outages:
+        first = at
+        for o in sorted(f.outages, key=lambda o: o.day):
             low = self.start + round(o.day * DAY)
             high = low + round(o.hours * HOUR)
             down = (at >= low) & (at < high)
-            tries = np.searchsorted(self.attempts, high - at, side="left")
+            tries = np.searchsorted(self.attempts, high - first, side="left")
             heard = down & (tries < len(self.attempts)) & o.backlog
-            at = np.where(heard, at + self.attempts[np.minimum(tries, len(self.attempts) - 1)], at)
+            at = np.where(heard, first + self.attempts[np.minimum(tries, len(self.attempts) - 1)], at)
             lost = lost | (down & ~heard)
         return at, lost

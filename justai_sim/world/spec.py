@@ -143,7 +143,8 @@ class World(Spec, frozen=True, kw_only=True):
 
     Purchases that happen anyway: `organic_per_user_day`, from `history_days` before sign-up; `organic_by` multiplies
     for an attribute; `shocks`. `repeat_rate`: chance of one more purchase after each caused one. `refund_rate`, after
-    `refund_delay_days` on average.
+    `refund_delay_days` on average. `replaces_organic`: part of the caused purchases that only come earlier: the user's
+    next purchase of his own does not happen (what was *added* is then less than what was caused).
 
     Messages: `bounce_rate`; `suppressed_rate` (chosen, never sent); `api_calls` a message. `open_effect`,
     `click_effect`: how much likelier those who opened, or clicked, convert (the variant's rate stays the mean).
@@ -179,13 +180,14 @@ class World(Spec, frozen=True, kw_only=True):
     api_calls: int = 1
     open_effect: float = 1.0
     click_effect: float = 1.0
+    replaces_organic: float = 0.0
     fatigue: float = 0.0
     fatigue_unsubscribe: float = 0.0
     fatigue_days: float = 7.0
     carry_over: float = 0.0
 
     def __post_init__(self) -> None:
-        between(self, 0, 1, "bounce_rate", "suppressed_rate", "refund_rate", "carry_over")
+        between(self, 0, 1, "bounce_rate", "suppressed_rate", "refund_rate", "carry_over", "replaces_organic")
         between(self, 0, 0.95, "repeat_rate")
         between(self, 0, 1e7, "signups_per_day", "organic_per_user_day", "history_days")
         between(self, 0, 1e9, "initial_users")

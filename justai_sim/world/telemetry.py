@@ -26,11 +26,11 @@ class Telemetry(Spec, frozen=True, kw_only=True):
     Opens and clicks that no person made: `machine_open_share` of the users have a mail client that fetches every
     message, `scanner_share` a gateway that follows every link; `machine_flagged` is the part that the provider marks.
     On the way: `lost_share` of all webhooks; `late_share` come hours later (`late_hours` on average);
-    `duplicate_share` come twice under one id, `recoded_share` under another; `reused_id_share` of the purchases carry
-    the id of the one before (of the same day). `outages`.
+    `duplicate_share` come twice under one id, `recoded_share` under another. `outages`.
     Wrong contents, of purchases: `wrong_name_share` under another name (all of them from `renamed_from_day` on),
-    `missing_user_share`, `clock_skew_seconds` (standard deviation), `zone_error_share` stamped `zone_error_hours` off;
-    `test_purchases_per_user_day` that nobody made.
+    `missing_user_share` (dropped by a provider that takes no purchase without a user), `clock_skew_seconds` (standard
+    deviation), `zone_error_share` stamped `zone_error_hours` off; `test_purchases_per_user_day` that nobody made. A
+    `reused_id_share` of them carry the user's number as their id.
     """
 
     clean: bool = False

@@ -32,7 +32,7 @@ from justai_sim.world.codes import AGAIN, MACHINE_OPEN, ORGANIC, REFUND, event_c
 from justai_sim.world.people import Draws, Users, cell_factors, organic
 from justai_sim.world.spec import Delay, Value, Variant, World
 
-NEVER = np.iinfo(np.int64).max
+NEVER_BEFORE, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 MONTH = 30 * DAY
 MOST_AGAIN = MACHINE_OPEN - AGAIN
 
@@ -59,6 +59,11 @@ class Happened:
 
     events: Events
     truth: Truth
+
+    def since(self, start: int) -> Happened:
+        """What happens from `start` on."""
+        e, t = self.events, self.truth
+        return Happened(e.take(e.occurred_at >= start), t.take(t.occurred_at >= start))
 
     @classmethod
     def all(cls, parts: Sequence[Happened]) -> Happened:
@@ -127,24 +132,35 @@ class Responder:
             chance["open"], chance["click"], opened, clicked
         )
         bought = there & (draw("conversion") < buying)
-        zone = self.users.zone[row]
-        open_at = self.activity.later(zone, t, laws.exponential(self.world.open_delay_hours * HOUR, draw("open delay")))
-        click_at = open_at + laws.exponential(self.world.click_delay_minutes * MINUTE, draw("click delay"))
-        wait = laws.exponential(self.world.unsubscribe_delay_hours * HOUR, draw("unsubscribe delay"))
-        leave_at = self.activity.later(zone, t, wait)
-        told = [(OPEN, opened, open_at), (CLICK, clicked, click_at), (UNSUBSCRIBE, left, leave_at),
-                (BOUNCE, ~there, t + 30_000_000)]  # fmt: skip
+        o, c, x, b = (np.flatnonzero(which) for which in (opened, clicked, left, ~there))
+        open_at = self.after(sends, place, o, self.world.open_delay_hours * HOUR, "open delay")
+        read_at = np.zeros(len(t), np.int64)
+        read_at[o] = open_at
+        click = laws.exponential(
+            self.world.click_delay_minutes * MINUTE, self.u("click delay", rep[c], user[c], place[c])
+        )
+        leave_at = self.after(sends, place, x, self.world.unsubscribe_delay_hours * HOUR, "unsubscribe delay")
+        told = [(OPEN, o, open_at), (CLICK, c, read_at[c] + click), (UNSUBSCRIBE, x, leave_at),
+                (BOUNCE, b, t[b] + 30_000_000)]  # fmt: skip
         parts = [
             self.events(
-                kind, rep[i], user[i], event_code(user[i], place[i], kind), when[i],
-                send=sends.send[i], machine=0 if kind in (OPEN, CLICK) else -1,
+                kind, rep[i], user[i], event_code(user[i], place[i], kind), when, send=sends.send[i],
+                machine=0 if kind in (OPEN, CLICK) else -1,
             )
-            for kind, which, when in told
-            for i in [np.flatnonzero(which)]
+            for kind, i, when in told
         ]  # fmt: skip
         paid = self.caused(sends, place, arm, np.flatnonzero(bought))
-        stop = np.where(there, np.where(left, leave_at, NEVER), t)
+        stop = np.full(len(t), NEVER)
+        stop[x], stop[b] = leave_at, t[b]
         return Happened(Events.concat([*parts, paid.events]), paid.truth), there, stop
+
+    def after(self, sends: Sends, place: I8, i: I8, mean: float, purpose: str) -> I8:
+        """Instants some active time after the sends `i`, exponential with this mean (microseconds)."""
+        rep, user, t = sends.rep[i], sends.user[i], sends.sent_at[i]
+        wait = laws.exponential(mean, self.u(purpose, rep, user, place[i]))
+        return (
+            t + wait if self.activity.flat else self.activity.later(self.users.zone[self.users.row(rep, user)], t, wait)
+        )
 
     def chances(self, template: I8, arm: I8, row: I8, tired: F8 | None) -> dict[str, F8]:
         """Probabilities of opening, of clicking once opened, and of leaving."""
