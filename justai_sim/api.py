@@ -574,6 +574,19 @@ def bias(run: Run, **settings: Any) -> Bias:
     return Bias(bias_table(found, log.text), f"{run.scenario.name}, seed {run.scenario.seed}")
 
 
+def summary_of(race: pd.DataFrame) -> pd.DataFrame:
+    """See `Sweep.summary`."""
+    race = race.sort_values(["point", "rep", "day"], kind="stable")
+    until = race.groupby(["point", "rep"], sort=False)["day"].shift(-1) - race["day"]
+    wrong = ((1 - race["right_for_good"]) * until.fillna(0)).groupby([race["point"], race["rep"]]).sum()
+    last = race[race["day"] == race["day"].max()]
+    columns = ["right_leader", "shipped_wrong", "shipped_right", "lost_per_10k"]
+    out = last.groupby("point", sort=False)[columns].mean()
+    out["missed_winner"] = 1 - out["shipped_right"]
+    out["days_until_right"] = wrong.groupby("point").mean()
+    return out
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A finished sweep as frames; see `SweepData` for their columns."""
@@ -597,10 +610,10 @@ class Sweep:
         return self.data.windows
 
     def summary(self) -> pd.DataFrame:
-        """Per point at the end: how often the right variant leads, what was shipped wrong, what was lost."""
-        last = self.race[self.race["day"] == self.race["day"].max()]
-        columns = ["right_leader", "shipped_wrong", "shipped_right", "lost_per_10k"]
-        return last.groupby("point", sort=False)[columns].mean()
+        """Per point at the end, means over worlds: how often the right variant leads, what was shipped wrong (a false
+        ship), the share of winners that were not shipped (`missed_winner`), what was lost, and the days until the right
+        variant leads for good (`days_until_right`; those of the whole run where it never does)."""
+        return summary_of(self.race)
 
     def _repr_html_(self) -> str:
         return f"<p>SIMULATED {self.data.scenario.name}</p>" + self.summary().to_html(float_format="%.3g")

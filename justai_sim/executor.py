@@ -94,9 +94,10 @@ class Processes(Executor):
                 yield futures.pop(f), f.result()  # a result that was handed out is not kept
         except BrokenProcessPool:
             raise WorkerError("a worker ended unexpectedly (out of memory?); perhaps try fewer --workers") from None
-        finally:
+        except GeneratorExit:  # the rest is not wanted; workers go on to other units
             for f in futures:
                 f.cancel()
+            raise
 
     def _started(self, units: int) -> ProcessPoolExecutor:
         if self.pool is None:
@@ -111,7 +112,8 @@ class Processes(Executor):
         if self.pool is not None:
             if now:
                 self.stop.set()
-            self.pool.shutdown(wait=not now, cancel_futures=True)
+            # Workers that end break the pool, which then fails on units that were cancelled (CPython before 3.12).
+            self.pool.shutdown(wait=not now, cancel_futures=not now)
 
 
 class Cluster(Executor):

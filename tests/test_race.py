@@ -63,7 +63,6 @@ def test_what_is_clearly_worse_stops_and_is_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [1, 4, 7])
 def test_an_interrupted_race_ends_as_it_would_have(after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "blocks", lambda s: [range(i, i + 10) for i in range(0, s.replications, 10)])
     api.run_sweep(scenario(), tmp_path / "whole", workers=1, race="conversions")
     original, left = runs.run_unit, after
 
@@ -85,9 +84,8 @@ def test_an_interrupted_race_ends_as_it_would_have(after: int, tmp_path: Path, m
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
-def test_a_race_is_run_among_equal_assumptions_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_is_run_among_equal_assumptions_only(tmp_path: Path) -> None:
     """Twice the sign-ups earn twice as much: that stops nobody."""
-    monkeypatch.setattr(runs, "blocks", lambda s: [range(i, i + 10) for i in range(0, s.replications, 10)])
     s = scenario(30, {"world.signups_per_day": [20, 40], "policy": {k: POLICIES[k] for k in ("best", "worst")}})
     data = api.run_sweep(s, tmp_path, workers=1, race="conversions")
     assert data.raced is not None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from justai_sim.cli import run
 from justai_sim.errors import UsageError
 from justai_sim.pages.figures import plot_recommend
 from justai_sim.pages.recommend_page import by_criterion, write_recommend_page
-from justai_sim.scenario import Scenario, points, read, with_settings
+from justai_sim.scenario import Point, Scenario, points, read, with_settings
 from justai_sim.sweeps.criteria import Question
 from justai_sim.sweeps.data import Raced, Stopped, SweepData
 from justai_sim.sweeps.recommend import Recommendation, recommend
@@ -29,17 +31,23 @@ DECISIONS = {
 WORLDS = 100
 
 
+@cache
+def swept(sweep: str) -> tuple[Scenario, list[Point]]:
+    s = msgspec.structs.replace(read("welcome"), sweep=json.loads(sweep))
+    return s, points(s)
+
+
 def made(
     values: Mapping[str, F8], sweep: dict[str, Any], column: str = "caused", raced: Raced | None = None,
     race: pd.DataFrame | None = None,
 ) -> SweepData:  # fmt: skip
     """A sweep whose points have the given value in each world, by name."""
-    s = msgspec.structs.replace(read("welcome"), sweep=sweep)
-    found = points(s)
+    s, found = swept(json.dumps(sweep))
     assert [p.name for p in found] == list(values)
-    head = [{"point": p.name, **p.labels, "rep": r, "v": float(v)}
-            for p in found for r, v in enumerate(values[p.name])]  # fmt: skip
-    frame = pd.DataFrame(head)
+    worlds = [len(values[p.name]) for p in found]
+    labels = {"point": [p.name for p in found]} | {a: [p.labels[a] for p in found] for a in found[0].labels}
+    frame = pd.DataFrame({k: np.repeat(np.array(v, dtype=object), worlds) for k, v in labels.items()})
+    frame = frame.assign(rep=np.concatenate([np.arange(n) for n in worlds]), v=np.concatenate(list(values.values())))
     shares = column == "right_leader"
     metrics = frame.drop(columns="v").assign(template_id="T", variant_id="x", metric="caused", value=frame["v"])
     last = frame.drop(columns="v").assign(day=56.0, right_leader=frame["v"] if shares else 0.0, shipped_wrong=0.0,
@@ -115,6 +123,34 @@ def test_values_of_an_assumption_are_ordered_by_size() -> None:
     r = by_assumption([{"b"}, {"a"}, {"b"}], [1000, 50, 400])
     assert [(f.below, f.above, f.before, f.after) for f in r.flips] == [("50", "400", ("a",), ("b",))]
     assert r.chosen == ["b"], "the first value of the sweep is the one in use"
+
+
+def test_the_threshold_of_a_design_that_varies_several_assumptions() -> None:
+    """Decision a is best where sign-ups are few, b else; the share of bounces moves the edge a little."""
+    sweep = {
+        "world.signups_per_day": {"low": 0, "high": 1000}, "world.bounce_rate": {"low": 0.0, "high": 1.0},
+        "design": {"kind": "latin_hypercube", "points": 30}, "window": DECISIONS,
+    }  # fmt: skip
+    s = msgspec.structs.replace(read("welcome"), sweep=sweep)
+    rng = np.random.default_rng(6)
+
+    def best(p: Any, moved: float) -> str:
+        world = p.scenario.world
+        return "a" if world.signups_per_day < 600 + moved * (world.bounce_rate - 0.5) else "b"
+
+    def asked_with(moved: float) -> Recommendation:
+        values = {p.name: 100 + 10.0 * (p.labels["window"] == best(p, moved)) + rng.normal(size=40) for p in points(s)}
+        return recommend(made(values, sweep), Question(criterion="conversions"))
+
+    (plain,) = asked_with(0).flips
+    assert (plain.axis, plain.before, plain.after, plain.fits, plain.of) == ("signups_per_day", ("a",), ("b",), 1, 1)
+    assert float(plain.below) < 600 <= float(plain.above)
+    r = asked_with(400)
+    (flip,) = r.flips
+    assert (flip.axis, flip.before, flip.after, flip.of) == ("signups_per_day", ("a",), ("b",), 30)
+    of = {p.labels["signups_per_day"]: best(p, 400) for p in points(s)}
+    assert flip.fits == sum(v == ("a" if float(k) <= float(flip.below) else "b") for k, v in of.items()) < 30
+    assert f"(so in {flip.fits} of 30 sets of assumptions)" in r.answer
 
 
 def test_ties_change_nothing() -> None:
@@ -215,6 +251,12 @@ def test_what_cannot_be_recommended(sweep: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         recommend(data, Question(criterion="conversions"))
     assert by_criterion(data)[0].rows == []
+
+
+def test_one_world_tells_nothing() -> None:
+    r = recommend(made({d: np.ones(1) for d in "abc"}, {"window": DECISIONS}), Question(criterion="conversions"))
+    assert r.answer.startswith("One world tells no decisions apart")
+    assert r.as_dict()["rows"][1]["low"] is None
 
 
 def test_wrong_questions() -> None:

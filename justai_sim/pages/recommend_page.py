@@ -37,7 +37,8 @@ def by_criterion(data: SweepData) -> tuple[Part, pd.DataFrame | None]:
     first = data.raced.criterion if data.raced is not None else "right_by_day"
     rows: list[dict[str, str]] = []
     table, note = None, ""
-    for name in sorted(CRITERIA, key=lambda c: c != first):
+    few = data.metrics["rep"].nunique() < 2
+    for name in [] if few else sorted(CRITERIA, key=lambda c: c != first):
         try:
             found = recommend(data, Question(criterion=name))
         except UsageError:

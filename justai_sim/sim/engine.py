@@ -134,7 +134,7 @@ class Engine:
         return Block(
             self.scenario, self.reps, self.program, self.machine, self.state, Truth.concat(self.truths),
             np.concatenate(self.origins), self.inbox.rest(), Sends.concat(self.suppressed), self.users, self.ticks,
-            self.codes, self.wire, self.organics.replaced if self.organics is not None else 0,
+            self.codes, self.wire, Truth.concat(self.organics.by if self.organics is not None else []),
         )  # fmt: skip
 
     def calendar(self, env: Any, on_tick: Callable[[int], None] | None) -> Generator[Any, Any, None]:

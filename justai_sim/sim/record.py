@@ -6,7 +6,7 @@ import numpy as np
 
 from justai_sim.bandit.stopping import Look, Significance
 from justai_sim.biases.identity import identity
-from justai_sim.biases.match import HELD
+from justai_sim.biases.match import HELD, Index
 from justai_sim.biases.terms import ADDED, MISSED, TERM
 from justai_sim.clock import DAY, HOUR
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
@@ -14,7 +14,7 @@ from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.scenario import Scenario
 from justai_sim.sim.block import Block, rates_of, values_of
 from justai_sim.sim.plan import by_code
-from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array
+from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array, Sends
 from justai_sim.truth import Behind
 from justai_sim.world.codes import user_of_event
 from justai_sim.world.people import cell_shares
@@ -71,6 +71,7 @@ def metrics_of(block: Block) -> Columns:
     with np.errstate(invalid="ignore"):
         out["conversion_rate"] = np.where(out["sends"] > 0, out["conversions"] / out["sends"], np.nan)
     out |= causes_of(block)
+    out["added"] = out["caused"] - replaced_of(block)
     out["true_rate"] = np.broadcast_to(block.rates, shape).ravel()
     out["share_at_end"] = np.moveaxis(block.ticks[-1].shares[:, :, 0], 0, 1).ravel()
     return _long(block, out, shape)
@@ -101,6 +102,17 @@ def causes_of(block: Block) -> dict[str, F8]:
     out |= {f"missed_{t}": -total("events", t) for t in MISSED}
     out["uncounted"] = -total("events", "uncounted")
     return {k: v + 0.0 for k, v in out.items()}  # no -0
+
+
+def replaced_of(block: Block) -> F8:
+    """Organic purchases that did not happen, by the cell of the send whose purchase took their place."""
+    truth, shape = block.replacing, block_shape(block)
+    sends = Sends.concat([block.state.sends.table, block.unheard.sends])
+    row = Index(sends.rep, sends.send).find(truth.rep, truth.cause)
+    sends = sends.take(row[row >= 0])
+    arm = block.machine.layout.arm[sends.template, sends.variant]
+    cell = np.ravel_multi_index((sends.rep, sends.template, arm), shape)
+    return np.bincount(cell, minlength=int(np.prod(shape))).astype(np.float64)
 
 
 def _long(block: Block, values: dict[str, F8], shape: tuple[int, int, int]) -> Columns:

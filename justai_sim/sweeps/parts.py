@@ -49,9 +49,9 @@ def read_part(path: Path) -> Tables:
     return out
 
 
-def blocks(scenario: Scenario, sends_per_block: int = 500_000) -> list[range]:
+def blocks(scenario: Scenario, most: int = 50, sends_per_block: int = 500_000) -> list[range]:
     """Replications in blocks that fit in memory. Results do not depend on how they are cut."""
     per_world = max(1.0, expected_sends(scenario))
-    size = int(max(1, min(50, sends_per_block // per_world)))
+    size = int(max(1, min(most, sends_per_block // per_world)))
     n = scenario.replications
     return [range(i, min(n, i + size)) for i in range(0, n, size)]

@@ -64,13 +64,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Flip:
-    """Along an axis of assumptions the answer changes between two neighbouring values."""
+    """Along an axis of assumptions the answer changes between two neighbouring values. It is told so by `fits` of `of`
+    sets of assumptions: by all, unless others that a design varies with it matter as well."""
 
     axis: str
     below: str
     above: str
     before: tuple[str, ...]
     after: tuple[str, ...]
+    fits: int = 1
+    of: int = 1
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,14 @@ class Recommendation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for `--json`."""
-        flips = [{"axis": f.axis, "between": [f.below, f.above], "before": f.before, "after": f.after}
-                 for f in self.flips]  # fmt: skip
-        rows = [{k: None if v != v else v for k, v in r.items()} for r in self.table.to_dict("records")]
+        flips = [
+            {"axis": f.axis, "between": [f.below, f.above], "before": f.before, "after": f.after, "fits": f.fits,
+             "of": f.of} for f in self.flips
+        ]  # fmt: skip
+        rows = [
+            {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in r.items()}
+            for r in self.table.to_dict("records")
+        ]
         return {"simulated": True, "answer": self.answer, "criterion": self.question.criterion, "chosen": self.chosen,
                 "flips": flips, "method": self.method, "rows": rows}  # fmt: skip
 
@@ -222,19 +230,42 @@ def flips(scenario: Scenario, cases: Sequence[Case]) -> list[Flip]:
     """Where the answer changes along each axis of assumptions, the other axes at their first labels.
 
     Neighbouring values have the same answer while some decision is among the best of all of them: ties change
-    nothing. The axes of a design vary together; one of them is told only where a single change along it explains all.
+    nothing. The axes of a design vary together: one of them is told where a single change along it explains all, else
+    the single change that explains most (`_threshold`).
     """
     first = cases[0].assumed
     out: list[Flip] = []
     for axis in axes_of(scenario.sweep, scenario.seed):
         together = [n for n in axis.keys if n in first]
-        for name in together:
-            rest = [n for n in first if n not in together]
-            along = [c for c in cases if all(c.assumed[n] == first[n] for n in rest)]
-            found = _along(name, along)
-            if len(together) == 1 or len(found) == 1:
-                out += found
+        along = [c for c in cases if all(c.assumed[n] == first[n] for n in first if n not in together)]
+        found = [_along(name, along) for name in together]
+        whole = [f for of in found if len(together) == 1 or len(of) == 1 for f in of]
+        out += whole or (_threshold(together, along) if len(together) > 1 else [])
     return out
+
+
+def _threshold(names: Sequence[str], cases: Sequence[Case]) -> list[Flip]:
+    """The one value of one axis below and above which two decisions are among the best in most cases; none where that
+    is hardly more than a single decision achieves (a tenth of the cases, two at least)."""
+    decisions = list(dict.fromkeys(d for c in cases for d in c.chosen))
+    best: tuple[int, Flip] | None = None
+    for name in names:
+        ranked = sorted(cases, key=lambda c: order(c.assumed[name]))
+        hit = np.array([[d in c.chosen for d in decisions] for c in ranked], np.int64).reshape(len(ranked), -1)
+        below = hit.cumsum(0)[:-1]
+        above = hit.sum(0) - below
+        labels = [c.assumed[name] for c in ranked]
+        apart = np.array([a != b for a, b in pairwise(labels)], bool)
+        if not apart.any() or not decisions:
+            continue
+        total = np.where(apart, below.max(1) + above.max(1), -1)
+        k = int(total.argmax())
+        one, other = decisions[int(below[k].argmax())], decisions[int(above[k].argmax())]
+        fits = int(total[k])
+        gain = fits - int(hit.sum(0).max())
+        if one != other and gain >= max(2, 0.1 * len(cases)) and (best is None or fits > best[0]):
+            best = fits, Flip(name, labels[k], labels[k + 1], (one,), (other,), fits, len(cases))
+    return [best[1]] if best else []
 
 
 def _along(name: str, cases: Sequence[Case]) -> list[Flip]:

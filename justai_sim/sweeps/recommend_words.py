@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def answer(r: Recommendation) -> str:
     """What to choose under the first assumptions; then whether that depends on them."""
+    if max(s.worlds for s in r.cases[0].standings) < 2:
+        return "One world tells no decisions apart: simulate more of them (--replications)."
     said = _case(r, r.cases[0])
     if len(r.cases) == 1:
         return said
@@ -83,7 +85,7 @@ def _tie(r: Recommendation, best: Standing, tied: list[Standing], worse: list[st
     if not worse:
         said = f"No difference that {worlds} can tell between {names}"
         return f"{said}: {_does(r, best)}; none is further than {_size(r, far)} away."
-    return f"A tie: {names} cannot be told apart ({_size(r, far)} at most); they do better than {_names(worse)}."
+    return f"A tie: {names} cannot be told apart ({_size(r, far)} at most); they do better than {listed(worse)}."
 
 
 def _does(r: Recommendation, s: Standing) -> str:
@@ -119,13 +121,14 @@ def _flip(f: Flip) -> str:
     def of(names: tuple[str, ...]) -> str:
         return " or ".join(names) or "none"
 
+    fits = "" if f.fits == f.of else f" (so in {f.fits} of {f.of} sets of assumptions)"
     if all(re.fullmatch(r"[-+.\deE]+", v) for v in (f.below, f.above)):
-        return f"{of(f.before)} up to {f.axis} {f.below}, {of(f.after)} from {f.above} on"
-    return f"{of(f.before)} with {f.axis} {f.below}, {of(f.after)} with {f.above}"
+        return f"{of(f.before)} up to {f.axis} {f.below}, {of(f.after)} from {f.above} on{fits}"
+    return f"{of(f.before)} with {f.axis} {f.below}, {of(f.after)} with {f.above}{fits}"
 
 
 def _names(names: Iterable[str]) -> str:
-    return listed(names, most=6)
+    return listed(names, most=4)
 
 
 def _percent(x: float) -> str:

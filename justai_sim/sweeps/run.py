@@ -19,7 +19,7 @@ from justai_sim.sim.engine import simulate_block
 from justai_sim.sim.record import record
 from justai_sim.sweeps.data import Raced, figures_of
 from justai_sim.sweeps.parts import Tables, blocks, fingerprint, part_path, read_part, write_part
-from justai_sim.sweeps.race import Racing, looks
+from justai_sim.sweeps.race import FIRST_LOOK, Racing, looks
 
 Progress = Callable[[int, int], None]
 """Called with (units done, units in all)."""
@@ -69,7 +69,7 @@ def sweep(
     all_points = points(scenario)
     for p in all_points:
         affordable(p.scenario)
-    cut = blocks(scenario)
+    cut = blocks(scenario) if race is None else blocks(scenario, most=FIRST_LOOK)
     stops = [scenario.replications] if race is None else looks(cut)
     racing = None if race is None else Racing(scenario, all_points, race, stops)
     folder = out / "parts"
