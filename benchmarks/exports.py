@@ -1,6 +1,6 @@
 """Writers of exports: rows a second, files, and memory beyond the log.
 
-python benchmarks/exports.py [rows]
+python benchmarks/exports.py [rows [provider ...]]
 
 The log of `benchmarks/esp.py` (a send, two opens and a purchase in every four rows, over 30 days), its texts in
 memory. Each provider runs in a process of its own, so that peaks do not add up; Linux only.
@@ -52,7 +52,7 @@ def main() -> None:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
     print(f"{n:,} rows\n\n| provider | written, rows/s | read, rows/s | MB | files | peak beyond the log, MiB |")
     print("|---|---|---|---|---|---|", flush=True)
-    for name in PROVIDERS:
+    for name in sys.argv[2:] or PROVIDERS:
         with get_context("spawn").Pool(1) as pool:
             print(pool.apply(measured, (name, n)), flush=True)
 

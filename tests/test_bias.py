@@ -250,6 +250,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         "program.holdout_share": draw(st.sampled_from((0.0, 0.2))),
         "world.refund_rate": draw(st.sampled_from((0.0, 0.4))),
         "world.repeat_rate": draw(st.sampled_from((0.0, 0.3))),
+        "world.replaces_organic": draw(st.sampled_from((0.0, 0.5))),
         "seed": draw(st.integers(1, 1000)),
     }
     s = with_settings(parse(FLOW, "tiny"), telemetry | more)
@@ -350,7 +351,9 @@ def test_every_reason_and_every_fact_has_one_term() -> None:
         if judged and send == KNOWN and way == LEADS:
             seen.add(term)
     assert seen == {"not_delivered", "too_early", "too_late", "elsewhere", "identity"}
-    assert set(MEANING) == set(TERMS)
+    assert list(MEANING) == list(TERMS)
+    page = (Path(__file__).parents[1] / "docs" / "simulator.md").read_text()
+    assert all(f"| `{term}` | {said} |" in page for term, said in MEANING.items())
     assert len(REASONS) == NO_ROW
 
 
@@ -571,7 +574,11 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
 
 
 def test_a_sweep_keeps_the_terms(tmp_path: Path) -> None:
-    data = js.sweep(parse(FLOW, "tiny"), tmp_path, workers=1).data
+    swept = js.sweep(parse(FLOW, "tiny"), tmp_path, workers=1)
+    data = swept.data
+    page = js.report(swept, tmp_path)
+    assert "From the sends that caused a conversion" in page.read_text()
+    assert (tmp_path / "bias.png").exists()
     m = data.metrics.pivot_table(index=["rep", "template_id", "variant_id"], columns="metric", values="value")
     gained = m[[f"credited_{t}" for t in ADDED]].sum(axis=1)
     lost = m[[f"missed_{t}" for t in MISSED]].sum(axis=1)

@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import justai_sim as js
 from justai_sim.api import replay, simulate
 from justai_sim.cli import run as cli
 from justai_sim.clock import DAY, MISSING, parse
 from justai_sim.errors import DataError, UsageError
 from justai_sim.esp import braze_writer, customerio_writer, exports, generic
 from justai_sim.esp.base import PROVIDERS, Adapter, adapter
-from justai_sim.esp.coding import build
+from justai_sim.esp.coding import build, rows_of
 from justai_sim.esp.rows import DecisionRow, EventRow, Rows, SendRow
 from justai_sim.scenario import packaged, read, with_settings
 from justai_sim.tables import KINDS, STATUSES, Log
@@ -289,15 +291,22 @@ def test_pieces_make_no_difference_to_what_is_read(
     }, "the bytes depend on the log alone"
 
 
-def test_pieces_are_bounded_and_in_the_order_of_arrival(worlds: dict[str, Log]) -> None:
+def test_pieces_are_bounded_and_in_the_order_of_arrival(
+    worlds: dict[str, Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "PIECE", 300)
     log, last, rows = worlds["braze"], -1, 0
-    for piece in exports.pieces(log, 300):
+    for piece in exports.pieces(log):
         times = [exports.arrival(piece, table) for table in ("sends", "events")]
         first, end = min(t.min() for t in times if len(t)), max(t.max() for t in times if len(t))
         assert sum(map(len, times)) <= 300
         assert first >= last
         last, rows = end, rows + sum(map(len, times))
     assert rows == len(log.sends) + len(log.events)
+    late = log.sends.sent_at > log.sends.sent_at.mean()
+    found = [(piece.sends.send, len(piece.events)) for piece in exports.pieces(log, sends=late)]
+    assert sorted(np.concatenate([s for s, _ in found])) == sorted(log.sends.send[late])
+    assert sum(n for _, n in found) == 0
 
 
 @pytest.mark.parametrize("esp", [*NAMES, "generic"])
@@ -336,16 +345,26 @@ def test_a_folder_with_something_in_it_is_left_alone(worlds: dict[str, Log], tmp
 def test_what_fails_leaves_nothing(
     esp: str, worlds: dict[str, Log], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(log: Log) -> Any:
-        yield from itertools.islice(pieces(log, 200), 2)
+    def broken(*arguments: Any, **more: Any) -> Any:
+        yield from itertools.islice(pieces(*arguments, **more), 2)
         raise OSError("disk full")
 
     pieces = exports.pieces
+    monkeypatch.setattr(exports, "PIECE", 200)
     for module in ("braze", "customerio_writer", "iterable", "segment", "sfmc_writer"):
         monkeypatch.setattr(f"justai_sim.esp.{module}.pieces", broken)
     with pytest.raises(OSError, match="disk full"):
         exports.export(worlds[esp], esp, tmp_path / "export")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_python_door_takes_a_log_or_its_folder(worlds: dict[str, Log], tmp_path: Path) -> None:
+    assert js.export(worlds["sfmc"], "sfmc", tmp_path / "a", esp_options={"encoding": "utf-8"}) == {}
+    js.export(worlds["sfmc"], "generic", tmp_path / "plain")
+    js.export(tmp_path / "plain", "sfmc", str(tmp_path / "b"))
+    one, other = (js.read_log(tmp_path / name, "sfmc") for name in ("a", "b"))
+    assert same(rows_of(one), rows_of(other))
+    assert len(one.sends) > 600
 
 
 def test_an_empty_log_and_events_of_nobody(tmp_path: Path) -> None:

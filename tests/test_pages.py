@@ -579,7 +579,7 @@ def test_sweep_page_says_what_the_answer_says(tmp_path: Path) -> None:
     head, *body = said.tables[0]
     assert head[:3] == ["window", "policy", "right at the end"]
     for row, cells in zip(got.summary.rows, body, strict=True):
-        assert cells[0] == row["window"]
+        assert cells[0] == row["label"]
         assert cells[2] == f"{percent(row['right'])}|{100 * row['right_low']:.0f} to {100 * row['right_high']:.0f}"
         assert cells[3].startswith(f"{row['lost']:.1f}|")
         assert cells[4] == "+40 %"

@@ -145,11 +145,14 @@ def test_a_report_comes_back_from_its_tables_byte_for_byte(tmp_path: Path) -> No
         return {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in (".html", ".png", ".svg")}
 
     before = pages()
-    assert len(before) >= 9
+    assert len(before) == 13, "a page and six figures"
     for name in before:
         (out / name).unlink()
     assert run(["report", str(out)]) == 0
     assert pages() == before
+    assert files(out).keys() == {f"{t}.{e}" for t in ("metrics", "race") for e in ("csv", "parquet")} | {
+        "age.parquet", "windows.parquet", "shares.parquet",
+    }  # fmt: skip
 
 
 def test_parts_of_another_scenario_are_not_mixed_in(tmp_path: Path) -> None:

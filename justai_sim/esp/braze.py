@@ -113,8 +113,8 @@ class Braze:
         user = np.where(at >= 0, log.sends.user[at], e.user) if len(log.sends) else e.user
         step = np.where(at >= 0, log.sends.template[at], e.template) if len(log.sends) else e.template
         known = user >= 0
-        full = replace(log, events=e.with_(user=user, template=step).take(known))
-        braze_writer.write((list(_elements(piece)) for piece in pieces(full)), folder)
+        full, sends = replace(log, events=e.with_(user=user, template=step)), np.ones(len(log.sends), bool)
+        braze_writer.write((list(_elements(piece)) for piece in pieces(full, sends, known)), folder)
         return Counter({NOBODY: int((~known).sum())} if not known.all() else {})
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:

@@ -18,7 +18,7 @@ from justai_sim.esp.base import adapter
 from justai_sim.esp.coding import OWN_TIME
 from justai_sim.esp.jsonbytes import encode
 from justai_sim.esp.rows import EventRow
-from justai_sim.tables import I8, NONE, Decisions, Log, Sends
+from justai_sim.tables import I8, NONE, Array, Decisions, Log, Sends
 
 PIECE = 20_000
 """Rows written at a time."""
@@ -72,14 +72,23 @@ def arrival(log: Log, table: str) -> I8:
     return np.where(got == MISSING, own, got)
 
 
-def pieces(log: Log, size: int | None = None) -> Iterator[Log]:
-    """Sends and events in the order of arrival (sends first), in logs of `size` (`PIECE`) rows on the same codes."""
-    n, size = len(log.sends), size or PIECE
-    order = np.argsort(np.concatenate([arrival(log, "sends"), arrival(log, "events")]), kind="stable")
-    for at in range(0, len(order), size):
-        rows = order[at : at + size]
-        sends, events = log.sends.take(rows[rows < n]), log.events.take(rows[rows >= n] - n)
-        yield replace(log, sends=sends, events=events, decisions=Decisions.empty())
+def pieces(log: Log, sends: Array | None = None, events: Array | None = None) -> Iterator[Log]:
+    """Sends and events in the order of arrival (sends first), in logs of `PIECE` rows on the same codes.
+
+    Only the rows of the masks `sends` and `events`, if either is given: nothing of a table without one.
+    """
+    n, at = len(log.sends), np.concatenate([arrival(log, "sends"), arrival(log, "events")])
+    if sends is None and events is None:
+        order = np.argsort(at, kind="stable")
+    else:
+        parts = [] if sends is None else [np.flatnonzero(sends)]
+        rows = np.concatenate(parts + ([] if events is None else [n + np.flatnonzero(events)]))
+        order = rows[np.argsort(at[rows], kind="stable")]
+    del at
+    for first in range(0, len(order), PIECE):
+        rows = order[first : first + PIECE]
+        of_sends, of_events = log.sends.take(rows[rows < n]), log.events.take(rows[rows >= n] - n)
+        yield replace(log, sends=of_sends, events=of_events, decisions=Decisions.empty())
 
 
 def last_arrival(log: Log) -> int:

@@ -133,8 +133,9 @@ class IterableEsp:
         bought = (e.kind == CONVERSION) & (e.user < 0) & (at >= 0)
         user = np.where(bought, log.sends.user[at], e.user) if bought.any() else e.user
         known = (user >= 0) | ((e.kind != CONVERSION) & (e.send >= 0))
-        full = replace(log, events=e.with_(user=user).take(known))
-        iterable_writer.write((made for piece in pieces(full) for made in _elements(piece)), folder, last_arrival(full))
+        full, sends = replace(log, events=e.with_(user=user)), np.ones(len(log.sends), bool)
+        bodies = (body for piece in pieces(full, sends, known) for body in _elements(piece))
+        iterable_writer.write(bodies, folder, last_arrival(log))
         return Counter({NOBODY: int((~known).sum())} if not known.all() else {})
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:

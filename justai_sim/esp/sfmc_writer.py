@@ -111,11 +111,7 @@ class _Writer:
 
     def _rows(self, table: str, chosen: Array) -> Iterator[tuple[dict[str, list[Any]], int, tuple[str, str, str]]]:
         """(columns, row, its send's job, batch and subscriber) of the chosen rows in the order of arrival."""
-        none = np.zeros(0, np.int64)
-        rows = getattr(self.log, table).take(chosen)
-        other = "events" if table == "sends" else "sends"
-        part = replace(self.log, **{table: rows, other: getattr(self.log, other).take(none)})
-        for piece in pieces(part):
+        for piece in pieces(self.log, **{table: chosen}):
             columns, found = public_columns(piece, table), getattr(piece, table)
             at = self.rows_of.of(found.send)
             user = np.where(at >= 0, self.log.sends.user[at], found.user) if len(self.log.sends) else found.user

@@ -41,7 +41,9 @@ def _pictures(data: SweepData, out: Path) -> list[Picture]:
         "lookback_days": rule.upper_days,
     }
     best = best_overall(data.scenario)
-    even = f" Sends of {data.figures}: an even split shows the windows alone." if data.figures else ""
+    point = next((p for p in data.points if p.name == data.figures), data.points[0])
+    split = ": an even split shows the windows alone" if point.scenario.program.policy.name == "uniform" else ""
+    even = f" Sends of {data.figures}{split}." if data.figures else ""
     flow = len(data.scenario.program.templates) > 1
     return [
         picture(
