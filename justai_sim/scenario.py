@@ -44,8 +44,8 @@ class Step(Touch, frozen=True, kw_only=True):
 
 
 class Blast(Touch, frozen=True, kw_only=True):
-    """A message to a `share` of all users who are there on `day` of the run (at the next `hour` of local time, if set),
-    spread evenly over `spread_hours`; `times` times with `every_days` between."""
+    """A message to a `share` of all users who are there on `day` of the run (from the next `hour` of local time on, if
+    set), spread evenly over `spread_hours`; `times` times with `every_days` between."""
 
     day: float
     hour: float | None = None
