@@ -9,10 +9,11 @@ from numba import njit
 @njit(cache=True, nogil=True)
 def tally(
     template, variant, rep, segment, decided, sent, counted, ghost, close, value, scale, weight, arm_of,
-    known_before, first, end, start, refresh, cohorts, reps, segments, arms, missing,
+    reset, kept, known_before, first, end, start, refresh, cohorts, reps, segments, arms, missing,
 ):  # fmt: skip
     """n, y, y2 of shape (templates, reps, segments, arms, cohorts); `known_before` is the latest close that counts,
-    [first, end) the instants of sending, `weight` (n,) the part of a trial that each send is, empty: 1."""
+    [first, end) the instants of sending, `weight` (n,) the part of a trial that each send is, empty: 1. Sends decided
+    before the instant `reset` (templates, arms) do not count, but for those still under way then if `kept`."""
     shape = (arm_of.shape[0], reps, segments, arms, max(cohorts, 1))
     n, y, y2 = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for i in range(len(template)):
@@ -22,6 +23,9 @@ def tally(
         if a < 0:
             continue
         at = sent[i] if decided[i] == missing else decided[i]
+        since = reset[template[i], a]
+        if at < since and not (kept and close[i] > since):
+            continue
         h = min(max((at - start) // refresh, 0), max(cohorts - 1, 0))
         s = segment[i] + 1 if segments > 1 else 0
         v = value[i] * scale
@@ -34,7 +38,7 @@ def tally(
 @njit(cache=True, nogil=True)
 def more(
     template, variant, rep, segment, decided, sent, counted, ghost, close, value, scale, propensity, minimise, arm_of,
-    known_before, first, end, start, refresh, cohorts, reps, segments, arms, missing,
+    reset, kept, known_before, first, end, start, refresh, cohorts, reps, segments, arms, missing,
 ):  # fmt: skip
     """decided, positive, log, log2 and reward_ip, in one array with that axis first; else as `tally`. A reward without
     a propensity counts as if it had been certain."""
@@ -46,6 +50,9 @@ def more(
         if a < 0:
             continue
         at = sent[i] if decided[i] == missing else decided[i]
+        since = reset[template[i], a]
+        if at < since and not (kept and close[i] > since):
+            continue
         h = min(max((at - start) // refresh, 0), max(cohorts - 1, 0))
         s = segment[i] + 1 if segments > 1 else 0
         t, r = template[i], rep[i]

@@ -15,7 +15,7 @@ from justai_sim.bandit.tally import LOWER_IS_BETTER, MORE, Shape, Tally
 from justai_sim.clock import DAY, MISSING
 from justai_sim.loop.exposure import exposure
 from justai_sim.loop.lifecycle import Change, Lifecycle
-from justai_sim.loop.program import Layout, Program
+from justai_sim.loop.program import NEVER_BEFORE, Layout, Program
 from justai_sim.loop.segments import features
 from justai_sim.loop.state import State, metric_of
 from justai_sim.tables import B1, F8, Events, Sends
@@ -76,7 +76,9 @@ class Machine:
     def shape(self, template: int, reps: int) -> Shape:
         arms = self.layout.arms
         names = self.variants[template] + ("",) * (arms - len(self.variants[template]))
-        x = features(self.segments, arms) if self.segments else None
+        x = None
+        if policy(self.program.policy.name).contextual:
+            x = features(self.segments, [self.program.themes.get(v, []) if i else [] for i, v in enumerate(names)])
         return Shape(reps, self.rows, arms, names, self.program.key_metric, x)
 
 
@@ -103,14 +105,15 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     none = np.zeros((0, state.reps, machine.layout.arms))
     n = np.stack([t.n.sum(axis=(1, 3)) for t in shown]) if shown else none
     y = np.stack([t.y.sum(axis=(1, 3)) for t in shown]) if shown else none
-    live = np.broadcast_to(machine.layout.live[:, None], (len(machine.layout.live), state.reps, machine.layout.arms))
+    still = machine.layout.live_at(now)
+    live = np.broadcast_to(still[:, None], (len(still), state.reps, machine.layout.arms))
     live = live if state.lifecycle is None else state.lifecycle.still(live)
     return state, Tick(index, now, n, y, tallies, shares, changes, live)
 
 
 def _advance(machine: Machine, state: State, shown: tuple[Tally, ...], now: int) -> tuple[Change, ...]:
     """Ship and archive by the program's rule, at the refreshes of the grid only."""
-    program, live = machine.program, machine.layout.live
+    program, live = machine.program, machine.layout.live_at(now)
     if program.shipping is None or (now - state.start) % program.refresh:
         return ()
     if state.lifecycle is None:
@@ -148,8 +151,9 @@ class _Summing:
         allowance = round(program.rule.mature_allowance_hours * clock.HOUR)
         limit = now - allowance if program.feedback == "mature" else np.iinfo(np.int64).max
         first, end = training.bounds(now)
-        self.end = (machine.layout.arm, limit, first, end, state.start, program.refresh, cohorts, state.reps,
-                    machine.rows, machine.layout.arms, MISSING)  # fmt: skip
+        reset = np.where(machine.layout.reset <= now, machine.layout.reset, NEVER_BEFORE)
+        self.end = (machine.layout.arm, reset, program.pending == "kept", limit, first, end, state.start,
+                    program.refresh, cohorts, state.reps, machine.rows, machine.layout.arms, MISSING)  # fmt: skip
         s = self.sends
         self.who = (s.template, s.variant, s.rep, s.segment, s.decided_at, s.sent_at, state.earned.counted[:n],
                     state.earned.ghost[:n])  # fmt: skip
@@ -182,11 +186,16 @@ def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: in
     chosen = policy(spec.name)
     out = []
     wait = clock.days(program.rule.upper_days + program.rule.lateness_days) + 2 * DAY
+    there = machine.layout.live_at(now)
     for t, counts in enumerate(tallies):
-        live = np.broadcast_to(machine.layout.live[t], (state.reps, machine.layout.arms))
+        live = np.broadcast_to(there[t], (state.reps, machine.layout.arms))
         if state.lifecycle is not None:
             live = live & ~state.lifecycle.archived[t]
-        memory = chosen.init(spec, machine.shape(t, state.reps))
+        shape = machine.shape(t, state.reps)
+        if not machine.layout.live[t].any():  # a template that the program does not have
+            out.append(np.broadcast_to(np.eye(1, shape.K), (shape.R, shape.C, shape.K)))
+            continue
+        memory = chosen.init(program.spec_of(shape.variants), shape)
         # Folding what is final anew at each refresh keeps the shares a function of the snapshot alone.
         done = min(max((now - wait - state.start) // program.refresh, 0), counts.n_cohorts)
         if chosen.memory:
