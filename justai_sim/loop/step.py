@@ -33,8 +33,8 @@ class Batch:
 class Tick:
     """What a refresh found and decided.
 
-    n, y: trials and sums of the key metric, (templates, R, K); shares: (templates, R, C, K), what `choose` draws from
-    until the next refresh; C is 1, or of a contextual policy the segments, users without one first.
+    n, y, y2: trials, sums of the key metric and of its square, (templates, R, K); shares: (templates, R, C, K), what
+    `choose` draws from until the next refresh; C is 1, or of a contextual policy the segments, users without one first.
     """
 
     index: int
@@ -45,6 +45,7 @@ class Tick:
     shares: F8
     changes: tuple[Change, ...]
     live: B1
+    y2: F8
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,14 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     tallies = shown if training is None else tally(machine, state, now, max(index, 0), training)
     changes = _advance(machine, state, shown, now)
     shares = allocate(machine, state, tallies, now)
+    y2 = np.stack([t.y2.sum(axis=(1, 3)) for t in shown]) if shown else np.zeros((0, state.reps, machine.layout.arms))
     none = np.zeros((0, state.reps, machine.layout.arms))
     n = np.stack([t.n.sum(axis=(1, 3)) for t in shown]) if shown else none
     y = np.stack([t.y.sum(axis=(1, 3)) for t in shown]) if shown else none
     still = machine.layout.live_at(now)
     live = np.broadcast_to(still[:, None], (len(still), state.reps, machine.layout.arms))
     live = live if state.lifecycle is None else state.lifecycle.still(live)
-    return state, Tick(index, now, n, y, tallies, shares, changes, live)
+    return state, Tick(index, now, n, y, tallies, shares, changes, live, y2)
 
 
 def _advance(machine: Machine, state: State, shown: tuple[Tally, ...], now: int) -> tuple[Change, ...]:
