@@ -15,6 +15,7 @@ import pytest
 from justai_sim.bandit.best import best_beta
 from justai_sim.bandit.independent import LogGamma, Normal, Student, best_of
 from justai_sim.bandit.policies.linear import linear, logistic
+from justai_sim.bandit.policies.lognormal_thompson import amounts, posterior
 from justai_sim.bandit.policy import PolicySpec, top_two
 from justai_sim.bandit.registry import policy
 from justai_sim.bandit.study import Study, retiring, study
@@ -241,3 +242,24 @@ def test_many_alike_normals_are_resolved() -> None:
     for K in (20, 200):
         p = Normal(rng.normal(size=K) * 0.2, rng.uniform(0.8, 1.2, K))
         np.testing.assert_allclose(best_of(p, np.ones(K, bool)), by_brute_force(p, 300), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("orders", "off"), [((1, 2, 4), 0.035), ((0, 0, 0), 0.035), ((15, 20, 12), 0.005), ((60, 40, 50), 0.002)]
+)
+def test_how_far_the_log_normal_approximation_is_off(orders: tuple[int, ...], off: float) -> None:
+    """Against 400,000 draws of the true posterior; what the docs say of it."""
+    rng, draws = generator(11, f"log-normal {orders}"), 400_000
+    positive, n = np.array([0.0, *orders]), np.array([0.0, 2000, 2000, 2000])
+    logs = [rng.normal(3.5, 0.6, int(k)) for k in positive]
+    sums = {"log": [x.sum() for x in logs], "log2": [(x**2).sum() for x in logs], "n": n, "positive": positive}
+    shape = Shape(1, 1, 4, metric="revenue_per_send")
+    spec = PolicySpec(name="lognormal_thompson", prior_mean=3.5, prior_sd=0.6)
+    state = policy(spec.name).init(spec, shape) + {k: np.array(v, float)[None, None] for k, v in sums.items()}
+    said = best_of(posterior(state), np.array([False, True, True, True]))[0, 0, 1:]
+    mean, weight, a, b = (x[0, 0, 1:] for x in amounts(state))
+    theta = rng.beta(1 + positive[1:], 1 + n[1:] - positive[1:], (draws, 3))
+    variance = b / rng.gamma(a, 1, (draws, 3))
+    worth = np.log(theta) + mean + rng.normal(size=(draws, 3)) * np.sqrt(variance / weight) + variance / 2
+    found = np.bincount(worth.argmax(1), minlength=3) / draws
+    assert np.abs(said - found).max() <= off + 4 * 0.5 / draws**0.5

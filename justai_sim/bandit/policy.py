@@ -262,7 +262,9 @@ class Policy:
         if spec.top_two:
             shares = spread(top_two(shares, spec.top_two, treatments(live)[:, None, :]), live)
         if spec.burn_in:
-            young = (treatments(live)[:, None, :] & (known[BURNT] < spec.burn_in)).any(-1, keepdims=True)
+            # Over all segments where they share what they learn.
+            had = known[BURNT].sum(1, keepdims=True) if self.contextual else known[BURNT]
+            young = (treatments(live)[:, None, :] & (had < spec.burn_in)).any(-1, keepdims=True)
             shares = np.where(young, spread(np.ones(shares.shape), live), shares)
         return shares
 
