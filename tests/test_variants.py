@@ -199,6 +199,8 @@ def test_a_variant_is_archived_at_once_and_the_others_share_its_part(site: Site)
         ("control", "control"), ("a", "archived"), ("b", "active"),
     ]  # fmt: skip
     assert seen(site.drawn(60, "y")) == pytest.approx({"control": 0.1, "b": 0.9})
+    shown = site.http.get("/api/results", params={"org": "acme"}).json()["shares"]["by_template"]["t"]
+    assert shown == pytest.approx({"control": 0.1, "a": 0.0, "b": 0.9}), "what is served now"
     assert seen(site.drawn(60, "e", epsilon=0.5)) == pytest.approx({"control": 0.1, "b": 0.9})
     site.now += 2 * DAY
     assert seen(site.drawn(60, "z")) == pytest.approx({"control": 0.1, "b": 0.9})
@@ -241,6 +243,7 @@ def test_a_variant_is_added_from_the_next_refresh_on_and_the_program_is_kept(sit
         ({"action": "add", "variant_id": "c", "sends": 3, "outcomes": 5}, "no more successes than sends"),
         ({"action": "add", "variant_id": "c", "sends": -3}, "warm_start"),
         ({"action": "add", "variant_id": "c", "sends": "many"}, "expected a number of at least 0"),
+        ({"action": "add", "variant_id": "c", "sends": True}, "expected a number of at least 0"),
         ({"action": "add", "variant_id": "c", "themes": [1]}, "expected a list of texts"),
         ({"action": "add", "variant_id": "x" * 600}, "at most 512"),
     ],

@@ -21,10 +21,10 @@ from litestar.types import Receive, Scope, Send
 from justai_sim import clock
 from justai_sim.errors import DataError, JustaiError, UsageError, nearest
 from justai_sim.esp import signatures
-from justai_sim.service.engine import Engine, NotFoundError
+from justai_sim.service.engine import Engine
 from justai_sim.service.page import results_page
 from justai_sim.service.store import Decision, StoreError
-from justai_sim.service.variants import Change, states
+from justai_sim.service.variants import Change, NotFoundError, states
 
 MAX_WEBHOOK = 10_000_000
 """Bytes of a webhook body."""
@@ -306,7 +306,9 @@ def share_of(found: dict[str, Any], field: str, expected: str = "a number from 0
     """A number, or a text of one (the GET form); 0 if it is missing."""
     value = found.get(field)
     try:
-        return 0.0 if value is None or isinstance(value, bool) else float(value)
+        if isinstance(value, bool):
+            raise TypeError
+        return 0.0 if value is None else float(value)
     except (TypeError, ValueError):
         raise UsageError(f"{field}: found {_shown(value)}, expected {expected}") from None
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from justai_sim import clock, streams
 from justai_sim.attribution import with_settings
-from justai_sim.bandit.choose import choose, pinned
+from justai_sim.bandit.choose import choose, pinned, requested
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.errors import UsageError, nearest
 from justai_sim.esp.base import adapter
@@ -28,7 +28,7 @@ from justai_sim.loop.segments import segment_of
 from justai_sim.loop.step import Tick
 from justai_sim.service.book import Book, read_arrival, refresh
 from justai_sim.service.store import Decision, Store, StoreError
-from justai_sim.service.variants import Change, changed
+from justai_sim.service.variants import Change, NotFoundError, changed, check_variants, gone, served
 from justai_sim.service.words import rule_in_words
 from justai_sim.tables import B1, F8, I1, KINDS, REASONS, Log
 
@@ -38,10 +38,6 @@ REPEAT = 10 * clock.MINUTE
 _ORG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LOCKS = 64
 _MAX_ID = 512
-
-
-class NotFoundError(UsageError):
-    """Something named in the request does not exist."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +165,7 @@ class Engine:
                 f"(templates are declared in {self.declared_in})"
             )
         template = self.templates[template_id]
-        _check_variants(template, copy_id, eligible)
+        check_variants(template, copy_id, eligible)
         may = frozenset(template.variants) if eligible is None else frozenset((template.variants[0], *eligible))
         who = _hash(org, user_id)
         with self._locks[(who ^ _hash(template_id)) % _LOCKS]:
@@ -225,8 +221,8 @@ class Engine:
             u = pinned(u, np.array([split]), shares[0, row, 0])
         own = np.array([epsilon]) if epsilon else None
         # What was archived after the refresh still has a share, but is not served.
-        served = np.array([[v in may and not _gone(t, v, now) for v in t.variants]])
-        eligible = None if served.all() else np.pad(served, ((0, 0), (0, shares.shape[2] - served.shape[1])))
+        mask = served(t, may, now, shares.shape[2])
+        eligible = None if mask[0, : len(t.variants)].all() else mask
         arm, p = choose(shares, zero, row, u, eligible=eligible, epsilon=own, live=found.live[template])
         return t.variants[int(arm[0])], float(p[0])
 
@@ -236,11 +232,11 @@ class Engine:
         t = shares.templates[template]
         if found is None or found.variant_id not in t.variants or found.variant_id not in may:
             return None
-        if _gone(t, found.variant_id, now):
+        if gone(t, found.variant_id, now):
             return None
         arm = t.variants.index(found.variant_id)
-        gone = self.program.shipping is not None and not shares.live[template][0, arm]
-        return None if gone and (arm or shares.by_template[template][0, 0, 0] == 0) else found
+        stopped = self.program.shipping is not None and not shares.live[template][0, arm]
+        return None if stopped and (arm or shares.by_template[template][0, 0, 0] == 0) else found
 
     def shares(self, org: str, now: int | None = None) -> Shares:
         """The shares of the latest refresh t_k <= now, from everything received up to t_k."""
@@ -332,31 +328,13 @@ class Engine:
         }
 
     def _shares_table(self, org: str) -> dict[str, Any]:
-        found = self.shares(org)
-        table = {
-            t.id: dict(zip(t.variants, found.by_template[t.id][0, 0].tolist(), strict=False))
-            for t in found.templates.values()
-        }
+        now = self.store.now(self.clock)
+        found, table = self.shares(org, now), {}
+        for t in found.templates.values():
+            mask = served(t, frozenset(t.variants), now, found.by_template[t.id].shape[2])
+            rows = requested(found.by_template[t.id][0, :1], np.zeros(1, np.int64), mask, None, found.live[t.id])
+            table[t.id] = dict(zip(t.variants, rows[0].tolist(), strict=False))
         return {"refreshed_at": clock.iso(found.at), "by_template": table}
-
-
-def _gone(template: Template, variant: str, now: int) -> bool:
-    """Whether a variant was archived by now."""
-    return template.archived.get(variant, now + 1) <= now
-
-
-def _check_variants(template: Template, copy_id: str, eligible: Sequence[str] | None) -> None:
-    """UsageError for what a request may not ask for."""
-    variants = template.variants
-    if copy_id and copy_id not in variants:
-        raise NotFoundError(f"copy_id {copy_id!r} is no variant of {template.id!r}; {nearest(copy_id, variants)}")
-    if copy_id in template.archived:
-        raise UsageError(f"copy_id {copy_id!r} was archived at {clock.iso(template.archived[copy_id])}")
-    for v in eligible or ():
-        if v not in variants:
-            raise NotFoundError(f"eligible names {v!r}, no variant of {template.id!r}; {nearest(v, variants)}")
-    if copy_id and eligible is not None and copy_id not in (*eligible, variants[0]):
-        raise UsageError(f"copy_id {copy_id!r} is not among eligible ({', '.join(eligible)})")
 
 
 def check_org(org: str) -> str:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from justai_sim import clock
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.errors import UsageError, nearest
 from justai_sim.loop.program import Program, Template
+from justai_sim.tables import B1
+
+
+class NotFoundError(UsageError):
+    """Something named in the request does not exist."""
+
 
 ACTIONS = ("add", "archive", "reset")
 
@@ -85,6 +93,32 @@ def _started(spec: PolicySpec, change: Change) -> PolicySpec:
     if change.sends or change.outcomes:
         kept[change.variant_id] = (change.sends, change.outcomes)
     return msgspec.structs.replace(spec, warm_start=kept)
+
+
+def gone(template: Template, variant: str, now: int) -> bool:
+    """Whether a variant was archived by now."""
+    return template.archived.get(variant, now + 1) <= now
+
+
+def served(template: Template, may: frozenset[str], now: int, arms: int) -> B1:
+    """(1, arms): the variants of `may` that are not archived by now."""
+    out = np.zeros((1, arms), bool)
+    out[0, : len(template.variants)] = [v in may and not gone(template, v, now) for v in template.variants]
+    return out
+
+
+def check_variants(template: Template, copy_id: str, eligible: Sequence[str] | None) -> None:
+    """UsageError for what a request may not ask for."""
+    variants = template.variants
+    if copy_id and copy_id not in variants:
+        raise NotFoundError(f"copy_id {copy_id!r} is no variant of {template.id!r}; {nearest(copy_id, variants)}")
+    if copy_id in template.archived:
+        raise UsageError(f"copy_id {copy_id!r} was archived at {clock.iso(template.archived[copy_id])}")
+    for v in eligible or ():
+        if v not in variants:
+            raise NotFoundError(f"eligible names {v!r}, no variant of {template.id!r}; {nearest(v, variants)}")
+    if copy_id and eligible is not None and copy_id not in (*eligible, variants[0]):
+        raise UsageError(f"copy_id {copy_id!r} is not among eligible ({', '.join(eligible)})")
 
 
 def states(program: Program) -> list[dict[str, Any]]:
