@@ -228,6 +228,11 @@ def test_settings_of_a_learning_policy_change_what_it_earns() -> None:
     assert len(set(values)) == len(values)
 
 
+def test_too_many_refreshes_are_refused_before_they_are_gone_through() -> None:
+    with pytest.raises(UsageError, match=r"--refresh-hours is 0\.001, .* expected at most 20,000"):
+        asked(logs("uniform", 40)[0], policies=["weighted_thompson"], learning=Learning(refresh_hours=0.001))
+
+
 def test_deterministic_decisions_are_marked() -> None:
     """Greedy gives one variant everything from its second day on: what it logs cannot tell of the others."""
     log = logs("greedy", 2)[0]
@@ -494,6 +499,11 @@ def test_python_and_the_command_line_say_the_same(
         (["--policy-set", "top_two=0.5"], 2, "--policy-set needs one --policy"),
         (["--policy", "weighted_thompson", "--feedback", "matur"], 2, "did you mean 'mature'?"),
         (["--policy", "weighted_thompson", "--feedback", "weighted"], 2, "use the policy 'gamma_poisson'"),
+        (
+            ["--policy", "weighted_thompson", "--policy-set", "top_two=high"],
+            2,
+            "is 'high'; expected a number",
+        ),
         (["--policy", "weighted_thompson", "--refresh-hours", "0"], 2, "refresh_hours is 0"),
         (["--policy", "uniform", "--feedback", "mature"], 2, "are for a --policy that learns"),
         (["--policy", "weighted_thompson", "--estimator", "dr"], 2, "'weighted_thompson' learns and is replayed"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -370,27 +370,3 @@ def top_two(best: F8, second: float, live: B1 | bool = True) -> F8:
     sure = best >= 1  # nobody else ever comes out: the second place is anybody's
     certain = np.where(sure, 1 - second, alive * second / others)
     return np.where(sure.any(-1, keepdims=True), certain, (1 - second) * best + second * again)
-
-
-def with_policy_settings(name: str, settings: dict[str, str]) -> PolicySpec:
-    """A spec from texts; a key of a table has a dot. UsageError with the nearest name for what is no setting.
-
-    >>> with_policy_settings("fixed", {"shares.b": "3", "shares.c": "1", "floor": "0.05"}).shares
-    {'b': 3.0, 'c': 1.0}
-    """
-    given: dict[str, Any] = {"name": name}
-    tables = {f for f in PolicySpec.__struct_fields__ if isinstance(getattr(PolicySpec(), f), dict)}
-    for key, text in settings.items():
-        field_, dot, part = key.partition(".")
-        if field_ not in PolicySpec.__struct_fields__ or bool(dot) != (field_ in tables):
-            names = [f"{f}.NAME" if f in tables else f for f in PolicySpec.__struct_fields__ if f != "name"]
-            raise UsageError(f"policy.{key} is no setting; {nearest(key, names)}")
-        if dot:
-            value = [x.strip() for x in text.split(",")] if field_ == "warm_start" else text
-            given.setdefault(field_, {})[part] = value
-        else:
-            given[field_] = text
-    try:
-        return msgspec.convert(given, PolicySpec, strict=False)
-    except msgspec.ValidationError as e:
-        raise UsageError(f"policy: {e}") from None

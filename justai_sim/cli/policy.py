@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from justai_sim import clock
-from justai_sim.bandit.policy import PolicySpec, with_policy_settings
+from justai_sim.bandit.policy import PolicySpec
+from justai_sim.bandit.texts import with_policy_settings
 from justai_sim.cli.logs import SIMULATED, parse_settings
 from justai_sim.cli.output import emit_json, say, table
 from justai_sim.cli.whatif import Asked, _told, checked_out

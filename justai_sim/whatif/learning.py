@@ -14,7 +14,7 @@ from justai_sim.bandit.policy import PolicySpec
 from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError, nearest
 from justai_sim.loop.program import Feedback, Layout, Program
-from justai_sim.loop.replay import machine_of, with_decisions
+from justai_sim.loop.replay import MAX_REFRESHES, machine_of, with_decisions
 from justai_sim.loop.state import State
 from justai_sim.loop.step import Batch, step
 from justai_sim.stats import influence_interval
@@ -117,6 +117,12 @@ def learnt(
     if control_share is not None:
         raise UsageError("--control-share cannot be changed for a policy that learns; the log's own is kept")
     program = learner(d, spec, learning)
+    many = int(np.ptp(d.at)) // program.refresh
+    if many > MAX_REFRESHES:
+        raise UsageError(
+            f"--refresh-hours is {program.refresh_hours:g}, {many:,} refreshes of the log; "
+            f"expected at most {MAX_REFRESHES:,}"
+        )
     passes = np.stack([_pass(s, d, program, k) for k in range(PASSES)])
     counts = passes.sum(1)
     if not counts.all():

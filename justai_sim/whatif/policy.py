@@ -244,8 +244,11 @@ def _learning(s: Study, d: Decided, spec: PolicySpec, mixed: Mixed, learning: Le
 def _settings(spec: PolicySpec, learning: Learning | None) -> list[str]:
     """What is not as it comes, `key=value`."""
     plain, told = PolicySpec(name="uniform"), vars(learning or Learning())
-    out = [f"{f}={getattr(spec, f)}" for f in spec.__struct_fields__[1:] if getattr(spec, f) != getattr(plain, f)]
-    return out + [f"{k}={v}" for k, v in told.items() if v != vars(Learning())[k]]
+    changed = {f: getattr(spec, f) for f in spec.__struct_fields__[1:] if getattr(spec, f) != getattr(plain, f)}
+    changed |= {k: v for k, v in told.items() if v != vars(Learning())[k]}
+    parts = {f: v if isinstance(v, dict) else {"": v} for f, v in changed.items()}
+    each = {f"{f}.{k}".rstrip("."): x for f, v in parts.items() for k, x in v.items()}
+    return [f"{k}={x:g}" if isinstance(x, float) else f"{k}={x}" for k, x in each.items()]
 
 
 def check_record(got: WhatIf) -> dict[str, Any]:
