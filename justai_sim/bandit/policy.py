@@ -154,7 +154,8 @@ class Policy:
     chances: its shares are chances to be the best. start: more arrays of the state. learn: how a cohort changes the
     state where sums do not tell (then the order of cohorts matters: `memory`). draw: an exact sampler of the same
     distribution, for studies that update at every decision: arms (R, C). contextual: it learns across segments by
-    their features. approximate: in which way the shares are not exact.
+    their features. deterministic: one arm gets all, or those that tie; nothing can be told of the others from what it
+    logs. approximate: in which way the shares are not exact.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Policy:
     trials: bool = False
     chances: bool = False
     contextual: bool = False
+    deterministic: bool = False
     start: Callable[[PolicySpec, Shape], dict[str, F8]] | None = None
     learn: Callable[[State, dict[str, F8]], State] | None = None
     draw: Callable[[State, B1, np.random.Generator], I8] | None = field(default=None, compare=False)

@@ -18,6 +18,7 @@ from justai_sim import clock, streams
 from justai_sim.attribution import with_settings
 from justai_sim.bandit.choose import choose, pinned, requested
 from justai_sim.bandit.policy import PolicySpec
+from justai_sim.bandit.registry import policy
 from justai_sim.errors import UsageError, nearest
 from justai_sim.esp.base import adapter
 from justai_sim.estimate.metrics import metrics_table
@@ -334,7 +335,8 @@ class Engine:
             mask = served(t, frozenset(t.variants), now, found.by_template[t.id].shape[2])
             rows = requested(found.by_template[t.id][0, :1], np.zeros(1, np.int64), mask, None, found.live[t.id])
             table[t.id] = dict(zip(t.variants, rows[0].tolist(), strict=False))
-        return {"refreshed_at": clock.iso(found.at), "by_template": table}
+        sure = policy(self.program.policy.name).deterministic
+        return {"refreshed_at": clock.iso(found.at), "deterministic": sure, "by_template": table}
 
 
 def check_org(org: str) -> str:
