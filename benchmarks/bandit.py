@@ -8,10 +8,13 @@ Peers play one replication at a time, except the plain NumPy sampler, which is v
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: threads would only cost the peer time
 
 import numpy as np
 
