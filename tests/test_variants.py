@@ -96,6 +96,14 @@ def test_arms_are_live_between_their_instants() -> None:
     assert shares[3] == [0.1, 0, 0.9]
 
 
+def test_a_floor_is_for_the_variants_that_are_served_at_once() -> None:
+    spans: Any = {"added": {"c": 20}, "archived": {"a": 20}}
+    one = Template(id="t", variants=["control", "a", "b", "c"], **spans)
+    Program(templates=[one], policy=PolicySpec(floor=0.5))
+    with pytest.raises(UsageError, match=r"expected at most 0\.3333: template 't' has 3 variants at once"):
+        Program(templates=[msgspec.structs.replace(one, archived={"a": 21})], policy=PolicySpec(floor=0.5))
+
+
 @pytest.mark.parametrize("name", ["added", "archived", "reset"])
 def test_instants_of_unknown_variants_are_refused(name: str) -> None:
     made: Any = {name: {"aa": 1}}

@@ -43,6 +43,12 @@ class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                     raise UsageError(f"{name} of template {self.id!r}: {variant!r} {what}; "
                                      f"{nearest(variant, self.variants[1:])}")  # fmt: skip
 
+    @property
+    def most_live(self) -> int:
+        """The largest number of variants besides the control that may be served at one instant."""
+        spans = [(self.added.get(v, NEVER_BEFORE), self.archived.get(v, NEVER)) for v in self.variants[1:]]
+        return max((sum(start <= at < end for start, end in spans) for at, _ in spans), default=0)
+
 
 class Shipping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a variant is shipped to everybody or archived, for good: a rule of `bandit.stopping` and its settings."""
@@ -141,10 +147,10 @@ def fits(program: Program) -> None:
     for t in program.templates:
         if spec.name == "fixed":
             program.spec_of(t.variants)
-        most = len(t.variants) - 1
+        most = t.most_live
         if most * spec.floor > 1 + 1e-12:
             raise UsageError(f"policy.floor is {spec.floor}; expected at most {1 / most:.4g}: template {t.id!r} has "
-                             f"{most} variants besides the control")  # fmt: skip
+                             f"{most} variants at once besides the control")  # fmt: skip
 
 
 def cannot_work(program: Program) -> str:
