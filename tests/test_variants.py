@@ -22,7 +22,7 @@ from justai_sim.clock import DAY, HOUR
 from justai_sim.errors import UsageError
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.log import build
-from justai_sim.loop.program import Program, Template
+from justai_sim.loop.program import Program, Shipping, Template
 from justai_sim.loop.replay import replay_log
 from justai_sim.loop.segments import features
 from justai_sim.loop.step import Tick
@@ -310,3 +310,35 @@ def test_a_sticky_user_keeps_a_variant_while_there_is_one_and_it_is_eligible(tmp
         made.now += HOUR
         assert made.drawn(1, "s", eligible=None)[0]["copy"]["id"] == other
     made.store.close()
+
+
+@pytest.mark.parametrize("shipping", [None, Shipping(rule="significance", settings={"min_sends": 40})])
+def test_a_replay_of_the_kept_program_gives_the_shares_of_the_service(
+    tmp_path: Path, shipping: Shipping | None
+) -> None:
+    """Variants come, go and are reset between refreshes; the file and the rows tell all of it."""
+    made = Site(tmp_path, msgspec.structs.replace(PROGRAM, shipping=shipping))
+    plan = [("add", "c"), ("archive", "a"), ("reset", "b"), None, None]
+    with made.http:
+        for day, action in enumerate(plan):
+            for i, d in enumerate(made.drawn(40, f"d{day}-")):
+                user, variant = f"d{day}-{i}", d["copy"]["id"]
+                row = {"table": "sends", "send_id": f"s-{user}", "user_id": user, "template_id": "t",
+                       "variant_id": variant, "sent_at": made.now}  # fmt: skip
+                rows = [row]
+                if i % {"control": 7, "a": 3, "b": 4, "c": 5}[variant] == 0:
+                    rows.append({"event_id": f"e-{user}", "user_id": user, "kind": "conversion", "name": "buy",
+                                 "occurred_at": made.now + 1000})  # fmt: skip
+                assert made.http.post("/api/webhook/events/acme", json=rows).status_code == 200
+            if action is not None:
+                made.change(*action)
+            made.now += DAY
+        got = made.engine.shares("acme", made.now)
+        log = made.engine._log("acme")[0]
+    made.store.close()
+    program = read_program(made.path)
+    ticks = replay_log(program, log, made.now)[2]
+    tick = next(t for t in ticks if t.now == got.at)
+    np.testing.assert_array_equal(got.by_template["t"][0], tick.shares[log.names("template").index("t"), 0])
+    assert got.by_template["t"][0, 0, 1] == 0
+    assert got.by_template["t"][0, 0, 3] > 0
