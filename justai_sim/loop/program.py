@@ -19,6 +19,7 @@ from justai_sim.tables import B1, HELD_OUT, I8, Log
 KeyMetric = Literal["conversion_rate", "open_rate", "click_rate", "unsubscribe_rate", "revenue_per_send"]
 Feedback = Literal["all", "mature", "weighted"]
 Sticky = Literal["none", "arm", "variant"]
+Split = Literal["internal", "external"]
 Pending = Literal["dropped", "kept"]
 CONTROL = "control"
 NEVER_BEFORE, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
@@ -70,12 +71,15 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     attributes that contextual policies learn from, each with its values or the upper ends of its buckets; `themes`: of
     each variant, texts that are features of its own model. `pending`: whether sends that were under way when their
     variant was reset are forgotten with the others ("dropped"), or still count ("kept").
-    `shipping`: None goes on for ever."""
+    `shipping`: None goes on for ever. `holdout_share`: users who get no message at all, only a ghost of it. `split`:
+    "external" leaves the choice to the provider, which splits evenly and tells no propensity."""
 
     templates: list[Template] = []
     goals: list[str] = []
     key_metric: KeyMetric = "conversion_rate"
     control_share: float = 0.10
+    holdout_share: float = 0.0
+    split: Split = "internal"
     refresh_hours: float = 24
     feedback: Feedback = "all"
     sticky: Sticky = "none"
@@ -90,6 +94,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         if not 0 <= self.control_share < 1:
             raise UsageError(f"control_share is {self.control_share}; expected a number in [0, 1)")
+        if not 0 <= self.holdout_share < 1:
+            raise UsageError(f"holdout_share is {self.holdout_share}; expected a number in [0, 1)")
         if not 0 < self.refresh_hours <= 24 * 365:
             raise UsageError(f"refresh_hours is {self.refresh_hours}; expected hours above 0")
         for name, kind in (("rule", Rule), ("training", TrainingWindow)):
