@@ -71,6 +71,7 @@ from justai_sim.whatif import policy as policies
 from justai_sim.whatif import reconcile as dashboards
 from justai_sim.whatif.estimates import Estimates
 from justai_sim.whatif.interpretations import Interpretations
+from justai_sim.whatif.learning import learning_of
 from justai_sim.whatif.policy import WhatIf
 from justai_sim.whatif.reconcile import Reconciliation
 from justai_sim.whatif.targets import Mixed
@@ -431,6 +432,8 @@ def what_if(
     logged_epsilon: float = 0.0,
     logged_floor: float = 0.0,
     propensities: str = "auto",
+    feedback: Feedback | None = None,
+    refresh_hours: float | None = None,
     rule: Rule | None = None,
     goals: Sequence[str] | str = (),
     control: str | None = None,
@@ -449,7 +452,8 @@ def what_if(
     Without any: the log's own, equal shares and each single variant. `estimator`: `dr, ips, snips, dm, sndr, switch-dr,
     dros, adaptive, rejection`, `all`, or None, chosen by the overlap of each policy with the log. `propensities`:
     `auto`, `logged`, or `estimated` from shares. Values are per send, gains over the log's own policy on the same
-    decisions; users are the independent units. Further settings are options of the rule. UsageError for a wrong
+    decisions; users are the independent units. `feedback`, `refresh_hours`: what a policy that learns counts, and how
+    often it looks. Further settings are options of the rule. UsageError for a wrong
     setting, DataError for a log without a decision that was drawn.
 
     `js.what_if(log, "fixed", shares={"b": 3, "c": 1}, goals=["purchase"]).estimates`
@@ -462,6 +466,7 @@ def what_if(
         policies=asked,
         variants=[variants] if isinstance(variants, str) else variants,
         mixed=Mixed(control_share, epsilon, floor, logged_epsilon, logged_floor),
+        learning=learning_of(feedback, refresh_hours),
         estimator=estimator,
         propensities=propensities,
         rule=with_settings(rule or Rule(), settings),

@@ -433,7 +433,10 @@ def surface(
 
 @app.command(name="what-if")
 def what_if(
-    log: Path, /, *, policy: list[str] | None = None, shares: str | None = None, variant: list[str] | None = None,
+    log: Path, /, *, policy: list[str] | None = None,
+    policy_settings: Annotated[list[str] | None, Parameter(name="--policy-set")] = None,
+    feedback: str | None = None, refresh_hours: float | None = None,
+    shares: str | None = None, variant: list[str] | None = None,
     estimator: str | None = None, epsilon: float = 0.0, floor: float = 0.0, control_share: float | None = None,
     logged_epsilon: float = 0.0, logged_floor: float = 0.0, propensities: str = "auto", esp: str | None = None,
     esp_option: EspOptions = None,
@@ -454,12 +457,19 @@ def what_if(
         A loaded log, a plain log folder, or with --esp an export.
     policy
         uniform, fixed (with --shares), logged (the log's own with other settings), or one that learns; repeatable.
+    policy_settings
+        A setting of the policy that learns, key=value, e.g. --policy-set top_two=0.5; may be repeated.
+    feedback
+        What a policy that learns counts: all (default), mature or weighted.
+    refresh_hours
+        Hours between the refreshes of a policy that learns; default: 24.
     shares
         Relative weights of the treatment variants for --policy fixed, e.g. b=3,c=1.
     variant
         Every send this one variant; repeatable.
     estimator
-        dr, ips, snips, dm, sndr, switch-dr, dros, adaptive, rejection, or all. Default: chosen by the overlap.
+        dr, ips, snips, dm, sndr, switch-dr, dros, adaptive, rejection, or all; not for one that learns. Default: chosen
+        by the overlap.
     epsilon
         Part of the treatment traffic that is spread evenly; for --policy logged on top of what was logged.
     floor
@@ -496,7 +506,8 @@ def what_if(
     asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone,
                   esp_option or [])  # fmt: skip
     mixed = Mixed(control_share, epsilon, floor, logged_epsilon, logged_floor)
-    wanted = policies.Wanted(policy or [], shares, variant or [], mixed)
+    wanted = policies.Wanted(policy or [], shares, variant or [], mixed, policy_settings or [], feedback,
+                             refresh_hours)  # fmt: skip
     policies.run(asked, wanted, estimator, propensities, control, metric, out, json)
 
 

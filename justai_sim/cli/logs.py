@@ -12,8 +12,9 @@ from justai_sim import clock, privacy, replays
 from justai_sim import log as logs
 from justai_sim.attribution import preset as named
 from justai_sim.attribution import training_window, with_settings
-from justai_sim.bandit.policy import METRICS, with_policy_settings
+from justai_sim.bandit.policy import METRICS
 from justai_sim.bandit.registry import POLICIES, checked
+from justai_sim.bandit.texts import with_policy_settings
 from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.generic import plain_files

@@ -73,11 +73,22 @@ class Decided:
         return bool(np.abs(rows - first[self.context]).max(initial=0.0) > 1e-3)
 
     @property
+    def deterministic(self) -> B1:
+        """(n,) decisions in which one of several treatment variants had all of the treatment traffic, as policies that
+        take the best arm log them (propensity 1, or what the control leaves)."""
+        treated = (self.behaviour[:, 1:] > 0).sum(1)
+        return (treated == 1) & (self.live[self.context][:, 1:].sum(1) > 1)
+
+    @property
     def notes(self) -> list[str]:
         """What a reader needs to know of how the decisions were found."""
         said = [f"{several(n, 'decision')} left out: {why}" for why, n in self.left_out.items()]
         if not self.estimated:
-            return said
+            sure = int(self.deterministic.sum())
+            return said + [
+                f"{sure:,} of {several(len(self), 'decision')} were deterministic: their policy gave one variant all "
+                "of the treatment traffic, so that they tell nothing of the others"
+            ] * (sure > 0)
         learnt = "" if self.estimated.endswith(WHOLE) else (
             "; if the log was made by a policy that learns, this leaves a part of the bias of plain means (variants "
             "that began badly look worse than they are), and intervals hold the truth in about 9 of 10 logs"
