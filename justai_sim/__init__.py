@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         metrics,
         outcomes,
         plot_age,
+        plot_brief,
         plot_delay,
         plot_interpretations,
         plot_race,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         report,
         simulate,
         sweep,
+        verdict,
         what_if,
         window_surface,
     )
@@ -59,6 +61,7 @@ __all__ = [
     "metrics",
     "outcomes",
     "plot_age",
+    "plot_brief",
     "plot_delay",
     "plot_interpretations",
     "plot_race",
@@ -73,6 +76,7 @@ __all__ = [
     "report",
     "simulate",
     "sweep",
+    "verdict",
     "what_if",
     "window_surface",
 ]

@@ -42,6 +42,7 @@ from justai_sim.meant import not_there, shared_ids
 from justai_sim.mix import comparable
 from justai_sim.pages.figures import (
     plot_age,
+    plot_brief,
     plot_delay,
     plot_interpretations,
     plot_race,
@@ -56,6 +57,8 @@ from justai_sim.surfaces import WindowSurface
 from justai_sim.surfaces import window_surface as surface_of_log
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import HELD_OUT, PARTS, REASONS, Log
+from justai_sim.verdicts import verdict as verdicts
+from justai_sim.verdicts.verdict import Verdict
 from justai_sim.whatif import estimates as estimates_of
 from justai_sim.whatif import interpretations as readings_of
 from justai_sim.whatif import policy as policies
@@ -82,6 +85,7 @@ __all__ = [
     "Run",
     "Sweep",
     "TrainingWindow",
+    "Verdict",
     "WhatIf",
     "attribute",
     "doctor",
@@ -91,6 +95,7 @@ __all__ = [
     "metrics",
     "outcomes",
     "plot_age",
+    "plot_brief",
     "plot_delay",
     "plot_interpretations",
     "plot_race",
@@ -105,6 +110,7 @@ __all__ = [
     "report",
     "simulate",
     "sweep",
+    "verdict",
     "what_if",
     "window_surface",
 ]
@@ -301,6 +307,36 @@ def replay(
         as_of=instant(as_of), policy=spec, key_metric=metric, training=training, feedback=feedback,
         currency_given="currency" in settings or rule is not None,
     )  # fmt: skip
+
+
+def verdict(
+    log: Log | str | Path | Replay,
+    *,
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    control: str | None = None,
+    template: str | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    as_of: Instant | None = None,
+    metric: KeyMetric = "conversion_rate",
+    split: Mapping[str, float] | None = None,
+    **settings: Any,
+) -> Verdict:
+    """Ship, wait, or stop: what a log says in one sentence, and six checks whether its numbers can be trusted.
+
+    `print(js.verdict(log, goals=["purchase"]))`; options as in `replay`, whose result is taken too (then only `split`
+    counts). Intervals hold for all variants and for every day on which one looks: of logs of equal variants at most
+    5 % are ever told to ship one. `split`: the declared share of each variant, for logs without propensities.
+    """
+    if isinstance(log, Replay):
+        return verdicts.verdict(log, split)
+    result = replays.replay(
+        log if isinstance(log, Log) else read_log(log), rule=with_settings(rule or Rule(), settings), goals=goals,
+        control=control, template=template, since=instant(since), until=instant(until), as_of=instant(as_of),
+        key_metric=metric, currency_given="currency" in settings or rule is not None, shares=False,
+    )  # fmt: skip
+    return verdicts.verdict(result, split)
 
 
 def interpretations(

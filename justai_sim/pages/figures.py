@@ -1,6 +1,7 @@
 """The figures. Each takes a frame, draws on a given or a new `ax` and returns it; pyplot is never touched."""
 
 from justai_sim.pages.age import plot_age
+from justai_sim.pages.brief import plot_brief
 from justai_sim.pages.delay import plot_delay
 from justai_sim.pages.interpretations import plot_interpretations
 from justai_sim.pages.race import plot_race
@@ -12,6 +13,7 @@ from justai_sim.pages.window_map import plot_window_map
 
 __all__ = [
     "plot_age",
+    "plot_brief",
     "plot_delay",
     "plot_interpretations",
     "plot_race",
