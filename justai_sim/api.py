@@ -630,5 +630,7 @@ def report(result: Sweep | Replay | WhatIf, out: str | Path, title: str = "") ->
 
         policies.write_tables(result, Path(out))
         return write_what_if_report(result, Path(out), title or result.source or "log")
+    from justai_sim.verdicts.desk import desk
+
     replays.write_tables(result, Path(out))
-    return write_replay_report(result.data(title or result.log.source or "log"), Path(out))
+    return write_replay_report(result.data(title or result.log.source or "log"), Path(out), desk(result))

@@ -19,11 +19,15 @@ from justai_sim.clock import DAY, HOUR, MINUTE, SECOND
 from justai_sim.errors import UsageError
 from justai_sim.estimate.sequences import confidence_path, confidence_sequence, sequence_radius
 from justai_sim.estimate.trials import Trials
-from justai_sim.tables import CONVERSION, OPEN, UNSUBSCRIBE, Events, Log
+from justai_sim.pages.looks import sentence
+from justai_sim.tables import CONVERSION, OPEN, UNSUBSCRIBE, Events, Log, TextCodes
+from justai_sim.verdicts import desk as desks
 from justai_sim.verdicts.compare import LEAST_SENDS, TUNED, Compared
 from justai_sim.verdicts.decide import MOST_DAYS
+from justai_sim.verdicts.results import results, segments
 from justai_sim.verdicts.trust import NAMES
-from justai_sim.verdicts.verdict import Verdict, _compared
+from justai_sim.verdicts.verdict import Verdict
+from justai_sim.verdicts.verdict import compared as compared_of
 from tests.doctor_logs import clean_log, with_events, without_sends
 from tests.verdict_logs import T0, made_log
 
@@ -41,7 +45,7 @@ def status(got: Verdict, name: str) -> str:
 
 def compared(log: Log, **options: Any) -> Compared:
     result = replays.replay(log, **({"goals": ["purchase"], "shares": False, "as_of": END} | options))
-    return _compared(result, "control")[0]
+    return compared_of(result)[0]
 
 
 def ships_at_some_look(got: Compared) -> bool:
@@ -391,3 +395,99 @@ def test_a_notebook_shows_the_verdict_and_escapes_names() -> None:
     html = judged(log)._repr_html_()
     assert "Ship &lt;b&gt;a" in html
     assert "<b>a" not in html
+
+
+# The results table and the page
+
+
+def with_segments(log: Log) -> Log:
+    codes = {**log.codes, "segment": TextCodes(["new", "old"])}
+    return replace(log, sends=log.sends.with_(segment=log.sends.user % 3 - 1), codes=codes)
+
+
+def test_the_results_table_says_what_the_verdict_says() -> None:
+    log = made_log(1, rates=(0.08, 0.04, 0.04), per_day=300, templates=2)
+    for template in ("t0", "t1"):
+        result = js.replay(log, goals=["purchase"], template=template, as_of=END)
+        got, table = js.verdict(result), results(result).set_index("variant_id")
+        told = got.table[got.table["ready"]]
+        for row in told.to_dict("records"):
+            for column in ("difference_per_1000", "low_per_1000", "high_per_1000", "told"):
+                assert table.loc[row["variant_id"], column] == pytest.approx(row[column], rel=1e-12)
+    whole = results(js.replay(log, goals=["purchase"], as_of=END))
+    assert list(whole["template_id"]) == ["t0"] * 3 + ["t1"] * 3 + ["ALL (distinct)"]
+    assert whole.iloc[-1][["difference_per_1000", "chance_best"]].isna().all()
+    np.testing.assert_allclose(whole.groupby("template_id")["chance_best"].sum().loc[["t0", "t1"]], 1, atol=1e-9)
+
+
+def test_the_chance_to_be_the_best_of_two_is_that_of_a_normal_difference() -> None:
+    log = made_log(2, rates=(0.045, 0.04), shares=(0.5, 0.5), names=("a", "control"))
+    for metric, sign in (("conversion_rate", 1), ("unsubscribe_rate", -1)):
+        table = results(js.replay(log, goals=["purchase"], as_of=END, metric=metric)).set_index("variant_id")
+        m = [table.loc[v, f"mature_{metric}"] for v in ("a", "control")]
+        se = [(table.loc[v, f"mature_{metric}_high"] - table.loc[v, f"mature_{metric}_low"]) / 2 / 1.959964
+              for v in ("a", "control")]  # fmt: skip
+        want = scipy_stats.norm.cdf(sign * (m[0] - m[1]) / np.hypot(*se))
+        assert table.loc["a", "chance_best"] == pytest.approx(want, abs=1e-5)
+
+
+def test_segments_add_up() -> None:
+    log = made_log(1, per_day=100)
+    assert not len(segments(js.replay(log, goals=["purchase"])))
+    result = js.replay(with_segments(log), goals=["purchase"])
+    parts = segments(result)
+    assert sorted(set(parts["segment"])) == ["", "new", "old"]
+    whole = result.metrics.set_index(["template_id", "variant_id"])
+    for column in ("sends", "mature_sends", "conversions", "revenue"):
+        added = parts.groupby(["template_id", "variant_id"])[column].sum()
+        pd.testing.assert_series_equal(added.sort_index(), whole[column].sort_index(), check_dtype=False)
+
+
+def test_the_page_begins_with_the_verdict(tmp_path: Path) -> None:
+    log = with_segments(made_log(1, rates=(0.08, 0.04, 0.04), per_day=200))
+    result = js.replay(log, goals=["purchase"])
+    page = js.report(result, tmp_path / "one").read_text()
+    js.report(result, tmp_path / "two")
+    files = sorted(p.name for p in (tmp_path / "one").iterdir())
+    assert {"brief.png", "results.csv", "segments.csv", "race.csv", "race.svg", "interpretations.csv"} <= set(files)
+    for f in files:
+        assert (tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes(), f
+    got = js.verdict(result)
+    head = page.split("<h1>")[1].split("</h1>")[0]
+    assert head.replace("\u2011", "-").replace("\u00a0", " ") == got.sentence
+    assert page.index("<h1>") < page.index("Differences against control") < page.index("Results on mature sends")
+    assert "<script" not in page
+    assert page.count('type="radio"') == 6
+    assert "counts until day 14, ignored first days: 3" in page
+    assert "@media print" in page
+    assert "u0000" not in page
+    assert "s0000" not in page
+
+
+def test_a_large_log_gets_a_page_without_every_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desks, "MOST_SENDS", 10)
+    page = js.report(js.replay(made_log(1, per_day=60), goals=["purchase"]), tmp_path).read_text()
+    assert page.count("sends; ask by itself") == 2
+    assert "justai-sim what-if LOG" in page
+    assert not (tmp_path / "interpretations.csv").exists()
+
+
+def test_a_page_without_sends_to_show_still_stands(tmp_path: Path) -> None:
+    page = js.report(js.replay(made_log(1, per_day=60), goals=["purchase"], since=T0 + 90 * DAY), tmp_path).read_text()
+    assert "Stop: cannot be told" in page
+    assert ">nan<" not in page
+
+
+def test_the_race_figure_says_when_it_was_told() -> None:
+    got = judged(made_log(1, rates=(0.08, 0.04, 0.04), per_day=500))
+    own = got.race[got.race["variant_id"] == "a"]
+    first = own[own["told"] > 0]["as_of"].iloc[0]
+    assert f"From {first:%d %b %Y} on a was told to be better than control" in sentence(got.race)
+    never = judged(made_log(0, per_day=300))
+    assert sentence(never.race).startswith(f"On none of {never.race['as_of'].nunique()} days would ")
+    ax = js.plot_race(got.race)
+    assert len(ax.child_axes) == 2
+    np.testing.assert_allclose(
+        ax.child_axes[1].lines[0].get_ydata()[-1], (own["high_per_1000"] - own["low_per_1000"]).iloc[-1] / 2
+    )
+    assert js.plot_race(judged(made_log(0), as_of=T0 + 10 * DAY).race) is not None

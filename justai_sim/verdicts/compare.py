@@ -116,9 +116,10 @@ def compare(d: Decided, ripe: I8, looks: I8) -> Compared:
         return Compared(found, found, [], reference, level, sign, notes)
     found["as_of"] = pd.to_datetime(found["as_of"], unit="us", utc=True)
     last = found[found["as_of"] == found["as_of"].max()]
-    order = np.argsort(_rank(last, sign), kind="stable")
+    order = np.argsort(_rank(last, sign), kind="stable").tolist()
     table = last.iloc[order].reset_index(drop=True)
-    return Compared(table, found.reset_index(drop=True), [pairs[i] for i in order], reference, level, sign, notes)
+    race = pd.concat([found[found["variant_id"] == v] for v in table["variant_id"]], ignore_index=True)
+    return Compared(table, race, [pairs[i] for i in order], reference, level, sign, notes)
 
 
 def _rank(last: pd.DataFrame, sign: float) -> F8:

@@ -22,7 +22,7 @@ from justai_sim.tables import I8
 from justai_sim.verdicts.compare import Compared, compare
 from justai_sim.verdicts.decide import Answer, Pace, decide, said
 from justai_sim.verdicts.trust import OF_CONVERSIONS, Check, checks
-from justai_sim.whatif.decided import decided
+from justai_sim.whatif.decided import Decided, decided
 from justai_sim.whatif.study import study
 
 RECENT = 14
@@ -154,13 +154,16 @@ UNITS = {
 }  # fmt: skip
 
 
-def verdict(result: Replay, split: Mapping[str, float] | None = None) -> Verdict:
+def verdict(
+    result: Replay, split: Mapping[str, float] | None = None, found: tuple[Decided, I8] | None = None
+) -> Verdict:
     """What a replayed log says of its key metric, in one sentence, and whether its numbers can be trusted.
 
     Only mature sends count. Differences are AIPW estimates with the logged propensities (without any: with the shares
     of each template and day), as a confidence sequence: of logs of equal variants at most 5 % are ever told to ship
     one, however often they are looked at (`verdicts.compare`). `split`: the declared share of each variant, for a log
-    without propensities. UsageError for a split of variants that the log does not have.
+    without propensities; `found`: what `decisions` gave, if that is there already. UsageError for a split of variants
+    that the log does not have.
     """
     log, program = result.log, result.program
     control = result.control if result.control in log.names("variant") else None
@@ -171,33 +174,40 @@ def verdict(result: Replay, split: Mapping[str, float] | None = None) -> Verdict
     got: Compared | None = None
     why = ""
     try:
-        got, notes = _compared(result, control)
+        got, notes = compared(result, found)
     except DataError as e:
         why = str(e)
     pair = got.pairs[0] if got is not None and got.pairs else None
-    found = checks(facts, result, pair, _leader(got) if got is not None else "")
+    checked = checks(facts, result, pair, _leader(got) if got is not None else "")
     unit = UNITS.get(program.key_metric, program.rule.currency)
-    answer = decide(got, found, _pace(result), metric=program.key_metric, unit=unit, rule=program.rule, why=why)
+    answer = decide(got, checked, _pace(result), metric=program.key_metric, unit=unit, rule=program.rule, why=why)
     empty = pd.DataFrame()
     return Verdict(
-        answer, empty if got is None else got.table, empty if got is None else got.race, found,
+        answer, empty if got is None else got.table, empty if got is None else got.race, checked,
         result.control if got is None else got.reference, program.key_metric, unit, 0.95 if got is None else got.level,
         program.rule, list(program.goals), result.attribution.as_of, log.source,
         result.simulated or log.source.startswith("simulated"), notes,
     )  # fmt: skip
 
 
-def _compared(result: Replay, control: str | None) -> tuple[Compared, list[str]]:
+def decisions(result: Replay) -> tuple[Decided, I8]:
+    """The decisions whose outcome is mature, and when each became it. DataError where there is none."""
     program, chosen = result.program, result.selection
+    control = result.control if result.control in result.log.names("variant") else None
     s = study(
         result.log, rule=program.rule, goals=program.goals, template=chosen.template, since=chosen.since,
         until=chosen.until, as_of=result.attribution.as_of, currency_given=True, mature=True,
     )  # fmt: skip
     d = decided(s, program.key_metric, control)
-    ripe = ripe_at(result)[d.send]
+    return d, ripe_at(result)[d.send]
+
+
+def compared(result: Replay, found: tuple[Decided, I8] | None = None) -> tuple[Compared, list[str]]:
+    """Every variant against the control at every look, and what to say of it. DataError as `decisions`."""
+    d, ripe = found or decisions(result)
     got = compare(d, ripe, looks(ripe, result.attribution.as_of))
     notes = [*d.notes, *got.notes]
-    if program.rule.denominator == "users":
+    if result.program.rule.denominator == "users":
         notes.append("the verdict's differences are per send, although the rule divides by users")
     return got, notes
 
