@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +21,8 @@ from justai_sim.errors import UsageError
 from justai_sim.estimate.sequences import confidence_path, confidence_sequence, sequence_radius
 from justai_sim.estimate.trials import Trials
 from justai_sim.pages.looks import sentence
+from justai_sim.scenario import Scenario, read
+from justai_sim.sim.engine import simulate_block
 from justai_sim.tables import CONVERSION, OPEN, UNSUBSCRIBE, Events, Log, TextCodes
 from justai_sim.verdicts import desk as desks
 from justai_sim.verdicts.compare import LEAST_SENDS, TUNED, Compared
@@ -120,6 +123,20 @@ def test_equal_variants_are_hardly_ever_shipped_however_often_one_looks(kind: st
 def test_at_most_5_of_100_logs_of_equal_variants_are_ever_shipped(kind: str) -> None:
     n = 200
     assert false_ships(kind, range(1_000, 1_000 + n)) <= 0.05 * n
+
+
+@pytest.mark.slow
+def test_simulated_worlds_of_equal_variants_are_hardly_ever_shipped() -> None:
+    """The welcome flow with equal variants: five steps a user, Thompson sampling, purchases that sends compete for."""
+    raw = msgspec.to_builtins(read("welcome"))
+    raw["variants"] = [v | {"conversion_rate": 0.015} for v in raw["variants"]]
+    raw["world"]["signups_per_day"] = 200
+    raw["program"]["rule"]["offset_days"] = 0
+    scenario, n, shipped = msgspec.convert(raw, Scenario), 100, 0
+    for start in range(0, n, 20):
+        block = simulate_block(scenario, range(start, start + 20))
+        shipped += sum(ships_at_some_look(compared(block.log(rep), as_of=None)) for rep in range(start, start + 20))
+    assert shipped <= 0.05 * n
 
 
 def test_repeated_plain_intervals_would_ship_equal_variants() -> None:
@@ -225,6 +242,23 @@ def test_without_a_control_or_a_second_variant() -> None:
     alone = made_log(1, rates=(0.05,), shares=(1.0,), names=("a",))
     assert judged(alone).answer == "stop: cannot be told"
     assert "two variants" in judged(alone).sentence
+
+
+def test_templates_with_variants_of_their_own_are_compared_within() -> None:
+    """In t1 the variants have other names: with a control in t0 only it is not compared, without any, to its first."""
+    log = made_log(1, rates=(0.03, 0.08, 0.03), per_day=600, templates=2, names=("a", "b", "control"))
+    s = log.sends
+    for names in (["a", "b", "control", "x", "y", "z"], ["a", "b", "c", "x", "y", "z"]):
+        codes = {**log.codes, "variant": TextCodes(names)}
+        got = judged(replace(log, sends=s.with_(variant=s.variant + 3 * (s.template == 1)), codes=codes))
+        if "control" in names:
+            assert any(n == "not compared, as they have no control: t1" for n in got.notes)
+            assert sorted(got.table["variant_id"]) == ["a", "b"]
+            assert got.answer == "ship b"
+        else:
+            assert got.reference == "a and x"
+            assert sorted(got.table["variant_id"]) == ["b", "c", "y", "z"]
+            assert set(got.table[got.table["told"] > 0]["variant_id"]) <= {"b", "y"}
 
 
 def test_logs_without_propensities_and_with_a_declared_split() -> None:

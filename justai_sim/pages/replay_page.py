@@ -268,7 +268,7 @@ def results(metrics: pd.DataFrame, prefix: str, added: Sequence[Column] = ()) ->
         )
         return Part("Results on mature sends", "Only sends whose window has closed: young sends still wait for theirs."
                     + (more if added else ""), rows, columns)  # fmt: skip
-    return Part("Results", "All sends so far. Below each rate its 95 % interval and the counts. "
+    return Part("Results so far", "All sends. Below each rate its 95 % interval and the counts. "
                 f"{ALL}: every event once, because steps cannot be added up.", rows, columns)  # fmt: skip
 
 

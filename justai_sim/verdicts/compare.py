@@ -65,10 +65,16 @@ def pairs_of(d: Decided, ripe: I8) -> tuple[list[Pair], str, list[str]]:
     """The pairs, the name of the reference, and what to say of it. `ripe` (decisions,): when each became mature."""
     notes: list[str] = []
     controls = {d.variants[c][0] for c in range(len(d.templates)) if d.live[c, 0]}
-    names = sorted({v for c, vs in enumerate(d.variants) for a, v in enumerate(vs) if d.live[c, a]})
+    known = [[v for a, v in enumerate(vs) if d.live[c, a]] for c, vs in enumerate(d.variants)]
+    names = sorted({v for vs in known for v in vs})
+    base = controls or {min(vs) for vs in known if vs}
     if not controls and len(names) > 1:
-        notes.append(f"no control: variants are compared with {names[0]!r}, the first by name (--control chooses)")
-    base = controls or set(names[:1])
+        notes.append(
+            f"no control: variants are compared with {listed(sorted(base))}, the first by name (--control chooses)"
+        )
+    without = sorted({d.templates[c] for c, vs in enumerate(known) if not base & set(vs)})
+    if without:
+        notes.append(f"not compared, as they have no control: {listed(without)}")
     place = {v: i for i, v in enumerate(names)}
     column = np.full((len(d.templates), len(names) + 1), -1, np.int64)
     for c, vs in enumerate(d.variants):

@@ -12,7 +12,7 @@ import numpy as np
 from justai_sim import clock
 from justai_sim.attribution import Rule
 from justai_sim.clock import DAY
-from justai_sim.errors import several
+from justai_sim.errors import listed, several
 from justai_sim.estimate.sequences import sequence_radius
 from justai_sim.stats import z_value
 from justai_sim.verdicts.compare import LEAST_EARNED, LEAST_SENDS, TUNED, Compared
@@ -151,7 +151,10 @@ def _ship(got: Compared, top: _Top, smallest: float | None) -> Answer:
         return Answer("ship", text, [*because, f"{top.said}."], variant=top.ahead, leader=top.ahead, smallest=smallest)
     others = [str(v) for v, t in zip(got.table["variant_id"][1:], got.table["told"][1:], strict=True) if t > 0]
     if others:
-        because.append(f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} better than {got.reference}, too.")
+        because.append(
+            f"{listed(others)} {'is' if len(others) == 1 else 'are'} better than {got.reference}, too; whether "
+            f"{top.ahead} is better than {'that' if len(others) == 1 else 'these'} is not told."
+        )
     text = f"Ship {top.ahead}: {top.between} against {got.reference}."
     return Answer("ship", text, because, variant=top.ahead, leader=top.ahead, smallest=smallest)
 
