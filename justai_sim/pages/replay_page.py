@@ -15,6 +15,8 @@ from justai_sim.estimate.metrics import ALL, HELD_OUT
 from justai_sim.pages.figures import plot_age, plot_delay, plot_shares, plot_window_map
 from justai_sim.pages.inputs import ReplayData
 from justai_sim.pages.page import AGE, DELAY, WEIGHTS, WINDOWS, Picture, picture, write_page
+from justai_sim.pages.reasons import MEANING, plot_reasons
+from justai_sim.pages.reasons import QUESTION as REASONED
 from justai_sim.pages.replay_tabs import key_columns, tabs, with_key, write_tables
 from justai_sim.pages.table import Column, Form, Part, write
 from justai_sim.surfaces import ADVICE
@@ -33,26 +35,6 @@ TABS = (
     ("verdict", "Verdict"), ("results", "Results"), ("window", "Window"), ("interpretations", "Interpretations"),
     ("doctor", "Doctor"), ("what-if", "What if"),
 )  # fmt: skip
-MEANING = {
-    "not_yet_known": "received after the moment of the report",
-    "too_late": "received too long after it happened",
-    "duplicate": "a copy of an event that is already there",
-    "status_event": "tells of a message, is no response",
-    "machine": "made by a machine",
-    "wrong_event": "not one of the goals",
-    "currency": "a currency without a rate",
-    "refund": "a refund, taken off the revenue of its order",
-    "refund_without_order": "a refund whose order is not known",
-    "unknown_send": "names a send that is not there",
-    "outside_engagement_window": "an open, click or unsubscribe too long after its send",
-    "credited": "credited to a send",
-    "in_offset": "within the ignored first days",
-    "past_lookback": "after the last day that counts",
-    "before_send": "before any send of the user",
-    "no_anchor": "the send was not delivered, opened or clicked as the rule demands",
-    "not_delivered": "the send did not arrive",
-    "no_send": "the user had no send",
-}
 
 
 def write_replay_report(data: ReplayData, out: Path, desk: Desk | None = None) -> Path:
@@ -319,6 +301,10 @@ def _pictures(data: ReplayData, out: Path) -> list[Picture]:
             WINDOWS,
             "Every rectangle is a window. A coloured one has a leader: its difference per 1,000 sends is beyond the "
             "bound that the largest of all windows passes in 5 % of logs of equal variants. " + ADVICE,
+        ),
+        picture(
+            plot_reasons(data.reasons), out, "reasons", REASONED,
+            "In the order in which the rule checks; the table below has all kinds of events.",
         ),
         picture(
             plot_shares(data.shares, control=data.control), out, "shares",
