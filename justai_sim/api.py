@@ -330,6 +330,10 @@ def verdict(
     5 % are ever told to ship one. `split`: the declared share of each variant, for logs without propensities.
     """
     if isinstance(log, Replay):
+        given = {"rule": rule, "goals": goals, "control": control, "template": template, "since": since,
+                 "until": until, "as_of": as_of, **settings}  # fmt: skip
+        if extra := [k for k, v in given.items() if v not in (None, ())]:
+            raise UsageError(f"a replay has its options already: give {extra[0]!r} to js.replay")
         return verdicts.verdict(log, split)
     result = replays.replay(
         log if isinstance(log, Log) else read_log(log), rule=with_settings(rule or Rule(), settings), goals=goals,

@@ -20,7 +20,9 @@ from justai_sim.clock import DAY, HOUR, MINUTE, SECOND
 from justai_sim.errors import UsageError
 from justai_sim.estimate.sequences import confidence_path, confidence_sequence, sequence_radius
 from justai_sim.estimate.trials import Trials
+from justai_sim.pages.brief import save_brief
 from justai_sim.pages.looks import sentence
+from justai_sim.pages.style import render
 from justai_sim.scenario import Scenario, read
 from justai_sim.sim.engine import simulate_block
 from justai_sim.tables import CONVERSION, OPEN, UNSUBSCRIBE, Events, Log, TextCodes
@@ -372,6 +374,13 @@ def test_a_few_heavy_orders_are_seen() -> None:
     assert status(none, "heavy orders") == "cannot tell"
 
 
+def test_a_replay_brings_its_options() -> None:
+    result = js.replay(made_log(0, per_day=60), goals=["purchase"])
+    assert js.verdict(result).sentence == js.verdict(made_log(0, per_day=60), goals=["purchase"]).sentence
+    with pytest.raises(UsageError, match="give 'offset_days' to js"):
+        js.verdict(result, offset_days=0)
+
+
 def test_no_send_is_left() -> None:
     got = judged(made_log(0), since=T0 + 90 * DAY)
     assert got.answer == "stop: cannot be told"
@@ -480,13 +489,12 @@ def test_segments_add_up() -> None:
 def test_the_page_begins_with_the_verdict(tmp_path: Path) -> None:
     log = with_segments(made_log(1, rates=(0.08, 0.04, 0.04), per_day=200))
     result = js.replay(log, goals=["purchase"])
-    page = js.report(result, tmp_path / "one").read_text()
-    js.report(result, tmp_path / "two")
-    files = sorted(p.name for p in (tmp_path / "one").iterdir())
-    assert {"brief.png", "results.csv", "segments.csv", "race.csv", "race.svg", "interpretations.csv"} <= set(files)
-    for f in files:
-        assert (tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes(), f
+    page = js.report(result, tmp_path).read_text()
+    files = {p.name for p in tmp_path.iterdir()}
+    assert {"brief.png", "results.csv", "segments.csv", "race.csv", "race.svg", "interpretations.csv"} <= files
     got = js.verdict(result)
+    assert save_brief(got, tmp_path / "again.png").read_bytes() == (tmp_path / "brief.png").read_bytes()
+    assert render(js.plot_race(got.race), "svg") == (tmp_path / "race.svg").read_bytes()
     head = page.split("<h1>")[1].split("</h1>")[0]
     assert head.replace("\u2011", "-").replace("\u00a0", " ") == got.sentence
     assert page.index("<h1>") < page.index("Differences against control") < page.index("Results on mature sends")
@@ -498,17 +506,19 @@ def test_the_page_begins_with_the_verdict(tmp_path: Path) -> None:
     assert "s0000" not in page
 
 
-def test_a_large_log_gets_a_page_without_every_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_log_is_not_read_in_every_way_for_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desks, "MOST_SENDS", 10)
-    page = js.report(js.replay(made_log(1, per_day=60), goals=["purchase"]), tmp_path).read_text()
-    assert page.count("sends; ask by itself") == 2
-    assert "justai-sim what-if LOG" in page
-    assert not (tmp_path / "interpretations.csv").exists()
+    got = desks.desk(js.replay(made_log(1, per_day=60), goals=["purchase"]))
+    assert got.readings is got.what_if is None
+    assert got.diagnosis is not None
+    assert got.why["what_if"] == "the log has 3,360 sends; ask by itself: justai-sim what-if"
 
 
 def test_a_page_without_sends_to_show_still_stands(tmp_path: Path) -> None:
     page = js.report(js.replay(made_log(1, per_day=60), goals=["purchase"], since=T0 + 90 * DAY), tmp_path).read_text()
     assert "Stop: cannot be told" in page
+    assert "no send is left to show" in page
+    assert "justai-sim what-if LOG" in page
     assert ">nan<" not in page
 
 

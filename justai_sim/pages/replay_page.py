@@ -49,7 +49,7 @@ def write_replay_report(data: ReplayData, out: Path, desk: Desk | None = None) -
     facts = [("source", data.source), ("as of", clock.iso(data.as_of)), ("key metric", _name(data.key_metric)),
              ("control", _control(data)), *data.settings.items()]  # fmt: skip
     table = data.metrics if desk is None else desk.results
-    added = [] if desk is None else key_columns(data.key_metric, desk.verdict.reference)
+    added = [] if desk is None else key_columns(desk.verdict.reference)
     return write_page(
         "replay.html.j2", out, title=data.title, simulated=data.simulated,
         headline=headline(data) if desk is None else desk.verdict.sentence,

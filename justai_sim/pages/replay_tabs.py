@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from justai_sim.bandit.policy import METRICS
 from justai_sim.checks.doctor import Diagnosis
 from justai_sim.errors import listed
 from justai_sim.pages.brief import save_brief, window_words
 from justai_sim.pages.figures import plot_interpretations, plot_race, plot_what_if
 from justai_sim.pages.interpretations import QUESTION as READINGS
 from justai_sim.pages.looks import QUESTION as RACE
-from justai_sim.pages.page import Picture, picture
+from justai_sim.pages.page import picture
 from justai_sim.pages.table import Column, Form, Part
 from justai_sim.pages.what_if import QUESTION as POLICIES
 from justai_sim.pages.what_if_page import CAPTION, LIMITS, estimates_part, overlap_part
@@ -141,9 +140,8 @@ def _doctor(got: Diagnosis) -> dict[str, Any]:
     }
 
 
-def key_columns(metric: str, against: str) -> list[Column]:
+def key_columns(against: str) -> list[Column]:
     """The columns that `verdicts.results` adds to the results table."""
-    assert metric in METRICS
     return [
         Column("difference", f"per 1,000 sends minus {against}", "number", interval=True),
         Column("chance_best", "chance to be the best", "percent"),
@@ -158,6 +156,3 @@ def with_key(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "difference_high": r.get("high_per_1000")}  # fmt: skip
         out.append(r | {k: None if v is None or not np.isfinite(v) else v for k, v in ends.items()})
     return out
-
-
-__all__ = ["Picture", "differences", "key_columns", "segments", "tabs", "trust", "with_key", "write_tables"]
