@@ -31,9 +31,12 @@ from justai_sim.attribution import (
 )
 from justai_sim.attribution import attribute as attribute_tables
 from justai_sim.bandit.policy import PolicySpec
+from justai_sim.biases.identity import identity
+from justai_sim.biases.table import Bias, bias_table
 from justai_sim.checks import doctor as checks
 from justai_sim.checks.doctor import Diagnosis
 from justai_sim.errors import DataError, NotInLogWarning, UsageError
+from justai_sim.esp import exports
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
 from justai_sim.loop.program import Feedback, KeyMetric
@@ -42,11 +45,13 @@ from justai_sim.meant import not_there, shared_ids
 from justai_sim.mix import comparable
 from justai_sim.pages.figures import (
     plot_age,
+    plot_bias,
     plot_brief,
     plot_delay,
     plot_interpretations,
     plot_race,
     plot_receipt,
+    plot_recommend,
     plot_shares,
     plot_what_if,
     plot_window_map,
@@ -55,8 +60,12 @@ from justai_sim.replays import Replay
 from justai_sim.scenario import Scenario
 from justai_sim.surfaces import WindowSurface
 from justai_sim.surfaces import window_surface as surface_of_log
+from justai_sim.sweeps import recommend as recommendations
+from justai_sim.sweeps.criteria import Question
 from justai_sim.sweeps.data import SweepData
+from justai_sim.sweeps.recommend import Recommendation
 from justai_sim.tables import HELD_OUT, PARTS, REASONS, Log
+from justai_sim.truth import Behind
 from justai_sim.verdicts import verdict as verdicts
 from justai_sim.verdicts.verdict import Verdict
 from justai_sim.whatif import estimates as estimates_of
@@ -75,10 +84,12 @@ Instant: TypeAlias = "str | int | date | pd.Timestamp"
 __all__ = [
     "PRESETS",
     "Attributed",
+    "Bias",
     "Diagnosis",
     "Estimates",
     "Interpretations",
     "Preset",
+    "Recommendation",
     "Reconciliation",
     "Replay",
     "Rule",
@@ -88,23 +99,28 @@ __all__ = [
     "Verdict",
     "WhatIf",
     "attribute",
+    "bias",
     "doctor",
     "estimates",
+    "export",
     "interpretations",
     "load",
     "metrics",
     "outcomes",
     "plot_age",
+    "plot_bias",
     "plot_brief",
     "plot_delay",
     "plot_interpretations",
     "plot_race",
     "plot_receipt",
+    "plot_recommend",
     "plot_shares",
     "plot_what_if",
     "plot_window_map",
     "preset",
     "read_log",
+    "recommend",
     "reconcile",
     "replay",
     "report",
@@ -148,6 +164,19 @@ def load(src: str | Path, esp: str, out: str | Path, **options: Any) -> logs.Sum
 def read_log(path: str | Path, esp: str | None = None, timezone: str | None = None, **options: Any) -> Log:
     """A loaded log, a plain log folder, or with `esp` an export directly, with switches in `esp_options`."""
     return logs.read_log(path, esp, timezone, **options)
+
+
+def export(
+    log: Log | str | Path, esp: str, folder: str | Path, *, esp_options: Mapping[str, Any] | None = None
+) -> dict[str, int]:
+    """Write a log as the bulk export of `esp` into a new folder, whole or not at all; `read_log` reads it back.
+
+    What a provider's files have no place for is on its page (docs/esp) and in its adapter's `export_cannot_carry`.
+    Returned is what was left out, by reason. UsageError if there is something in the folder.
+
+    `js.export(js.simulate("welcome").log, "braze", "currents")`
+    """
+    return exports.export(log if isinstance(log, Log) else read_log(log), esp, Path(folder), esp_options)
 
 
 @dataclass(frozen=True)
@@ -292,9 +321,15 @@ def replay(
     metric: KeyMetric = "conversion_rate",
     training: TrainingWindow | None = None,
     feedback: Feedback = "all",
+    partitions: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
     **settings: Any,
 ) -> Replay:
     """A log through attribution, metrics and policy; further settings are options of the rule.
+
+    `workers`: attribute on so many processes (or on the Dask cluster at `scheduler`), users cut into `partitions`. The
+    numbers are the same; it pays for logs of millions of rows.
 
     `js.replay(log, goals=["purchase"], lookback_days=7, offset_days=0).metrics`
     """
@@ -305,7 +340,8 @@ def replay(
     return replays.replay(
         log, rule=chosen, goals=goals, control=control, template=template, since=instant(since), until=instant(until),
         as_of=instant(as_of), policy=spec, key_metric=metric, training=training, feedback=feedback,
-        currency_given="currency" in settings or rule is not None,
+        currency_given="currency" in settings or rule is not None, partitions=partitions, workers=workers,
+        scheduler=scheduler,
     )  # fmt: skip
 
 
@@ -513,6 +549,8 @@ class Run:
     log: Log
     truth: pd.DataFrame
     """`event_id, cause_send_id` ('' = organic), `occurred_at`: one row a conversion that happened."""
+    behind: Behind
+    """The same as codes, and which true event each row of the log tells of; what `bias` reads."""
 
     @cached_property
     def sends(self) -> pd.DataFrame:
@@ -538,6 +576,7 @@ class Run:
 
 def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int = 0, wire: bool = False) -> Run:
     """One world of a scenario (a file, the name of a packaged one, or a Scenario)."""
+    from justai_sim.sim.cost import affordable
     from justai_sim.sim.engine import simulate_block
 
     scenario = _scenario(source)
@@ -545,6 +584,7 @@ def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int
         raise UsageError(f"rep is {rep}; expected the number of a world, from 0 on")
     if seed is not None:
         scenario = msgspec.structs.replace(scenario, seed=seed)
+    affordable(scenario)
     block = simulate_block(scenario, range(rep, rep + 1), wire=wire)
     log = block.log(rep)
     truth = pd.DataFrame(
@@ -554,7 +594,24 @@ def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int
             "occurred_at": pd.to_datetime(block.truth.occurred_at, unit="us", utc=True),
         }
     )
-    return Run(scenario, log, truth)
+    return Run(scenario, log, truth, Behind(block.truth, block.origin, block.unheard))
+
+
+def bias(run: Run, **settings: Any) -> Bias:
+    """What separates the numbers that a dashboard shows from what the sends caused, per variant, exactly.
+
+    Under the scenario's rule, or with options of the rule changed: `js.bias(js.simulate("welcome"),
+    offset_days=0).table`. In each identity (`events`, `sends`, `revenue`) all terms add up to `shown`; `Bias.meaning`
+    says what they are, `js.plot_bias(bias.table)` draws them.
+    """
+    if not isinstance(run, Run):
+        raise UsageError(f"run is a {type(run).__name__}; expected a simulated world, js.simulate(SCENARIO): only a "
+                         "simulator knows what caused a conversion")  # fmt: skip
+    program, log = run.scenario.program, run.log
+    bound = _bound(with_settings(program.rule, settings), log, program.goals or None)
+    currency = log.names("currency").index(run.scenario.world.value.currency)
+    found = identity(bound, log.sends, log.events, run.behind, run.scenario.end_us, currency)
+    return Bias(bias_table(found, log.text), f"{run.scenario.name}, seed {run.scenario.seed}")
 
 
 @dataclass(frozen=True)
@@ -595,18 +652,25 @@ def sweep(
     *,
     replications: int | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
     resume: bool = False,
+    race: str | None = None,
 ) -> Sweep:
-    """Run every point of a scenario's `[sweep]` over the same worlds. Parts and tables are kept in `out`."""
+    """Run every point of a scenario's `[sweep]` over the same worlds. Parts and tables are kept in `out`.
+
+    On `workers` processes (default: one a core), or on the Dask cluster at `scheduler`. `race`: `right_by_day`,
+    `conversions` or `revenue`; points that are clearly worse by it stop early (`.data.raced`).
+    """
     import tempfile
 
     scenario = _scenario(source)
     if replications is not None:
         scenario = msgspec.structs.replace(scenario, replications=replications)
+    how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "race": race}
     if out is not None:
-        return Sweep(run_sweep(scenario, Path(out), workers=workers, resume=resume))
+        return Sweep(run_sweep(scenario, Path(out), resume=resume, **how))
     with tempfile.TemporaryDirectory() as folder:
-        return Sweep(run_sweep(scenario, Path(folder), workers=workers))
+        return Sweep(run_sweep(scenario, Path(folder), **how))
 
 
 def run_sweep(scenario: Scenario, out: Path, **options: Any) -> SweepData:
@@ -614,10 +678,27 @@ def run_sweep(scenario: Scenario, out: Path, **options: Any) -> SweepData:
     from justai_sim.sweeps.collect import collect, write_tables
     from justai_sim.sweeps.run import sweep as run
 
-    all_points, parts = run(scenario, out, **options)
-    data = collect(scenario, all_points, parts)
+    data = collect(scenario, *run(scenario, out, **options))
     write_tables(data, out)
     return data
+
+
+def recommend(
+    result: Sweep | str | Path, criterion: str = "right_by_day", *, day: float | None = None, limit: float = 0.05
+) -> Recommendation:
+    """What to choose among the decisions of a finished sweep (or its folder): `.answer`, `.table`, `.flips`.
+
+    `criterion`: `right_by_day` (the best variant leads on `day`, default the last), `conversions` or `revenue` (true
+    ones, whatever was credited), `decision_time` (until the product's rule ships, among those whose share of false
+    ships is shown to be at most `limit`). Differences are paired over worlds and hold all together; what cannot be
+    told from the best is tied; along axes of the world and the variants, `flips` says where the answer changes.
+
+    `js.plot_recommend(js.recommend("reports/welcome", "conversions").table)`
+    """
+    from justai_sim.sweeps.collect import read_tables
+
+    data = result.data if isinstance(result, Sweep) else read_tables(Path(result))
+    return recommendations.recommend(data, Question(criterion=criterion, day=day, limit=limit))
 
 
 def report(result: Sweep | Replay | WhatIf, out: str | Path, title: str = "") -> Path:

@@ -22,7 +22,9 @@ from justai_sim.esp.generic import plain_files
 from justai_sim.estimate.maturity import remarks
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
+from justai_sim.executor import executor
 from justai_sim.log import is_log
+from justai_sim.loop.divided import Divided
 from justai_sim.loop.program import Feedback, KeyMetric, Program, program_of
 from justai_sim.loop.replay import attribute_log, last_received, replay_log
 from justai_sim.loop.step import Tick
@@ -35,6 +37,8 @@ from justai_sim.surfaces import WindowSurface, window_surface
 from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, PARTS, REASONS, Log
 from justai_sim.version import __version__
 
+PARTITIONS = 16
+"""Of a replay on several processes, where their number is not given."""
 GROUPS = 100
 """Random groups of users: the clusters of the intervals in the figures."""
 ESTIMATORS = {
@@ -352,12 +356,16 @@ def replay(
     control_share: float = 0.10,
     currency_given: bool = False,
     shares: bool = True,
+    partitions: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> Replay:
     """Attribute a log under `rule`, and step a policy through it as it arrived. Times in microseconds.
 
     `goals`: the conversion names that count; needed when the log has several. `template`, `since`,
     `until` choose the sends that are shown, `as_of` what is known (default: the last receipt).
-    Without `shares` no policy is stepped through the log.
+    Without `shares` no policy is stepped through the log. With `partitions`, `workers` or a Dask `scheduler` users are
+    attributed in parts, on several processes; the results are the same, to the bit.
     """
     if not len(log.sends):
         refused = sum(log.rejects.values())
@@ -389,11 +397,15 @@ def replay(
     program = program_of(log, base, control)
     selection = Selection(template, since, until)
     selection.keeps(log)
-    bound, got = attribute_log(program, log, as_of)
+    divided = None
+    if partitions is not None or workers is not None or scheduler is not None:
+        with executor(workers, scheduler) as on:
+            divided = Divided(program, log, as_of, start, on, PARTITIONS if partitions is None else partitions, learns)
+    bound, got = (divided.bound, divided.attribution) if divided else attribute_log(program, log, as_of)
     ticks: list[Tick] = []
     if learns:
         try:
-            _, _, ticks = replay_log(program, log, as_of, start)
+            ticks = divided.ticks() if divided else replay_log(program, log, as_of, start)[2]
         except UsageError as e:
             notes.append(f"no shares are shown: {e}")
     used = {t.variants[0] for t in program.templates}

@@ -9,31 +9,87 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
 from justai_sim import clock
+from justai_sim.designs import MAX_POINTS, Key, SweepError, axes_of
 from justai_sim.errors import DataError, JustaiError, UsageError, nearest
 from justai_sim.esp.base import PROVIDERS
 from justai_sim.loop.program import Program, Template
-from justai_sim.world.spec import Spec, Variant, World
+from justai_sim.world.codes import TEMPLATES, TIMES
+from justai_sim.world.spec import Spec, Variant, World, between, factors
+from justai_sim.world.telemetry import Telemetry
 
 
-class Step(Spec, frozen=True, kw_only=True):
-    """One template of the flow, sent `day` days after sign-up; `variants` replace the scenario's."""
+class Touch(Spec, frozen=True, kw_only=True):
+    """A template; `variants` replace the scenario's."""
 
     id: str
-    day: float
     variants: list[Variant] | None = None
 
 
+class Step(Touch, frozen=True, kw_only=True):
+    """One step of the flow, sent `day` days after sign-up (at the next `hour` of local time, if set), `times` times,
+    `every_days` apart."""
+
+    day: float
+    hour: float | None = None
+    times: int = 1
+    every_days: float = 1
+
+    def __post_init__(self) -> None:
+        repeated(self, "flow step")
+
+
+class Blast(Touch, frozen=True, kw_only=True):
+    """A message to a `share` of all users who are there on `day` of the run (at the next `hour` of local time, if set),
+    spread evenly over `spread_hours`; `times` times with `every_days` between."""
+
+    day: float
+    hour: float | None = None
+    share: float = 1.0
+    spread_hours: float = 1.0
+    times: int = 1
+    every_days: float = 7
+
+    def __post_init__(self) -> None:
+        repeated(self, "blast")
+        between(self, 0, 1, "share", of=f" of blast {self.id!r}")
+        between(self, 0, 24 * 30, "spread_hours", of=f" of blast {self.id!r}")
+
+
+class Trigger(Touch, frozen=True, kw_only=True):
+    """A message that something the user does sets off, `per_user_day` times a day on average (Poisson), at most `times`
+    a user."""
+
+    per_user_day: float
+    times: int = TIMES
+
+    def __post_init__(self) -> None:
+        between(self, 1e-6, 100, "per_user_day", of=f" of trigger {self.id!r}")
+        between(self, 1, TIMES, "times", of=f" of trigger {self.id!r}")
+
+
+def repeated(touch: Step | Blast, what: str) -> None:
+    """UsageError for days, hours or repetitions that cannot be."""
+    of = f" of {what} {touch.id!r}"
+    between(touch, 0, 3650, "day", of=of)
+    between(touch, 1, TIMES, "times", of=of)
+    between(touch, 0.01, 3650, "every_days", of=of)
+    if touch.hour is not None:
+        between(touch, 0, 23.999, "hour", of=of)
+
+
 class Scenario(Spec, frozen=True, kw_only=True):
-    """A whole scenario file. `variants` hold for every step of the flow without its own; control first."""
+    """A whole scenario file. `variants` hold for every touchpoint without its own; control first. Touchpoints: steps of
+    the `flow`, `blasts`, `triggered` messages."""
 
     schema_version: Literal[1] = 1
     name: str
     question: str = ""
+    answer: str = ""
     start: str = "2026-01-05T00:00:00Z"
     days: int = 56
     replications: int = 100
@@ -41,13 +97,18 @@ class Scenario(Spec, frozen=True, kw_only=True):
     esp: str = "braze"
     program: Program = Program()
     world: World = World()
+    telemetry: Telemetry = Telemetry()
     variants: list[Variant] = []
-    flow: list[Step]
+    flow: list[Step] = []
+    blasts: list[Blast] = []
+    triggered: list[Trigger] = []
     sweep: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        if not self.flow:
-            raise UsageError("flow is empty; expected at least one [[flow]] with id and day")
+        if not self.touches:
+            raise UsageError("flow is empty; expected a [[flow]] with id and day, or [[blasts]] or [[triggered]]")
+        if len(self.touches) > TEMPLATES:
+            raise UsageError(f"flow has {len(self.touches)} templates; at most {TEMPLATES} can be simulated")
         if self.program.templates:
             raise UsageError("program.templates is set by [[flow]]; leave it out")
         for name, low, high in (("days", 1, 3650), ("replications", 1, 100_000), ("seed", 0, 2**62)):
@@ -59,20 +120,40 @@ class Scenario(Spec, frozen=True, kw_only=True):
             raise UsageError(f"name is {self.name!r}; expected letters, digits, '.', '_', '-' (it names a folder)")
         if clock.parse(self.start) % clock.DAY:
             raise UsageError(f"start is {self.start!r}; expected a UTC midnight")
-        for s in self.flow:
-            if not 0 <= s.day <= 3650:
-                raise UsageError(f"day of flow step {s.id!r} is {s.day}; expected 0 to 3650")
-            if not self.variants_of(s):
-                raise UsageError(f"flow step {s.id!r} has no variants; add [[variants]], the control first")
+        for t in self.touches:
+            variants = self.variants_of(t)
+            if not variants:
+                raise UsageError(f"template {t.id!r} has no variants; add [[variants]], the control first")
+            if variants[0].from_day or variants[0].until_day is not None:
+                raise UsageError(f"from_day, until_day: {variants[0].id!r} is the control, which is always there")
+            for v in variants:
+                factors(v.segments, f"segments of variant {v.id!r}", self.world.attributes)
+        known = self.world.attributes
+        for name in self.program.segments:
+            if name not in known:
+                raise UsageError(f"segments.{name} is no attribute of the world; {nearest(name, known)}")
         self.full_program()  # duplicates are found here
 
-    def variants_of(self, step: Step) -> list[Variant]:
-        return step.variants if step.variants is not None else self.variants
+    @property
+    def touches(self) -> list[Touch]:
+        return [*self.flow, *self.blasts, *self.triggered]
+
+    def variants_of(self, touch: Touch) -> list[Variant]:
+        return touch.variants if touch.variants is not None else self.variants
 
     def full_program(self) -> Program:
-        """The program with the flow's templates."""
-        templates = [Template(id=s.id, variants=[v.id for v in self.variants_of(s)]) for s in self.flow]
+        """The program with its templates, and when their variants come and go."""
+        templates = []
+        for t in self.touches:
+            variants = self.variants_of(t)
+            added = {v.id: self.on_day(v.from_day) for v in variants if v.from_day}
+            archived = {v.id: self.on_day(v.until_day) for v in variants if v.until_day is not None}
+            templates.append(Template(id=t.id, variants=[v.id for v in variants], added=added, archived=archived))
         return msgspec.structs.replace(self.program, templates=templates)
+
+    def on_day(self, day: float) -> int:
+        """The instant of a day of the run, microseconds."""
+        return self.start_us + round(day * clock.DAY)
 
     @property
     def start_us(self) -> int:
@@ -135,10 +216,6 @@ def find(source: str | Path) -> Path:
     raise DataError(f"scenario {str(source)!r}: no such file; among the packaged scenarios {nearest(path.stem, names)}")
 
 
-Key = tuple[str | int, ...]
-"""Where a value stands in a file: names of tables and keys, positions in arrays."""
-
-
 def _explain(message: str) -> tuple[str, Key]:
     """msgspec's message with its field and the nearest valid name; and the key that it is about."""
     what, _, shown = message.partition(" - at `$")
@@ -170,8 +247,9 @@ def _type_at(path: Key) -> Any:
 def _blamed(raw: dict[str, Any], message: str, lines: Mapping[Key, int]) -> Key:
     """The key that the message of a part's own check is about: the first that it names within that part."""
     part = _refusing(raw, Scenario, ()) or ()
-    if not part and (m := re.search(r"(?:flow step|template) '(.*?)'", message)):
-        part = next((("flow", i) for i, s in reversed(list(enumerate(raw["flow"]))) if s["id"] == m[1]), ())
+    if not part and (m := re.search(r"template '(.*?)'", message)):
+        tables = [(k, i) for k in ("flow", "blasts", "triggered") for i in range(len(raw.get(k, [])))]
+        part = next(((k, i) for k, i in reversed(tables) if raw[k][i]["id"] == m[1]), ())
     for word in re.findall(r"\w+(?:\.\w+)*", message):
         names = tuple(word.split("."))
         for i in range(len(names)):  # the part may be named too: policy.name of [program.policy]
@@ -297,18 +375,6 @@ class Lines:
         self._at += 1
 
 
-MAX_POINTS = 10_000
-"""Points of a sweep; each is checked when the scenario is read."""
-
-
-class SweepError(DataError):
-    """A sweep that cannot be run; `path` is the key that it is about."""
-
-    def __init__(self, message: str, path: Key = ()) -> None:
-        super().__init__(message)
-        self.path = path
-
-
 class Point(msgspec.Struct, frozen=True):
     """One point of a sweep: its labels per axis, and the scenario that it stands for."""
 
@@ -320,50 +386,28 @@ class Point(msgspec.Struct, frozen=True):
         return " · ".join(self.labels.values()) or "as given"
 
 
-class _Option(NamedTuple):
-    """One value of an axis: its label, the keys that it sets, and where it stands."""
-
-    axis: str
-    label: str
-    settings: dict[str, Any]
-    path: Key
-
-
 def points(scenario: Scenario) -> list[Point]:
-    """Every point of the `[sweep]` table: the product of its axes, in the order written.
+    """Every point of the `[sweep]` table (`designs.axes_of`): the product of its axes, in the order written.
 
-    An axis is a dotted key with a list of values, or a name with a table of labels, each of which sets
-    several keys together. SweepError if one of them is no scenario.
+    SweepError if one of them is no scenario.
     """
-    axes = [_axis(axis, values) for axis, values in scenario.sweep.items()]
+    axes = [axis.options for axis in axes_of(scenario.sweep, scenario.seed)]
     if (n := math.prod(map(len, axes))) > MAX_POINTS:
         raise SweepError(f"sweep has {n:,} points; expected at most {MAX_POINTS:,}", ("sweep",))
     out = []
     for combination in itertools.product(*axes):
+        labels: dict[str, str] = {}
         settings: dict[str, Any] = {}
         for o in combination:
+            labels |= o.labels
             settings |= o.settings
         try:
             found = with_settings(scenario, settings)
         except DataError as e:
             wrong = next((o for o in combination if not _works(scenario, o.settings)), combination[-1])
             raise SweepError(str(e), wrong.path) from None
-        out.append(Point({o.axis: o.label for o in combination}, found))
+        out.append(Point(labels, found))
     return out
-
-
-def _axis(axis: str, values: Any) -> list[_Option]:
-    path: Key = ("sweep", axis)
-    if isinstance(values, list):
-        name = axis.rpartition(".")[2] if axis != "program.policy.name" else "policy"
-        found = [_Option(name, str(v), {axis: v}, (*path, i)) for i, v in enumerate(values)]
-    elif isinstance(values, dict) and all(isinstance(v, dict) for v in values.values()):
-        found = [_Option(axis, label, settings, (*path, label)) for label, settings in values.items()]
-    else:
-        raise SweepError(f"sweep axis {axis!r}: expected a list of values or a table of labelled settings", path)
-    if not found:
-        raise SweepError(f"sweep axis {axis!r} has no values", path)
-    return found
 
 
 def _works(scenario: Scenario, settings: dict[str, Any]) -> bool:

@@ -53,11 +53,14 @@ ORDER = ("in_offset", "past_lookback", "before_send", "no_anchor", "not_delivere
 class Brute:
     """credits: (event index, send_id, weight in parts of 1e9); reasons: one text per input event;
     outcomes: send_id -> reached, anchor, close_at, opens, clicks, unsubscribes, weight, numerator,
-    revenue, mature, final."""
+    revenue, mature, final. known, alive, amounts: the sends, the events that are no copies, and money by event."""
 
     credits: list[tuple[int, str, int]]
     reasons: list[str]
     outcomes: dict[str, Row]
+    known: dict[str, Send]
+    alive: list[Event]
+    amounts: dict[int, int]
 
 
 def brute(rule: Rule, sends: list[Row], events: list[Row], goals: Goals | None, as_of: int | None) -> Brute:
@@ -76,7 +79,8 @@ def brute(rule: Rule, sends: list[Row], events: list[Row], goals: Goals | None, 
     rows.sort(key=lambda c: c[0])
     times = [received_at(r, "sent_at") for r in sends] + [received_at(r, "occurred_at") for r in events]
     now = as_of if as_of is not None else max(times, default=0)
-    return Brute(rows, reasons, _outcomes(rule, alive, known, amounts, reasons, now))
+    outcomes = _outcomes(rule, alive, known, amounts, reasons, now)
+    return Brute(rows, reasons, outcomes, known, alive, amounts)
 
 
 # --- engagement (rules 16-20) and the anchors that come of it (rule 8) ---

@@ -176,7 +176,7 @@ def test_bad_line_keeps_its_neighbours(capsys: pytest.CaptureFixture[str], plain
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("signups_per_day = 400", "signup_per_day = 400"), ":26: field 'world'"),
+        (("signups_per_day = 400", "signup_per_day = 400"), ":27: field 'world'"),
         (("signups_per_day = 400", "signup_per_day = 400"), "did you mean 'signups_per_day'"),
         (("offset_days = 3", "offset_days = 14"), "not below lookback_days"),
         (("conversion_rate = 0.021\n", ""), "conversion_rate"),

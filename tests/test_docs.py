@@ -24,7 +24,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 
 def commands() -> list[list[str]]:
-    pages = README + (ROOT / "docs" / "load.md").read_text()
+    pages = README + "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("load", "sweeps"))
     found = re.findall(r"`(justai-sim [^`]+)`", pages) + re.findall(r"^(justai-sim .+)$", pages, re.M)
     return [shlex.split(c)[1:] for c in found]
 

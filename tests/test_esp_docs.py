@@ -38,3 +38,6 @@ def test_the_page_says_what_the_formats_cannot_carry(name: str) -> None:
     page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     part = page.split("## What its formats cannot carry")[1].split("## ")[0]
     assert [line[2:] for line in part.splitlines() if line.startswith("- ")] == list(adapter(name).cannot_carry)
+    part = page.split("## Writing an export")[1].split("## ")[0]
+    assert f"--export-as {name}" in part
+    assert [line[2:] for line in part.splitlines() if line.startswith("- ")] == list(adapter(name).export_cannot_carry)

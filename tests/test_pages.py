@@ -36,7 +36,7 @@ from justai_sim.pages.sweep_page import write_sweep_report
 from justai_sim.pages.table import percent
 from justai_sim.pages.window_map import sentence as map_sentence
 from justai_sim.pages.window_map import worlds_of
-from justai_sim.scenario import Scenario, points, read
+from justai_sim.scenario import Point, Scenario, points, read
 from justai_sim.stats import wilson
 from justai_sim.streams import generator
 from justai_sim.surfaces import of_frame
@@ -99,7 +99,17 @@ def sweep_data(variants: int = 4, replications: int = 40) -> SweepData:
     names, rates = [v.id for v in scenario.variants], [v.conversion_rate for v in scenario.variants]
     age = age_frame(names, rates, replications, 20_000)
     windows = window_frame(names, rates, replications, 18_000)
-    return SweepData(scenario, ps, ps[0].name, pd.DataFrame(metrics), pd.DataFrame(race), age, windows)
+    shares = share_frame(scenario, ps)
+    return SweepData(scenario, ps, ps[0].name, pd.DataFrame(metrics), pd.DataFrame(race), age, windows, shares)
+
+
+def share_frame(scenario: Scenario, ps: list[Point]) -> pd.DataFrame:
+    rows = [
+        {"point": p.name, **p.labels, "day": day, "template_id": t.id, "variant_id": v.id,
+         "share": 1 / len(scenario.variants), "spread": 0.1, "worlds": scenario.replications}
+        for p in ps for day in range(0, scenario.days + 1, 7) for t in scenario.flow for v in scenario.variants
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def age_frame(names: list[str], rates: list[float], groups: int, sends: int) -> pd.DataFrame:
@@ -542,7 +552,7 @@ def test_pages_are_the_same_every_time_and_self_contained(kind: str, tmp_path: P
         else:
             write_replay_report(replay_data(), tmp_path / name)
     files = sorted(p.name for p in (tmp_path / "one").iterdir())
-    assert len(files) == (7 if kind == "sweep" else 11)
+    assert len(files) == (9 if kind == "sweep" else 11)
     for f in files:
         assert (tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes(), f
     said = page(tmp_path / "one" / "index.html")
@@ -569,7 +579,7 @@ def test_sweep_page_says_what_the_answer_says(tmp_path: Path) -> None:
     head, *body = said.tables[0]
     assert head[:3] == ["window", "policy", "right at the end"]
     for row, cells in zip(got.summary.rows, body, strict=True):
-        assert cells[0] == row["window"]
+        assert cells[0] == row["label"]
         assert cells[2] == f"{percent(row['right'])}|{100 * row['right_low']:.0f} to {100 * row['right_high']:.0f}"
         assert cells[3].startswith(f"{row['lost']:.1f}|")
         assert cells[4] == "+40 %"

@@ -26,7 +26,8 @@ def scenario(esp: str, **settings: Any) -> Scenario:
         "world.signups_per_day": 25,
         "days": 24,
         "esp": esp,
-        "world.duplicate_share": 0.1,
+        "telemetry.clean": False,
+        "telemetry.duplicate_share": 0.1,
         "world.bounce_rate": 0.05,
     }
     return with_settings(read("welcome"), base | settings)

@@ -14,6 +14,8 @@ from justai_sim.sim.engine import Block, simulate_block
 from justai_sim.sim.record import record
 from justai_sim.tables import CONVERSION, NONE, UNSUBSCRIBE
 from justai_sim.world import laws
+from justai_sim.world.codes import COPIES, REFUND, user_of_event
+from justai_sim.world.people import Draws
 from justai_sim.world.spec import Delay
 
 K = 4.5
@@ -36,6 +38,8 @@ signups_per_day = 300
 organic_per_user_day = 0.0
 bounce_rate = 0.0
 delay = { law = "exponential", mean_days = 5.0 }
+[telemetry]
+clean = true
 [[variants]]
 id = "control"
 conversion_rate = 0.2
@@ -194,3 +198,61 @@ def test_an_unsubscribe_stops_later_sends() -> None:
     left = dict(zip(gone.user.tolist(), gone.occurred_at.tolist(), strict=True))
     assert len(left) > 300
     assert all(t <= left.get(u, 2**62) for u, t in zip(sends.user.tolist(), sends.sent_at.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("wire", [False, True])
+def test_every_row_knows_what_it_tells_of(wire: bool) -> None:
+    s = small(
+        days=12,
+        **{
+            "telemetry.clean": False,
+            "telemetry.duplicate_share": 0.2,
+            "telemetry.lost_share": 0.0,
+            "world.organic_per_user_day": 0.02,
+            "esp": "braze",
+        },
+    )
+    block = simulate_block(with_settings(s, {"world.signups_per_day": 30}), range(2), wire=wire)
+    events = block.state.events.table
+    true = block.origin != NONE
+    assert np.array_equal(block.origin[true], events.event[true])
+    assert (events.machine[~true] >= 0).all(), "what no person did is an open or a click"
+    told = np.concatenate([block.origin[events.kind == CONVERSION], block.unheard.origin])
+    before_the_end = block.truth.take(block.truth.occurred_at < s.end_us)
+    assert np.isin(before_the_end.event, told).all()
+    assert len(block.unheard.events) > 0
+
+
+def test_a_caused_purchase_may_take_the_place_of_the_next_organic_one() -> None:
+    """A plain loop over each user's purchases in time finds the same organic ones missing."""
+    own = {"world.organic_per_user_day": 0.05, "world.refund_rate": 0.2}
+    plain = simulate_block(small(days=30, **own), range(2))
+    s = small(days=30, **own, **{"world.replaces_organic": 0.6})
+    block = simulate_block(s, range(2))
+    draws = Draws(s.seed, 0)
+
+    def by_user(truth: Any) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
+        out: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+        for i in np.flatnonzero(truth.value >= 0).tolist():
+            key = int(truth.rep[i]), int(user_of_event(truth.event[i : i + 1])[0])
+            out.setdefault(key, []).append((int(truth.occurred_at[i]), int(truth.event[i]), int(truth.cause[i])))
+        return {k: sorted(v) for k, v in out.items()}
+
+    expected: set[tuple[int, int]] = set()
+    for (rep, _), purchases in by_user(plain.truth).items():
+        gone: set[int] = set()
+        for t, event, cause in purchases:
+            if cause == NONE or t >= s.end_us:
+                continue
+            one = np.array([rep], np.int32), np.array([event])
+            if draws("replaces", *one)[0] < 0.6:
+                later = [e for at, e, c in purchases if c == NONE and at > t and e not in gone]
+                gone.update(later[:1])
+        expected |= {(rep, e) for e in gone}
+    assert len(expected) > 300
+    missing = {(r, e) for r, e in zip(plain.truth.rep.tolist(), plain.truth.event.tolist(), strict=True)}
+    missing -= {(r, e) for r, e in zip(block.truth.rep.tolist(), block.truth.event.tolist(), strict=True)}
+    assert {m for m in missing if m[1] % COPIES == 0} == expected
+    assert {m for m in missing if m[1] % COPIES} <= {(r, e + REFUND) for r, e in expected}
+    assert block.replaced == len(expected)
+    assert plain.replaced == 0

@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 
 from justai_sim import api
+from justai_sim.cli import run
 from justai_sim.errors import DataError, UsageError
 from justai_sim.scenario import Scenario, packaged, points, read, with_settings
 from justai_sim.sweeps import run as runs
 from justai_sim.sweeps.collect import read_tables
-from justai_sim.sweeps.parts import blocks
+from justai_sim.sweeps.parts import Tables, blocks, write_part
 
 
 def small() -> Scenario:
@@ -52,25 +53,26 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, monkeypatch:
 
 def test_a_sweep_resumes_without_redoing_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = api.run_sweep(small(), tmp_path / "whole", workers=1)
-    done: list[str] = []
+    done: list[runs.Unit] = []
     original = runs.run_unit
 
-    def dies_at_the_second(unit: runs.Unit) -> str:
+    def dies_at_the_second(unit: runs.Unit) -> Tables:
         if done:
             raise KeyboardInterrupt
-        done.append(original(unit))
-        return done[-1]
+        done.append(unit)
+        return original(unit)
 
     monkeypatch.setattr(runs, "run_unit", dies_at_the_second)
     out = tmp_path / "out"
     with pytest.raises(runs.StoppedError, match="--resume") as stopped:
         api.run_sweep(small(), out, workers=1)
     assert stopped.value.exit_code == 130
-    stamp = Path(done[0]).stat().st_mtime_ns
-    later: list[str] = []
-    monkeypatch.setattr(runs, "run_unit", lambda u: later.append(original(u)) or u.path)
+    (part,) = (out / "parts").glob("*.npz")
+    stamp = part.stat().st_mtime_ns
+    later: list[runs.Unit] = []
+    monkeypatch.setattr(runs, "run_unit", lambda u: later.append(u) or original(u))
     again = api.run_sweep(small(), out, workers=1, resume=True)
-    assert Path(done[0]).stat().st_mtime_ns == stamp
+    assert part.stat().st_mtime_ns == stamp
     assert done[0] not in later
     assert len(later) == len(points(small())) * len(blocks(small())) - 1
     pd.testing.assert_frame_equal(again.metrics, whole.metrics)
@@ -95,11 +97,62 @@ def test_a_killed_sweep_resumes(tmp_path: Path) -> None:
     child.wait()
     done = {p: p.stat().st_mtime_ns for p in (out / "parts").glob("*.npz")}
     assert 2 <= len(done) < 8, "killed in the middle"
-    api.run_sweep(read(scenario), out, workers=2, resume=True)
+    api.run_sweep(read(scenario), out, workers=1, resume=True)
     assert {p: p.stat().st_mtime_ns for p in done} == done
     assert not list((out / "parts").glob(".point*"))
-    api.run_sweep(read(scenario), whole, workers=2)
+    api.run_sweep(read(scenario), whole, workers=1)
     assert files(out) == files(whole)
+
+
+def test_a_part_done_again_has_the_same_bytes(tmp_path: Path) -> None:
+    unit = runs.Unit(0, points(small())[0].scenario, 0, 2, True)
+    for name in ("a", "b"):
+        write_part(tmp_path / name, runs.run_unit(unit))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> None:
+    scenario, out = tmp_path / "mine.toml", tmp_path / "out"
+    text = (packaged() / "welcome.toml").read_text().replace("signups_per_day = 400", "signups_per_day = 40")
+    scenario.write_text(text)
+    code = "from justai_sim.cli import main; main()"
+    argv = [sys.executable, "-c", code, "sweep", str(scenario), "--out", str(out), "--workers", "2"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    child = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for _ in range(600):
+        if len(list((out / "parts").glob("*.npz"))) >= 1 or child.poll() is not None:
+            break
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the workers hear it too
+    _, said = child.communicate(timeout=20)
+    assert child.returncode == 130, said
+    assert "finished parts are kept in" in said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert list((out / "parts").glob("*.npz"))
+
+
+def test_a_report_comes_back_from_its_tables_byte_for_byte(tmp_path: Path) -> None:
+    """A race over a design: what stopped, the points drawn and every figure come from the tables alone."""
+    s = with_settings(read("welcome"), {"world.signups_per_day": 20, "days": 12, "replications": 20, "esp": "generic"})
+    design = {"kind": "latin_hypercube", "points": 3}
+    days = {"low": 4, "high": 13, "integer": True}
+    s = msgspec.structs.replace(s, sweep={"program.rule.lookback_days": days, "design": design})
+    out = tmp_path / "out"
+    api.report(api.Sweep(api.run_sweep(s, out, workers=1, race="conversions")), out)
+
+    def pages() -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in (".html", ".png", ".svg")}
+
+    before = pages()
+    assert len(before) == 13, "a page and six figures"
+    for name in before:
+        (out / name).unlink()
+    assert run(["report", str(out)]) == 0
+    assert pages() == before
+    assert files(out).keys() == {f"{t}.{e}" for t in ("metrics", "race") for e in ("csv", "parquet")} | {
+        "age.parquet", "windows.parquet", "shares.parquet",
+    }  # fmt: skip
 
 
 def test_parts_of_another_scenario_are_not_mixed_in(tmp_path: Path) -> None:

@@ -53,17 +53,29 @@ def demo(*, out: Path = Path("reports/welcome"), workers: Workers = None, replic
 
 
 @app.command
+def scenarios(*, json: Json = False) -> None:
+    """List the packaged scenarios, each with its question and its answer.
+
+    Example: justai-sim scenarios
+    """
+    from justai_sim.cli import simulated
+
+    simulated.scenarios(json)
+
+
+@app.command
 def run(
     scenario: str, /, *, out: Out = None, seed: int | None = None, replications: int | None = None,
-    wire: bool = False, workers: Workers = None, json: Json = False,
+    wire: bool = False, export_as: str | None = None, workers: Workers = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Simulate a scenario as it is given: attribute, let the policy learn, report.
 
     Without --out the report goes to reports/NAME-run.
     With --wire every event goes through its provider's payload and back; one world, unless
-    --replications says otherwise. With --out, `OUT/log` is the first world as a plain log.
+    --replications says otherwise. With --out, `OUT/log` is the first world as a plain log, and with
+    --export-as `OUT/export` is it as that provider's bulk export, which `replay OUT/export --esp` reads.
 
-    Example: justai-sim run welcome --replications 20 --out reports/run
+    Example: justai-sim run welcome --replications 20 --out reports/run --export-as braze
 
     Parameters
     ----------
@@ -75,15 +87,18 @@ def run(
         Number of worlds.
     wire
         Through the provider's payloads.
+    export_as
+        braze, customerio, iterable, segment, sfmc or generic; the world is then of this provider.
     """
     from justai_sim.cli import simulated
 
-    simulated.run(scenario, out, seed, replications, wire, workers, json)
+    simulated.run(scenario, out, seed, replications, wire, export_as, workers, json)
 
 
 @app.command
 def sweep(
-    scenario: str, /, *, out: Out = None, workers: Workers = None, resume: Resume = False,
+    scenario: str, /, *, out: Out = None, workers: Workers = None, scheduler: str | None = None,
+    resume: Resume = False, race: Annotated[bool, Parameter(negative="")] = False, criterion: str = "right_by_day",
     replications: int | None = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Run every point of the scenario's [sweep] table over the same worlds; long tables and a report.
@@ -92,10 +107,50 @@ def sweep(
     A killed sweep goes on with --resume without redoing what is finished.
 
     Example: justai-sim sweep scenarios/welcome.toml --out reports/welcome --resume
+
+    Parameters
+    ----------
+    scheduler
+        Address of a Dask scheduler, e.g. tcp://10.0.0.5:8786: its workers simulate, the files are written here.
+    race
+        Points that are clearly worse than another stop early; the report says which, when and why.
+    criterion
+        What a race is judged by: right_by_day, conversions or revenue.
     """
     from justai_sim.cli import simulated
 
-    simulated.sweep(scenario, out, workers, resume, replications, json)
+    simulated.sweep(scenario, out, workers, scheduler, resume, criterion if race else None, replications, json)
+
+
+@app.command
+def bias(
+    scenario: str, /, *, seed: int | None = None, rep: int = 0, settings: Settings = None, identity: str = "sends",
+    variant: str | None = None, template: str | None = None, out: Out = None, json: Json = False,
+) -> None:  # fmt: skip
+    """What separates a dashboard from what the sends caused, in one simulated world: term by term, adding up exactly.
+
+    Example: justai-sim bias welcome --set offset_days=0 --out reports/bias
+
+    Parameters
+    ----------
+    scenario
+        A TOML file, or the name of a packaged scenario.
+    seed
+        Replaces the scenario's seed: other worlds.
+    rep
+        Number of the world, from 0 on.
+    identity
+        What is counted: sends (converted), events (every credited conversion) or revenue.
+    variant
+        Only this one; held_out: the ghost sends of held-out users.
+    template
+        Only this one; default: all, added up.
+    out
+        Folder for bias.csv (all identities) and the figure.
+    """
+    from justai_sim.cli import bias as of_world
+
+    of_world.bias(scenario, settings or [], seed, rep, identity, variant, template, out, json)
 
 
 @app.command
@@ -147,7 +202,8 @@ def replay(
     preset: Preset = None, settings: Annotated[list[str] | None, Parameter(name="--set")] = None,
     policy: str = "weighted_thompson",
     policy_settings: Annotated[list[str] | None, Parameter(name="--policy-set")] = None,
-    training: str | None = None, metric: str = "conversion_rate",
+    training: str | None = None, metric: str = "conversion_rate", workers: int | None = None,
+    scheduler: str | None = None,
     timezone: Timezone = None, out: Out = None, rejects: Rejects = None, raw: Raw = False, json: Json = False,
 ) -> None:  # fmt: skip
     """A log through attribution, metrics and policy: what another window would have said.
@@ -187,14 +243,18 @@ def replay(
         it never touches credit.
     metric
         The key metric that the policy learns from.
+    workers
+        Processes that attribute; default: one. For logs of millions of rows; the numbers are the same.
+    scheduler
+        Address of a Dask scheduler whose workers attribute instead, e.g. tcp://10.0.0.5:8786.
     """
     from justai_sim.cli import logs
 
     logs.replay(
         log, esp=esp, goals=goal or [], control=control, template=template, since=since, until=until,
         lookback_days=lookback_days, offset_days=offset_days, as_of=as_of, preset=preset, settings=settings or [],
-        policy=policy, policy_settings=policy_settings or [], training=training, metric=metric, timezone=timezone,
-        out=out, rejects=rejects, raw=raw,
+        policy=policy, policy_settings=policy_settings or [], training=training, metric=metric, workers=workers,
+        scheduler=scheduler, timezone=timezone, out=out, rejects=rejects, raw=raw,
         json=json, esp_options=esp_option or [],
     )  # fmt: skip
 
@@ -550,6 +610,34 @@ def report(folder: Path, /) -> None:
     from justai_sim.cli import simulated
 
     simulated.report(folder)
+
+
+@app.command
+def recommend(
+    folder: Path, /, *, criterion: str = "right_by_day", day: float | None = None, limit: float = 0.05,
+    out: Out = None, json: Json = False,
+) -> None:  # fmt: skip
+    """What to choose among the decisions of a finished sweep, and under which assumptions that changes.
+
+    Decisions are the sweep's axes of the program; its axes of the world and the variants are assumptions.
+
+    Example: justai-sim recommend reports/welcome --criterion conversions
+
+    Parameters
+    ----------
+    folder
+        The folder of a finished sweep.
+    criterion
+        right_by_day (the best variant leads), conversions or revenue (true ones), decision_time (until the product's
+        rule ships a variant).
+    day
+        Of right_by_day; default: the last.
+    limit
+        Of decision_time: the largest share of false ships.
+    """
+    from justai_sim.cli import simulated
+
+    simulated.recommend(folder, criterion, day, limit, out, json)
 
 
 @app.command

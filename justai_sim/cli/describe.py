@@ -19,15 +19,13 @@ from justai_sim.cli.output import emit_json, number
 from justai_sim.esp.base import PRESETS as ESP_PRESETS
 from justai_sim.esp.base import PROVIDERS, adapter, switches
 from justai_sim.loop.program import Program
-from justai_sim.scenario import Scenario, Step, points, read
-from justai_sim.sweeps.parts import blocks, expected_sends
+from justai_sim.scenario import Blast, Scenario, Step, Touch, Trigger, points, read
+from justai_sim.sim.cost import BYTES_AT_LEAST, cost, expected_sends
+from justai_sim.sweeps.parts import blocks
 from justai_sim.tables import TABLES
 from justai_sim.world import laws
-from justai_sim.world.spec import Delay, Value, Variant, World
-
-SECONDS_PER_SEND = 3e-6
-"""One send through choice, response, attribution and learning on one core of a laptop, roughly."""
-BYTES_PER_SEND = 500
+from justai_sim.world.spec import Delay, Shock, Value, Variant, World
+from justai_sim.world.telemetry import Outage, Telemetry
 
 
 def check(source: str, json: bool) -> None:
@@ -44,14 +42,14 @@ def describe(scenario: Scenario) -> dict[str, Any]:
     """Size, sensitivity and cost of a scenario. Rates are those of the first template's control."""
     rule, world = scenario.program.rule, scenario.world
     sends = expected_sends(scenario)
-    first = scenario.flow[0]
+    first = scenario.touches[0]
     variants = scenario.variants_of(first)
     base = variants[0]
     edges = laws.delay_cdf(base.delay or world.delay, np.array([rule.upper_days, rule.offset_days]))
     capture = float(edges[0] - edges[1])
     width = rule.upper_days - rule.offset_days
     observed = 1 - (1 - base.conversion_rate * capture) * math.exp(-world.organic_per_user_day * width)
-    n = world.signups_per_day * max(0.0, scenario.days - first.day)
+    n = expected_sends(one_touch(scenario, first))
     treated = max(1, len(variants) - 1)
     control, each = n * scenario.program.control_share, n * (1 - scenario.program.control_share) / treated
     lift = stats.min_detectable_lift(observed, control, each, variance="solved") if min(control, each) > 1 else math.nan
@@ -60,26 +58,30 @@ def describe(scenario: Scenario) -> dict[str, Any]:
     shares = [scenario.program.control_share] + [(1 - scenario.program.control_share) / treated] * treated
     mean = sum(v.conversion_rate * s for v, s in zip(variants, shares, strict=False))
     caused = sends * (1 - world.bounce_rate) * mean
-    users = world.signups_per_day * scenario.days
-    organic = users * world.organic_per_user_day * (scenario.days / 2 + world.history_days)
+    each_world = cost(scenario)
     worlds = scenario.replications * len(points(scenario))
-    block = min(len(blocks(scenario)[0]) * sends, 1e12)
     return {
         "scenario": scenario.name,
         "points_in_sweep": len(points(scenario)),
         "worlds": scenario.replications,
-        "users_per_world": users,
+        "users_per_world": each_world.users,
         "sends_per_world": sends,
         "expected_caused_conversions_per_world": caused,
-        "expected_organic_conversions_per_world": organic,
+        "expected_organic_conversions_per_world": each_world.organic,
         "share_of_the_effect_that_the_window_sees": capture,
         "expected_rate_shown_for_the_control": observed,
         "smallest_visible_lift_against_control": f"{lift:+.0%} (80 % power, 5 % two-sided, one template, even split)",
         "smallest_visible_lift_between_two_variants": f"{between:+.0%}",
         "smallest_visible_lift_at_1_000_sends": ready,
-        "seconds_on_one_core": worlds * sends * SECONDS_PER_SEND,
-        "megabytes_per_worker": 300 + block * BYTES_PER_SEND / 1e6,
+        "seconds_on_one_core": worlds * each_world.seconds,
+        "megabytes_per_worker": (BYTES_AT_LEAST + len(blocks(scenario)[0]) * each_world.bytes) / 1e6,
     }
+
+
+def one_touch(scenario: Scenario, touch: Touch) -> Scenario:
+    """The scenario with one of its templates only."""
+    kept = {k: [t for t in getattr(scenario, k) if t is touch] for k in ("flow", "blasts", "triggered")}
+    return msgspec.structs.replace(scenario, sweep={}, **kept)
 
 
 def schema(json: bool) -> None:
@@ -87,7 +89,8 @@ def schema(json: bool) -> None:
         "scenario": Scenario, "program": Program, "program.policy": PolicySpec, "program.rule": Rule,
         "program.training": TrainingWindow,
         "world": World,
-        "world.delay": Delay, "world.value": Value, "variants": Variant, "flow": Step,
+        "world.delay": Delay, "world.value": Value, "world.shocks": Shock, "telemetry": Telemetry,
+        "telemetry.outages": Outage, "variants": Variant, "flow": Step, "blasts": Blast, "triggered": Trigger,
     }  # fmt: skip
     fields = {name: _fields(part) for name, part in parts.items()}
     tables = {

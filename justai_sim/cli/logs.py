@@ -72,7 +72,7 @@ def replay(
     path: Path, *, esp: str | None, goals: list[str], control: str | None, template: str | None, since: str | None,
     until: str | None, lookback_days: float | None, offset_days: float | None, as_of: str | None, preset: str | None,
     settings: list[str], policy: str, policy_settings: list[str], training: str | None, metric: str,
-    timezone: str | None, out: Path | None,
+    workers: int | None, scheduler: str | None, timezone: str | None, out: Path | None,
     rejects: Path | None, raw: bool, json: bool, esp_options: list[str],
 ) -> None:  # fmt: skip
     chosen = parse_settings(settings)
@@ -105,6 +105,7 @@ def replay(
         log, rule=rule, goals=goals, control=control, template=template, since=_time(since, timezone),
         until=_time(until, timezone), as_of=_time(as_of, timezone), policy=spec,
         key_metric=metric, training=learns, currency_given="currency" in chosen,  # type: ignore[arg-type]
+        workers=workers, scheduler=scheduler,
     )  # fmt: skip
     if (path / SIMULATED).exists():
         result = dataclasses.replace(result, simulated=True)
@@ -116,7 +117,7 @@ def replay(
 
 
 SIMULATED = "SIMULATED"
-"""A file of this name beside a plain log says that it is a simulated world."""
+"""A file of this name in a plain log or an export says that it is a simulated world."""
 
 
 def parse_settings(settings: list[str], option: str = "--set", example: str = "credit=linear") -> dict[str, Any]:

@@ -57,8 +57,10 @@ class Bar:
         if self.bar is None:
             from tqdm import tqdm
 
-            scaled = self.unit == "B"
-            self.bar = tqdm(total=total, desc=self.what, unit=self.unit, unit_scale=scaled, file=sys.stderr, leave=True)
+            # What was done before does not enter the rate, from which the end is estimated.
+            self.bar = tqdm(total=total, initial=done, desc=self.what, unit=self.unit, unit_scale=self.unit == "B",
+                            file=sys.stderr, leave=True)  # fmt: skip
+        self.bar.total = total  # a race gets shorter
         self.bar.update(done - self.bar.n)
 
     def close(self) -> None:

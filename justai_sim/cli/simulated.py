@@ -11,9 +11,12 @@ from justai_sim import api
 from justai_sim.cli.logs import SIMULATED
 from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import UsageError
+from justai_sim.esp import exports
+from justai_sim.esp.base import adapter
 from justai_sim.pages.sweep_page import write_sweep_report
-from justai_sim.scenario import Scenario, read
+from justai_sim.scenario import Scenario, packaged, read
 from justai_sim.sweeps.data import SweepData
+from justai_sim.tables import Log
 
 COLUMNS = ("point", "right_leader", "shipped_wrong", "shipped_right", "lost_per_10k")
 
@@ -29,28 +32,51 @@ def demo(out: Path, workers: int | None, replications: int | None) -> None:
     print(f"report: {page}")
 
 
+def scenarios(json: bool) -> None:
+    """Each packaged scenario with the question that it asks and what its report answers."""
+    found = [read(path) for path in sorted(packaged().glob("*.toml"))]
+    if json:
+        emit_json(scenarios=[{"name": s.name, "question": s.question, "answer": s.answer} for s in found])
+        return
+    width = max(len(s.name) for s in found)
+    for s in found:
+        print(f"{s.name:{width}}  {s.question} {s.answer}")
+    say("justai-sim sweep NAME simulates one and writes its report; justai-sim check NAME says what it costs")
+
+
 def run(
-    source: str, out: Path | None, seed: int | None, replications: int | None, wire: bool, workers: int | None,
-    json: bool,
+    source: str, out: Path | None, seed: int | None, replications: int | None, wire: bool, export_as: str | None,
+    workers: int | None, json: bool,
 ) -> None:  # fmt: skip
     if wire and replications is None:
         replications = 1
     scenario = msgspec.structs.replace(_with(read(source), seed, replications), sweep={})
     folder = out or Path("reports") / f"{scenario.name}-run"
+    if export_as is not None:
+        scenario = msgspec.structs.replace(scenario, esp=export_as)  # its ids, its grids of time and money
+        exports.check_new(folder / "export")  # before all the work
     data = _sweep(scenario, folder, workers, wire=wire)
     page = write_sweep_report(data, folder)
-    write_world(scenario, folder / "log", wire)
+    log = write_world(scenario, folder / "log", wire)
+    if export_as is not None:
+        for what, n in exports.export(log, export_as, folder / "export").items():
+            say(f"left out of the export: {what}: {n:,}")
+        _mark(scenario, folder / "export")
+        say(f"export: {folder / 'export'} (read it with --esp {export_as})")
     _show(data, json, page)
 
 
 def sweep(
-    source: str, out: Path | None, workers: int | None, resume: bool, replications: int | None, json: bool
-) -> None:
+    source: str, out: Path | None, workers: int | None, scheduler: str | None, resume: bool, race: str | None,
+    replications: int | None, json: bool,
+) -> None:  # fmt: skip
     scenario = _with(read(source), None, replications)
     if not scenario.sweep:
         raise UsageError(f"{source}: has no [sweep] table; add one, or use `justai-sim run`")
     folder = out or Path("reports") / scenario.name
-    data = _sweep(scenario, folder, workers, resume=resume)
+    data = _sweep(scenario, folder, workers, resume=resume, scheduler=scheduler, race=race)
+    for s in data.raced.stopped if data.raced else []:
+        say(f"stopped after {s.worlds} worlds: {s.point}, behind {s.against}")
     _show(data, json, write_sweep_report(data, folder))
 
 
@@ -60,17 +86,36 @@ def report(folder: Path) -> None:
     print(f"report: {write_sweep_report(read_tables(folder), folder)}")
 
 
-def write_world(scenario: Scenario, folder: Path, wire: bool) -> None:
-    """The first world as a plain log that `replay` reads."""
-    import pyarrow.parquet as pq
+def recommend(folder: Path, criterion: str, day: float | None, limit: float, out: Path | None, json: bool) -> None:
+    from justai_sim.pages.recommend_page import write_recommend_page
+    from justai_sim.sweeps.collect import read_tables
 
-    from justai_sim.esp.coding import rows_of, text_tables
+    data = read_tables(folder)
+    found = api.recommend(api.Sweep(data), criterion, day=day, limit=limit)
+    page = None if out is None else write_recommend_page(found, data, out)
+    if json:
+        emit_json(**found.as_dict(), report=None if page is None else str(page))
+    else:
+        print(f"SIMULATED: {found.answer}\n")
+        left = ("criterion", "unit", "point", "stopped")
+        table(found.table.to_dict("records"), [c for c in found.table.columns if c not in left])
+        print(f"\n{found.method}")
+    if page is not None:
+        say(f"report: {page}")
 
+
+def write_world(scenario: Scenario, folder: Path, wire: bool) -> Log:
+    """The first world, and it as a plain log that `replay` reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SIMULATED).write_text(f"{scenario.name}, seed {scenario.seed}: a simulated world, not your data\n")
+    _mark(scenario, folder)
     log = api.simulate(scenario, wire=wire).log
-    for name, content in text_tables(rows_of(log)).items():
-        pq.write_table(content, folder / f"{name}.parquet")
+    adapter("generic").export(log, folder)
+    return log
+
+
+def _mark(scenario: Scenario, folder: Path) -> None:
+    """Reports on what lies there will say that it was simulated."""
+    (folder / SIMULATED).write_text(f"{scenario.name}, seed {scenario.seed}: a simulated world, not your data\n")
 
 
 def _with(scenario: Scenario, seed: int | None, replications: int | None) -> Scenario:
@@ -82,12 +127,12 @@ def _with(scenario: Scenario, seed: int | None, replications: int | None) -> Sce
     return msgspec.structs.replace(scenario, **changes)
 
 
-def _sweep(scenario: Scenario, out: Path, workers: int | None, resume: bool = False, wire: bool = False) -> SweepData:
+def _sweep(scenario: Scenario, out: Path, workers: int | None, **options: Any) -> SweepData:
     if workers is not None and workers < 1:
         raise UsageError(f"--workers is {workers}; expected at least 1")
     bar = Bar("simulating")
     try:
-        return api.run_sweep(scenario, out, workers=workers, resume=resume, wire=wire, progress=bar)
+        return api.run_sweep(scenario, out, workers=workers, progress=bar, **options)
     finally:
         bar.close()
 

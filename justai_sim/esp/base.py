@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ class Adapter(Protocol):
     """Micro-units: the resolution of the provider's amounts (10_000 is a cent)."""
     cannot_carry: tuple[str, ...]
     """Columns of our tables (such as 'sends.propensity') that the provider's payloads have no place for."""
+    export_cannot_carry: tuple[str, ...]
+    """As `cannot_carry`, of the bulk export."""
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:
         """The id that `parse` gives to a rendered send; keeps the order of `serial`."""
@@ -39,6 +42,10 @@ class Adapter(Protocol):
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """Append what a webhook body holds. A bad element is a reject; only unreadable bytes reject the whole."""
+        ...
+
+    def export(self, log: Log, folder: Path) -> Counter[str]:
+        """Write a bulk export into an empty folder, in pieces (see `esp.exports`); counts what had to be left out."""
         ...
 
     def parts(self, path: Path) -> list[Files]:

@@ -7,16 +7,21 @@ like tell the same again and are counted, not loaded.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError
-from justai_sim.esp import avro, braze_lane
+from justai_sim.esp import avro, braze_lane, braze_writer
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp.coding import public_columns
+from justai_sim.esp.exports import NO_NAME, NOBODY, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, named, pieces
 from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
@@ -71,7 +76,17 @@ class Braze:
         "sends.propensity", "sends.segment", "events.received_at", "events.variant_id", "decisions",
         "events.send_id of conversions", "events.template_id of conversions",
         "events.order_id and events.value of conversions other than purchase and ecommerce.order_placed",
-        "events.order_id of purchases", "events.machine of opens since 2026-02 if unknown",
+        "events.order_id of purchases", "events without user_id", "events.machine of opens since 2026-02 if unknown",
+    )  # fmt: skip
+    export_cannot_carry = (
+        *NOT_OF_SENDS, "sends.received_at", "events.received_at", "events.variant_id",
+        "sends.send_id not made of dispatch, user and step (it becomes that)",
+        "events.user_id of events that name a send (it is the send's)", "events of nobody",
+        "events.send_id and template_id of conversions", "events.template_id of events that name a send",
+        OF_CONVERSIONS, "events.value, currency and order_id of conversions that are neither purchase nor "
+        "ecommerce.order_placed", "events.order_id of purchases",
+        "events.value of purchases without one (it is 0); cents above 131,000 (prices are floats of 32 bits)", NO_NAME,
+        OF_MACHINES, "events.machine of opens since 2026-02 if unknown (it is 0)",
     )  # fmt: skip
 
     def __init__(self, *, variant_key: str = COPY) -> None:
@@ -86,10 +101,21 @@ class Braze:
 
     def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
         """Custom HTTP bodies of one event each; a held-out user's ghost send is an enrolment in control."""
-        sends, events = public_columns(log, "sends"), public_columns(log, "events")
-        for at, table, row in send_order(log):
-            made = _send_event(sends, row) if table == "sends" else _event(events, row)
+        for at, made in _elements(log):
             yield at, encode({"events": [made]})
+
+    def export(self, log: Log, folder: Path) -> Counter[str]:
+        """A Currents bucket (Avro, see `braze_writer`); its folders are the hours of receipt.
+
+        An event has its send's user and step, since the id of a send is made of both.
+        """
+        e, at = log.events, named(log)
+        user = np.where(at >= 0, log.sends.user[at], e.user) if len(log.sends) else e.user
+        step = np.where(at >= 0, log.sends.template[at], e.template) if len(log.sends) else e.template
+        known = user >= 0
+        full, sends = replace(log, events=e.with_(user=user, template=step)), np.ones(len(log.sends), bool)
+        braze_writer.write((list(_elements(piece)) for piece in pieces(full, sends, known)), folder)
+        return Counter({NOBODY: int((~known).sum())} if not known.all() else {})
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A Custom HTTP body. An empty body or one without events is a probe of the credentials: nothing."""
@@ -260,6 +286,13 @@ def _event_row(
 
 
 # -------------------------------------------------------------------------------------------- render
+
+
+def _elements(log: Log) -> Iterator[tuple[int, Element]]:
+    """(received, Custom HTTP event) of each row in the order of arrival."""
+    sends, events = public_columns(log, "sends"), public_columns(log, "events")
+    for at, table, row in send_order(log):
+        yield at, _send_event(sends, row) if table == "sends" else _event(events, row)
 
 
 def _type_of(kind: str, name: str) -> str:

@@ -8,6 +8,7 @@ no amount and tells again what those events say: it is counted, not loaded (see 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 
 from justai_sim.clock import MISSING, zone
 from justai_sim.esp import customerio_fields as f
+from justai_sim.esp import customerio_writer
 from justai_sim.esp.coding import public_columns
 from justai_sim.esp.customerio_export import Export, table_of
 from justai_sim.esp.customerio_fields import Reading
+from justai_sim.esp.exports import NOT_OF_SENDS
 from justai_sim.esp.generic import ADAPTER as PLAIN
 from justai_sim.esp.jsonbytes import (
     Batches,
@@ -55,6 +58,14 @@ class CustomerIo:
         "events.template_id of events with a send_id other than conversions",
         "events.machine of other kinds than open and click",
     )  # fmt: skip
+    export_cannot_carry = (
+        *NOT_OF_SENDS,
+        "sends.received_at",
+        "conversions, and events without a send_id, in Customer.io's own tables (they are plain rows, and whole)",
+        "of events in its tables: events.received_at, template_id, variant_id, name, value, currency, order_id, "
+        "events.machine of other kinds than open and click, a user_id that is not the send's",
+        "copies of a send, and of an event in its tables (the last one heard of is left)",
+    )
 
     def __init__(self, reading: Reading | None = None, **switches: Any) -> None:
         """`switches` are those of `Reading`."""
@@ -75,6 +86,11 @@ class CustomerIo:
         sends, events = public_columns(log, "sends"), public_columns(log, "events")
         for at, table, row in send_order(log):
             yield at, encode(_send_event(self.reading, sends, row) if table == "sends" else _event(events, row))
+
+    def export(self, log: Log, folder: Path) -> Counter[str]:
+        """The Parquet export, and beside it the customer's own events as plain rows (see `customerio_writer`)."""
+        customerio_writer.write(log, folder, self.reading.header)
+        return Counter()
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body: one object; an array of objects or an object a line are taken too."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, nearest
 from justai_sim.esp import limits, parquet
 from justai_sim.esp.bytelines import ByteLines
-from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, public_columns
+from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, public_columns, rows_of, text_schema, text_tables
 from justai_sim.esp.jsonbytes import shown
 from justai_sim.esp.parts import Files, in_parts
 from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, default, micro_to_units, values_of
@@ -52,6 +55,7 @@ class Generic:
     time_grid = 1
     money_grid = 1
     cannot_carry: tuple[str, ...] = ()
+    export_cannot_carry: tuple[str, ...] = ()
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         return serial
@@ -96,6 +100,17 @@ class Generic:
             # A required key that is absent is an empty value: its own reject, like any other.
             columns = {c: [element.get(c)] for c in COLUMNS[table] if c in element or c in REQUIRED[table]}
             append(rows, table, columns, 1, Where(lambda _, p=where: p, lambda _, b=raw: _text(b)))  # type: ignore[misc]
+
+    def export(self, log: Log, folder: Path) -> Counter[str]:
+        """A Parquet file a table, rows in the order of the log, a row group every `BATCH` rows."""
+        empty = {name: table.empty() for name, table in TABLES.items()}
+        for name in _ORDER:
+            table = getattr(log, name)
+            with pq.ParquetWriter(folder / f"{name}.parquet", text_schema(name)) as writer:
+                for at in range(0, len(table), BATCH):
+                    piece: dict[str, Any] = empty | {name: table.take(slice(at, at + BATCH))}
+                    writer.write_table(text_tables(rows_of(replace(log, **piece)))[name])
+        return Counter()
 
     def parts(self, path: Path) -> list[Files]:
         """The files of decisions, sends and events in parts."""

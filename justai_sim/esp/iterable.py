@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp import iterable_fields as f
+from justai_sim.esp import iterable_writer
 from justai_sim.esp.coding import public_columns
+from justai_sim.esp.exports import (
+    NO_NAME,
+    NOBODY,
+    NOT_OF_SENDS,
+    OF_CONVERSIONS,
+    OF_MACHINES,
+    last_arrival,
+    named,
+    pieces,
+)
 from justai_sim.esp.generic import Lines, header_names, records
 from justai_sim.esp.jsonbytes import (
     Batches,
@@ -29,7 +44,7 @@ from justai_sim.esp.jsonbytes import (
 )
 from justai_sim.esp.parts import Files, in_parts
 from justai_sim.esp.rows import EventRow, Rows, SendRow
-from justai_sim.tables import Log
+from justai_sim.tables import CONVERSION, Log
 
 CONNECTOR = "file of a warehouse connector (export from Iterable itself)"
 CONNECTOR_ROW = CONNECTOR.replace("file", "row")
@@ -71,9 +86,15 @@ class IterableEsp:
     cannot_carry: tuple[str, ...] = (
         "sends.delivered_at", "sends.status", "sends.status_known_at", "sends.received_at", "sends.decided_at",
         "sends.propensity", "sends.segment", "events.received_at", "events.variant_id", "decisions",
-        "events.send_id of conversions", "events.template_id of conversions",
+        "events.send_id of conversions", "events.template_id of conversions", "events without user_id",
         "events.template_id of events with a send_id", "events.machine of other kinds than open and click",
         "events of kind drop",
+    )  # fmt: skip
+    export_cannot_carry = (
+        *NOT_OF_SENDS, "sends.received_at and events.received_at below the second", "events.variant_id",
+        "events.user_id of conversions without one (it is their send's)", "events of nobody", "events of kind drop",
+        "events.send_id and template_id of conversions", "events.template_id of events that name a send",
+        OF_CONVERSIONS, NO_NAME, OF_MACHINES,
     )  # fmt: skip
 
     def __init__(
@@ -103,9 +124,19 @@ class IterableEsp:
 
     def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
         """One webhook body a row: system webhooks, and conversions as a journey's webhook would send them."""
-        sends, events = public_columns(log, "sends"), public_columns(log, "events")
-        for at, table, row in send_order(log):
-            yield at, encode(_send_event(sends, row) if table == "sends" else _event(events, row))
+        for at, made in _elements(log):
+            yield at, encode(made)
+
+    def export(self, log: Log, folder: Path) -> Counter[str]:
+        """`data.csv` of each type of message event, `data.json` of purchases and custom events (`iterable_writer`)."""
+        e, at = log.events, named(log)
+        bought = (e.kind == CONVERSION) & (e.user < 0) & (at >= 0)
+        user = np.where(bought, log.sends.user[at], e.user) if bought.any() else e.user
+        known = (user >= 0) | ((e.kind != CONVERSION) & (e.send >= 0))
+        full, sends = replace(log, events=e.with_(user=user)), np.ones(len(log.sends), bool)
+        bodies = (body for piece in pieces(full, sends, known) for body in _elements(piece))
+        iterable_writer.write(bodies, folder, last_arrival(log))
+        return Counter({NOBODY: int((~known).sum())} if not known.all() else {})
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body; an array of them is read too."""
@@ -279,6 +310,13 @@ def _shape(e: Element, kind: str) -> tuple[str, Element]:
 
 
 # -------------------------------------------------------------------------------------------- render
+
+
+def _elements(log: Log) -> Iterator[tuple[int, Element]]:
+    """(received, webhook's body) of each row in the order of arrival."""
+    sends, events = public_columns(log, "sends"), public_columns(log, "events")
+    for at, table, row in send_order(log):
+        yield at, _send_event(sends, row) if table == "sends" else _event(events, row)
 
 
 def _body(name: str, user: str, t: int, fields: Element) -> Element:

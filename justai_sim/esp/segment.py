@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
-from justai_sim.clock import MISSING, zone
+from justai_sim.clock import DAY, MISSING, zone
+from justai_sim.errors import UsageError
 from justai_sim.esp import segment_fields as f
 from justai_sim.esp.coding import public_columns
+from justai_sim.esp.exports import NAMELESS, NO_NAME, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, pieces
 from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
@@ -43,6 +47,8 @@ _RENDERED = {
     "delivery": "Email Delivered",
 }
 _EPOCH = datetime(1970, 1, 1)
+_SOURCE = "justaiSim1"
+"""The id of the source in the folders of an export."""
 _LIBRARY = {"library": {"name": "esp", "version": "1.0.0"}}
 
 
@@ -64,6 +70,11 @@ class Segment:
         "sends.propensity", "sends.segment", "events.received_at", "events.variant_id", "decisions",
         "events.template_id of conversions", "events.machine of other kinds than open and click",
     )  # fmt: skip
+    export_cannot_carry = (
+        *NOT_OF_SENDS, "sends.received_at and events.received_at below the millisecond", "events.variant_id",
+        "events.template_id of conversions, and of events that name a send", OF_CONVERSIONS,
+        "events.currency of an amount without one (it is USD)", NO_NAME, OF_MACHINES,
+    )  # fmt: skip
 
     def __init__(self, *, deliveries_as_sends: bool = False, variant_path: str = "") -> None:
         self.deliveries_as_sends, self.variant_path = deliveries_as_sends, variant_path
@@ -76,9 +87,28 @@ class Segment:
 
     def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
         """Webhook bodies of one event each; a held-out user's ghost send enters the control group."""
-        sends, events = public_columns(log, "sends"), public_columns(log, "events")
-        for at, table, row in send_order(log):
-            yield at, encode(_send_event(sends, row, at) if table == "sends" else _event(events, row, at))
+        for at, made in _elements(log):
+            yield at, encode(made)
+
+    def export(self, log: Log, folder: Path) -> Counter[str]:
+        """Raw logs of one source: gzip, an event a line, in folders of the day of receipt (its first millisecond)."""
+        if self.deliveries_as_sends:
+            raise UsageError(
+                "an export tells sends and deliveries apart; expected 'segment' without deliveries_as_sends"
+            )
+        number = 0
+        for piece in pieces(log):
+            days: dict[int, list[bytes]] = defaultdict(list)
+            for at, made in _elements(piece):
+                made["event"] = made["event"] or NAMELESS
+                days[at // DAY].append(encode(made))
+            for day, lines in days.items():
+                number += 1
+                place = folder / "segment-logs" / _SOURCE / str(day * DAY // 1000)
+                place.mkdir(parents=True, exist_ok=True)
+                packed = gzip.compress(b"\n".join(lines) + b"\n", compresslevel=6, mtime=0)
+                (place / f"{day * DAY // 1000}.{number:08d}.gz").write_bytes(packed)
+        return Counter()
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body: one event, an array of events, or a batch request."""
@@ -215,6 +245,13 @@ def _event_row(
 
 
 # -------------------------------------------------------------------------------------------- render
+
+
+def _elements(log: Log) -> Iterator[tuple[int, Element]]:
+    """(received, event) of each row in the order of arrival."""
+    sends, events = public_columns(log, "sends"), public_columns(log, "events")
+    for at, table, row in send_order(log):
+        yield at, _send_event(sends, row, at) if table == "sends" else _event(events, row, at)
 
 
 def _iso(t: int) -> str:

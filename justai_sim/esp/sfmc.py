@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_letters
 from typing import Any
 from urllib.parse import quote
 
 from justai_sim.clock import MISSING, zone
 from justai_sim.errors import UsageError
 from justai_sim.esp import sfmc_fields as f
+from justai_sim.esp import sfmc_writer
 from justai_sim.esp.coding import public_columns
+from justai_sim.esp.exports import NOT_OF_SENDS
 from justai_sim.esp.generic import ADAPTER as PLAIN
 from justai_sim.esp.generic import body_of
 from justai_sim.esp.jsonbytes import (
@@ -61,7 +65,8 @@ class Sfmc:
 
     A `copy_id` in a link is kept with its click only: a send that nobody clicked has none, so it would
     choose sends by their outcome. `date_format` is "MDY" or "DMY". `amount_column` is a column of
-    Conversions with their values. `administrative` keeps unsubscribes that belong to no message.
+    Conversions with their values. `administrative` keeps unsubscribes that belong to no message. `encoding` is that
+    of an extract that is written: "utf-16", as it classically is, or "utf-8"; what is read tells its own.
     """
 
     name = "sfmc"
@@ -74,6 +79,15 @@ class Sfmc:
         "events.template_id, events.variant_id of other kinds than click, events.machine 0, "
         "events.user_id of other kinds than bounce",
     )  # fmt: skip
+    export_cannot_carry = (
+        *NOT_OF_SENDS,
+        "sends.received_at",
+        "sends.send_id not made of job, batch and subscriber (it becomes that)",
+        "conversions, deliveries, drops, and events without a send_id, in the vendor's tables (they are plain rows, "
+        "and whole)",
+        "of events in its tables: events.received_at, template_id, machine, name, value, currency, order_id, "
+        "events.variant_id of other kinds than click, a user_id that is empty (it is the send's)",
+    )
 
     def __init__(
         self,
@@ -84,9 +98,13 @@ class Sfmc:
         date_format: str = "MDY",
         amount_column: str = "Amount",
         administrative: bool = False,
+        encoding: str = "utf-16",
     ) -> None:
         if date_format not in ("MDY", "DMY"):
             raise UsageError(f"date_format is {date_format!r}; expected 'MDY' or 'DMY'")
+        if encoding not in ("utf-16", "utf-8"):
+            raise UsageError(f"encoding is {encoding!r}; expected 'utf-16' or 'utf-8'")
+        self.encoding = encoding
         unknown = [v for v in variant_from if v not in VARIANT_FROM]
         if unknown or not variant_from:
             raise UsageError(f"variant_from is {variant_from!r}; expected some of {', '.join(VARIANT_FROM)}")
@@ -101,8 +119,8 @@ class Sfmc:
         )
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
-        """`serial` is the batch; the order is kept among serials of equal length."""
-        return f"{_JOB}.{serial}.{_number(user)}"
+        """`serial` without letters in front is the batch, a number; the order is kept among those of equal length."""
+        return f"{_JOB}.{serial.lstrip(ascii_letters) or serial}.{_number(user)}"
 
     def event_id(self, serial: str, kind: str, name: str) -> str:  # noqa: ARG002
         return serial
@@ -122,6 +140,11 @@ class Sfmc:
                 yield at, encode([_event(events, row)])
             else:
                 yield at, body_of("events", events, row)
+
+    def export(self, log: Log, folder: Path) -> Counter[str]:
+        """A Tracking Extract with its send log; what the vendor has no table of is a plain row (see `sfmc_writer`)."""
+        sfmc_writer.write(log, folder, self.encoding, day_first=self.setting.day_first, number=_number)
+        return Counter()
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A body of the service: an array of events or one event; rows of the plain log may be among them.

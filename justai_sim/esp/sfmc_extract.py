@@ -29,6 +29,7 @@ _COLUMNS = {
     "type": ("eventtype",),
     "key": ("triggeredsendexternalkey", "triggeredsendcustomerkey"),
     "link": ("sendurlid",),
+    "event": ("eventid",),
     "url": ("url",),
 }
 _NO_NAME = re.compile(r"[^a-z0-9]")
@@ -227,7 +228,7 @@ def _append(kind: str, table: Table, fields: list[str], s: Setting, log: SendLog
         link = None if value is None else str(value)
     rows.events.append(
         EventRow(
-            f.event_key(send or user, kind, t, link or ""), user, kind, t, send_id=send,
+            _at(fields, table, "event") or f.event_key(send or user, kind, t, link or ""), user, kind, t, send_id=send,
             name="conversion" if kind == "conversion" else "", value=MISSING if value is None else value,
             variant_id=f.copy_in_url(_at(fields, table, "url")) if kind == "click" else "",
         )

@@ -19,14 +19,19 @@ from justai_sim.tables import B1, HELD_OUT, I8, Log
 KeyMetric = Literal["conversion_rate", "open_rate", "click_rate", "unsubscribe_rate", "revenue_per_send"]
 Feedback = Literal["all", "mature", "weighted"]
 Sticky = Literal["none", "arm", "variant"]
+Split = Literal["internal", "external"]
 CONTROL = "control"
+NEVER_BEFORE, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One touchpoint. The first variant is the control."""
+    """One touchpoint. The first variant is the control. `added`, `archived`: the instants (microseconds) from which a
+    variant may be served, and from which it may not."""
 
     id: str
     variants: list[str]
+    added: dict[str, int] = {}
+    archived: dict[str, int] = {}
 
 
 class Shipping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,12 +52,15 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     of the sends that the policy learns from (None: all); it never touches credit, which is `rule`. `sticky`: a user
     stays with control or treatment ("arm"), or gets the same variant of a template again ("variant"). `segments`: the
     attributes that contextual policies learn from, each with its values or the upper ends of its buckets.
-    `shipping`: None goes on for ever."""
+    `shipping`: None goes on for ever. `holdout_share`: users who get no message at all, only a ghost of it. `split`:
+    "external" leaves the choice to the provider, which splits evenly and tells no propensity."""
 
     templates: list[Template] = []
     goals: list[str] = []
     key_metric: KeyMetric = "conversion_rate"
     control_share: float = 0.10
+    holdout_share: float = 0.0
+    split: Split = "internal"
     refresh_hours: float = 24
     feedback: Feedback = "all"
     sticky: Sticky = "none"
@@ -65,6 +73,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         if not 0 <= self.control_share < 1:
             raise UsageError(f"control_share is {self.control_share}; expected a number in [0, 1)")
+        if not 0 <= self.holdout_share < 1:
+            raise UsageError(f"holdout_share is {self.holdout_share}; expected a number in [0, 1)")
         if not 0 < self.refresh_hours <= 24 * 365:
             raise UsageError(f"refresh_hours is {self.refresh_hours}; expected hours above 0")
         for name, kind in (("rule", Rule), ("training", TrainingWindow)):
@@ -128,6 +138,8 @@ class Layout:
         self.arm: I8 = np.full((len(templates), len(variants)), -1, np.int64)
         self.live: B1 = np.zeros((len(templates), self.arms), bool)
         self.variant: I8 = np.full((len(templates), self.arms), -1, np.int64)
+        self.added: I8 = np.full((len(templates), self.arms), NEVER_BEFORE)
+        self.archived: I8 = np.full((len(templates), self.arms), NEVER)
         by_id = {t.id: t for t in program.templates}
         code = {v: i for i, v in enumerate(variants)}
         for i, name in enumerate(templates):
@@ -139,6 +151,12 @@ class Layout:
                     self.arm[i, at] = a
                 self.variant[i, a] = at
                 self.live[i, a] = a > 0
+                self.added[i, a] = by_id[name].added.get(v, NEVER_BEFORE)
+                self.archived[i, a] = by_id[name].archived.get(v, NEVER)
+
+    def live_at(self, now: int) -> B1:
+        """(templates, arms): the treatment arms that may be served at an instant."""
+        return self.live & (self.added <= now) & (now < self.archived)
 
 
 def program_of(log: Log, program: Program, control: str | None = None) -> Program:

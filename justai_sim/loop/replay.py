@@ -44,7 +44,14 @@ def replay_log(
     drawn again. A last step at `as_of` itself is added when it lies between two refreshes.
     """
     sends = with_decisions(log.sends, log.decisions)
+    times, start = refresh_times(program, log, sends, as_of, start)
     machine = machine_of(program, log)
+    state, ticks = stepped(machine, sends, log.events, times, start, on_tick)
+    return machine, state, ticks
+
+
+def refresh_times(program: Program, log: Log, sends: Sends, as_of: int, start: int | None) -> tuple[I8, int]:
+    """The refreshes up to `as_of`, and the first; `sends` with their decision times. UsageError for too many."""
     if start is None:
         decided = np.where(sends.decided_at == MISSING, sends.sent_at, sends.decided_at)
         first = [int(t.min()) for t in (decided, log.decisions.decided_at) if len(t)]
@@ -55,20 +62,16 @@ def replay_log(
             f"the log spans {len(grid)} refreshes of {program.refresh_hours:g} h from {clock.iso(start)}; "
             f"expected at most {MAX_REFRESHES}: narrow it with --since and --until, or set a longer refresh"
         )
-    times = grid if len(grid) and grid[-1] == as_of else np.append(grid, as_of)
-    state, ticks = stepped(machine, sends, log.events, times, start, on_tick)
-    return machine, state, ticks
+    return (grid if len(grid) and grid[-1] == as_of else np.append(grid, as_of)), start
 
 
 def stepped(
     machine: Machine, sends: Sends, events: Events, times: I8, start: int, on_tick: Callable[[Tick], None] | None = None
 ) -> tuple[State, list[Tick]]:
     """A step at each of `times`, with the rows received by then."""
-    users = max((int(t.user.max()) + 1 for t in (sends, events) if len(t)), default=1)
-    span = max((int(t.send.max()) + 1 for t in (sends, events) if len(t)), default=1)
-    state = State(1, max(users, 1), max(span, 1), start)
+    state = State(1, *spans(sends, events), start)
     ticks = []
-    batches = _Arrivals(sends, events)
+    batches = Arrivals(sends, events)
     for now in times.tolist():
         state, tick = step(machine, state, batches.until(now), now)
         ticks.append(tick)
@@ -77,7 +80,14 @@ def stepped(
     return state, ticks
 
 
-class _Arrivals:
+def spans(sends: Sends, events: Events) -> tuple[int, int]:
+    """One more than the largest code of a user, and of a send."""
+    users = max((int(t.user.max()) + 1 for t in (sends, events) if len(t)), default=1)
+    span = max((int(t.send.max()) + 1 for t in (sends, events) if len(t)), default=1)
+    return max(users, 1), max(span, 1)
+
+
+class Arrivals:
     """Rows in the order of their receipt, handed out once."""
 
     def __init__(self, sends: Sends, events: Events) -> None:

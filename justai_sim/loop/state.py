@@ -124,14 +124,18 @@ class State:
                 self._union(int(owner[i]), int(eu[named[i]]))
         self.send_user = grown(self.send_user, self.sends.n, su)
         self.event_user = grown(self.event_user, self.events.n, eu)
-        self.earned.extend(self.sends.n, len(sends))
-        self.reason = grown(self.reason, self.events.n, np.zeros(len(events), np.int8))
-        self.sends.append(sends)
-        self.events.append(events)
+        self.store(sends, events)
         flag = np.zeros(len(self.account), bool)
         flag[self.account[su]] = True
         flag[self.account[eu]] = True
         return flag
+
+    def store(self, sends: Sends, events: Events) -> None:
+        """Keep new rows, of which nothing is found yet."""
+        self.earned.extend(self.sends.n, len(sends))
+        self.reason = grown(self.reason, self.events.n, np.zeros(len(events), np.int8))
+        self.sends.append(sends)
+        self.events.append(events)
 
     def _link(self, su: I8, key: I8, first_owner: I8) -> None:
         """Join users that share a send id, or whose event waited for a send that came now."""
@@ -162,14 +166,18 @@ class State:
         """Take in what an attribution of these rows found."""
         self.earned.write(send_rows, got)
         self.reason[event_rows] = got.reason
-        stale = np.zeros(self.events.n, bool)
-        stale[event_rows] = True
-        keep = self.credits.take(~stale[self.credits.event_row])
         new = Credits(
             event_row=event_rows[got.credits.event_row],
             send_row=send_rows[got.credits.send_row],
             weight=got.credits.weight,
         )
+        self.recredit(event_rows, new)
+
+    def recredit(self, event_rows: I8, new: Credits) -> None:
+        """Replace the credits of these events."""
+        stale = np.zeros(self.events.n, bool)
+        stale[event_rows] = True
+        keep = self.credits.take(~stale[self.credits.event_row])
         self.credits = Credits.concat([keep, new])
 
 

@@ -18,7 +18,7 @@ from justai_sim.loop.lifecycle import Change, Lifecycle
 from justai_sim.loop.program import Layout, Program
 from justai_sim.loop.segments import features
 from justai_sim.loop.state import State, metric_of
-from justai_sim.tables import B1, F8, Events, Sends
+from justai_sim.tables import B1, F8, I8, Events, Sends
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,26 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     Attributes again each user of whom something new is known, forms the tallies from the rows known (a
     snapshot, never incremented) and asks the policy for the shares until the next refresh.
     """
+    learn(machine.bound, state, batch, now)
+    return state, refresh(machine, state, now)
+
+
+def learn(bound: Bound, state: State, batch: Batch, now: int) -> tuple[I8, I8]:
+    """Take in the rows of a batch; returns the rows of sends and of events that were attributed again."""
     late = max((int(t.received_at.max()) for t in (batch.sends, batch.events) if len(t)), default=MISSING)
     if late > now:
         raise ValueError(f"a row received at {clock.iso(late)} cannot be known at {clock.iso(now)}")
-    if len(batch.sends) or len(batch.events):
-        accounts = state.add(batch.sends, batch.events)
-        send_rows, event_rows = state.rows_of(accounts)
-        got = attribute(machine.bound, state.sends.take(send_rows), state.events.take(event_rows), now)
-        state.write(send_rows, event_rows, got)
+    if not (len(batch.sends) or len(batch.events)):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    accounts = state.add(batch.sends, batch.events)
+    send_rows, event_rows = state.rows_of(accounts)
+    got = attribute(bound, state.sends.take(send_rows), state.events.take(event_rows), now)
+    state.write(send_rows, event_rows, got)
+    return send_rows, event_rows
+
+
+def refresh(machine: Machine, state: State, now: int) -> Tick:
+    """The tallies of what the state knows, and the shares that follow from them."""
     index = (now - state.start) // machine.program.refresh
     shown = tally(machine, state, now, max(index, 0))
     training = machine.program.training  # the page shows all sends, whatever the policy learns from
@@ -103,14 +115,15 @@ def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State,
     none = np.zeros((0, state.reps, machine.layout.arms))
     n = np.stack([t.n.sum(axis=(1, 3)) for t in shown]) if shown else none
     y = np.stack([t.y.sum(axis=(1, 3)) for t in shown]) if shown else none
-    live = np.broadcast_to(machine.layout.live[:, None], (len(machine.layout.live), state.reps, machine.layout.arms))
+    still = machine.layout.live_at(now)
+    live = np.broadcast_to(still[:, None], (len(still), state.reps, machine.layout.arms))
     live = live if state.lifecycle is None else state.lifecycle.still(live)
-    return state, Tick(index, now, n, y, tallies, shares, changes, live)
+    return Tick(index, now, n, y, tallies, shares, changes, live)
 
 
 def _advance(machine: Machine, state: State, shown: tuple[Tally, ...], now: int) -> tuple[Change, ...]:
     """Ship and archive by the program's rule, at the refreshes of the grid only."""
-    program, live = machine.program, machine.layout.live
+    program, live = machine.program, machine.layout.live_at(now)
     if program.shipping is None or (now - state.start) % program.refresh:
         return ()
     if state.lifecycle is None:
@@ -182,8 +195,9 @@ def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: in
     chosen = policy(spec.name)
     out = []
     wait = clock.days(program.rule.upper_days + program.rule.lateness_days) + 2 * DAY
+    there = machine.layout.live_at(now)
     for t, counts in enumerate(tallies):
-        live = np.broadcast_to(machine.layout.live[t], (state.reps, machine.layout.arms))
+        live = np.broadcast_to(there[t], (state.reps, machine.layout.arms))
         if state.lifecycle is not None:
             live = live & ~state.lifecycle.archived[t]
         memory = chosen.init(spec, machine.shape(t, state.reps))

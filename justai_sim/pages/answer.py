@@ -12,7 +12,9 @@ from justai_sim import stats
 from justai_sim.pages.assumed import assumptions
 from justai_sim.pages.inputs import SweepData
 from justai_sim.pages.naming import (
+    WINDOW,
     axis_columns,
+    axis_of,
     each_window,
     elsewhere,
     label_of,
@@ -56,7 +58,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Ends:
-    """The last day of every point. right, lost: point name -> values by world (R,), same worlds everywhere."""
+    """The last day of every point. right, lost: point name -> values by world (R,), the same worlds everywhere; points
+    that left a race have only the first of them."""
 
     points: list[Point]
     use: Point
@@ -67,7 +70,7 @@ class Ends:
 def answer(data: SweepData) -> Answer:
     """The parts of the first screen."""
     ends = _ends(data)
-    comparison, headline = _compare(ends, len(data.scenario.flow))
+    comparison, headline = _compare(ends, len(data.scenario.touches))
     leads, lost, lift, credit = _leads(ends), _lost(ends), lifts(data), credited(data)
     summary = _summary(ends, (leads, lost, lift, credit))
     return Answer(_size(data), headline, summary, comparison, leads, lost, lift, credit, assumptions(data.scenario))
@@ -93,7 +96,7 @@ def _summary(ends: Ends, parts: tuple[Part, ...]) -> Part:
         Column("lost", "lost per 10,000 sends", "one", interval=True),
         Column("true_lift", "true lift", "lift"), Column("shown_lift", "shown lift", "lift", interval=True),
         Column("credited", "credited per 1,000", "one"), Column("happened", "happened per 1,000", "one"),
-        Column("caused", "caused per 1,000", "one"), Column("verdict", "against the best window"),
+        Column("caused", "caused per 1,000", "one"), Column("verdict", "against the best"),
     )  # fmt: skip
     return Part("Everything that was compared", "", rows, columns)
 
@@ -103,29 +106,28 @@ def _ends(data: SweepData) -> Ends:
     by = {c: last.pivot_table(index="rep", columns="point", values=c) for c in ("right_leader", "lost_per_10k")}
     points = data.points
     use = reference(points, data.reference)
-    right, lost = ({p.name: t[p.name].to_numpy(np.float64) for p in points} for t in by.values())
+    worlds = last.groupby("point").size()
+    right, lost = ({p.name: t[p.name].to_numpy(np.float64)[: worlds[p.name]] for p in points} for t in by.values())
     return Ends(points, use, right, lost)
 
 
 def _size(data: SweepData) -> str:
     s = data.scenario
     m = data.metrics[(data.metrics["metric"] == "sends") & (data.metrics["point"] == data.reference)]
-    worlds = max(int(m["rep"].nunique()), 1)
-    sends = m["value"].sum() / worlds
-    steps = f"{len(s.flow)} steps" if len(s.flow) > 1 else "1 step"
+    sends = m["value"].sum() / max(int(m["rep"].nunique()), 1)
+    worlds = max(int(data.metrics["rep"].nunique()), 1)  # the reference may have left a race
+    many = len(s.touches)
+    steps = f"{many} {'steps' if len(s.flow) == many else 'templates'}" if many > 1 else "1 template"
     return (
         f"{worlds:,} {'worlds' if worlds > 1 else 'world'} × {sends:,.0f} sends ({steps}, {s.days} days), seed {s.seed}"
     )
 
 
 def paired(a: F8, b: F8, comparisons: int) -> tuple[float, float, float]:
-    """Mean of a - b over worlds with its interval, 95 % for all `comparisons` together (Bonferroni)."""
-    d = a - b
-    n = len(d)
-    if n < 2:
-        return float(d.mean()), -np.inf, np.inf
-    low, high = stats.mean_interval(d.sum(), (d * d).sum(), n, 1 - 0.05 / max(comparisons, 1))
-    return float(d.mean()), float(low), float(high)
+    """Mean of the difference of two shares over the worlds of both, with its interval: 95 % for all `comparisons`
+    together (Bonferroni)."""
+    n = min(len(a), len(b))
+    return stats.paired_interval(a[:n] - b[:n], 1 - 0.05 / max(comparisons, 1), bound=1.0)
 
 
 def _against_best(ends: Ends, family: list[Point]) -> list[dict[str, Any]]:
@@ -137,7 +139,7 @@ def _against_best(ends: Ends, family: list[Point]) -> list[dict[str, Any]]:
         mean, low, high = paired(ends.right[p.name], ends.right[best.name], pairs)
         verdict = "most often right" if p is best else "tied" if low <= 0 <= high else "less often right"
         rows.append({
-            "window": window_label(p), "counts": words(p), "right": float(ends.right[p.name].mean()),
+            "label": window_label(p), "counts": words(p), "right": float(ends.right[p.name].mean()),
             "minus_best": mean, "minus_best_low": max(low, -1.0), "minus_best_high": min(high, 1.0),
             "verdict": verdict,
         })  # fmt: skip
@@ -151,19 +153,47 @@ def _compare(ends: Ends, steps: int) -> tuple[Part, str]:
     best = max(family, key=lambda p: ends.right[p.name].mean())
     rows = _against_best(ends, family)
     columns = (
-        Column("window", "window"), Column("counts", "counts from"),
+        Column("label", axis_of(ends.use).replace("_", " ") or "point"), Column("counts", "counts from"),
         Column("right", "right at the end", "percent"),
         Column("minus_best", "minus the best, points", "points", interval=True), Column("verdict", "verdict"),
     )  # fmt: skip
-    note = "Differences are paired: every window meets the same worlds. " + (
+    note = "Differences are paired: every point meets the same worlds. " + (
         f"The intervals hold for all {pairs} pairs at once (95 %)." if pairs > 1 else "Intervals: 95 %."
     )
     worlds = len(ends.right[ends.use.name])
     if worlds < FEW_WORLDS:
         note += f" Few worlds ({worlds}): the intervals are rough."
     rest = ", ".join(elsewhere(ends.use).values())
-    return Part("Which windows are tied", f"Compared under {rest}." if rest else "", rows, columns, note), _headline(
-        ends, family, best, rows, steps
+    headline = _headline(ends, family, best, rows, steps)
+    if axis_of(ends.use) != WINDOW and len(family) > 1:
+        headline = _least_lost(ends, family)
+    return Part("Which are tied", f"Compared under {rest}." if rest else "", rows, columns, note), headline
+
+
+def _least_lost(ends: Ends, family: list[Point]) -> str:
+    """Where something else than windows is compared: what loses least, whatever metric each of them goes by."""
+    least = min(family, key=lambda p: ends.lost[p.name].mean())
+    pairs = len(family) * (len(family) - 1) // 2
+
+    def tied(p: Point) -> bool:
+        n = min(len(ends.lost[p.name]), len(ends.lost[least.name]))
+        gap = ends.lost[p.name][:n] - ends.lost[least.name][:n]
+        low, high = stats.paired_interval(gap, 1 - 0.05 / max(pairs, 1))[1:]
+        return bool(low <= 0 <= high)
+
+    def told(p: Point) -> str:
+        return f"{window_label(p)} {write(float(ends.lost[p.name].mean()), 'one')}"
+
+    rest = [p for p in family if p is not least]
+    alike, worse = [p for p in rest if tied(p)], [p for p in rest if not tied(p)]
+    name = axis_of(ends.use).replace("_", " ")
+    if len(alike) == len(rest):
+        return f"No difference in {name}: conversions lost per 10,000 sends are {listed([told(p) for p in family])}."
+    also = f", as few as {listed([told(p) for p in alike])}" if alike else ""
+    fewest = write(float(ends.lost[least.name].mean()), "one")
+    return (
+        f"{window_label(least)} loses the fewest true conversions ({name}): {fewest} per 10,000 sends{also}; "
+        f"{listed([told(p) for p in worse])}."
     )
 
 

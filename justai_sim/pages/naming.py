@@ -1,4 +1,4 @@
-"""What a sweep's points are called, and which of them differ in the window only."""
+"""What a sweep's points are called, and which of them differ on the axis that the page is about."""
 
 from __future__ import annotations
 
@@ -28,18 +28,23 @@ def words(p: Point) -> str:
     return f"day {rule.offset_days:g} to day {rule.upper_days:g}"
 
 
+def axis_of(p: Point) -> str:
+    """The axis that the page is about: the window, else the first one; '' without any."""
+    return WINDOW if WINDOW in p.labels else next(iter(p.labels), "")
+
+
 def window_label(p: Point) -> str:
-    """What the window axis calls this point; the whole name if there is none such."""
-    return p.labels.get(WINDOW, p.name)
+    """What that axis calls this point; the whole name if there is none."""
+    return p.labels.get(axis_of(p), p.name)
 
 
 def elsewhere(p: Point) -> dict[str, str]:
-    """Its labels on all axes but the window."""
-    return {k: v for k, v in p.labels.items() if k != WINDOW}
+    """Its labels on all other axes."""
+    return {k: v for k, v in p.labels.items() if k != axis_of(p)}
 
 
 def siblings(points: Sequence[Point], like: Point) -> list[Point]:
-    """The points that differ from `like` in the window only; `like` is one of them."""
+    """The points that differ from `like` on that axis only; `like` is one of them."""
     return [p for p in points if elsewhere(p) == elsewhere(like)]
 
 

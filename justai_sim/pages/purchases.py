@@ -10,7 +10,7 @@ import pandas as pd
 from justai_sim.pages.inputs import SweepData
 from justai_sim.pages.naming import axis_columns, each_window, label_of, reference
 from justai_sim.pages.table import Column, Part, write
-from justai_sim.scenario import Point, Scenario, Step
+from justai_sim.scenario import Point, Scenario, Touch
 from justai_sim.streams import generator
 from justai_sim.tables import F8
 
@@ -21,18 +21,18 @@ LEVEL = 0.95
 def best_overall(scenario: Scenario) -> str | None:
     """The variant with the highest true conversion rate, if it is one and the same at every step."""
     found = set()
-    for step in scenario.flow:
+    for step in scenario.touches:
         variants = scenario.variants_of(step)
         found |= {v.id for v in variants if v.conversion_rate == max(w.conversion_rate for w in variants)}
     return found.pop() if len(found) == 1 else None
 
 
 def control_of(scenario: Scenario) -> str:
-    """The control of the first step."""
-    return scenario.variants_of(scenario.flow[0])[0].id
+    """The control of the first template."""
+    return scenario.variants_of(scenario.touches[0])[0].id
 
 
-def _treatment(scenario: Scenario, step: Step) -> str | None:
+def _treatment(scenario: Scenario, step: Touch) -> str | None:
     """The best variant other than the control."""
     others = scenario.variants_of(step)[1:]
     return max(others, key=lambda v: v.conversion_rate).id if others else None
@@ -48,7 +48,7 @@ def _values(data: SweepData, point: Point, metric: str) -> pd.DataFrame:
 def lifts(data: SweepData) -> Part:
     """Best variant over control: the truth, and the ratio of the rates that the window shows."""
     s = data.scenario
-    compared = [(t, v) for t in s.flow if (v := _treatment(s, t)) is not None]
+    compared = [(t, v) for t in s.touches if (v := _treatment(s, t)) is not None]
     columns: list[Column] = [*axis_columns(data.points), Column("true_lift", "true lift", "lift"),
                              Column("shown_lift", "shown lift", "lift", interval=True)]  # fmt: skip
     title = "True lift against shown lift"
@@ -70,7 +70,7 @@ def lifts(data: SweepData) -> Part:
     return Part(title, text, rows, columns, note)
 
 
-def _lift(data: SweepData, p: Point, compared: list[tuple[Step, str]]) -> tuple[float, float, float, float]:
+def _lift(data: SweepData, p: Point, compared: list[tuple[Touch, str]]) -> tuple[float, float, float, float]:
     """True lift, shown lift, and its bootstrap interval over worlds."""
     c, n, truth = (_values(data, p, m) for m in ("conversions", "sends", "true_rate"))
     control = {s.id: data.scenario.variants_of(s)[0].id for s, _ in compared}
@@ -126,10 +126,11 @@ def credited(data: SweepData) -> Part:
         f"More credited is not better: {most[0].name} credits most ({most[1]['credited']:.1f} per 1,000 sends), and "
         f"{write(own, 'percent')} of that went to the send that caused it; its sends caused {most[1]['caused']:.1f}."
     )
-    repeated = s.program.rule.scope == "template" and len(s.flow) > 1
+    repeated = s.program.rule.scope == "template" and len(s.touches) > 1
     note = (
         "Own: caused by the send that got the credit; borrowed: caused by another send; organic: would have "
-        "happened anyway. Happened: all purchases after sign-up, whatever caused them."
+        "happened anyway; the rest of what is credited are further copies, and purchases that nobody made. "
+        "Happened: all purchases after sign-up, whatever caused them."
         + (" A purchase is credited once at each step, so more can be credited than happened." if repeated else "")
     )
     columns = [*axis_columns(data.points), Column("credited", "credited", "one"), Column("own", "of these: own", "one"),

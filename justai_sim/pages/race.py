@@ -14,7 +14,10 @@ from justai_sim.pages.style import End, label_ends, look, panels, room_for, show
 from justai_sim.tables import F8
 
 MOST_LINES = 4
-MEASURES = ("right_leader", "shipped_wrong", "shipped_right", "lost_per_10k", "happened")
+MEASURES = (
+    "right_leader", "right_for_good", "best_share", "shipped_wrong", "shipped_right", "lost_per_10k",
+    "lost_revenue_per_10k", "happened",
+)  # fmt: skip
 
 
 def plot_race(race: pd.DataFrame, *, lines: str = "window", ax: Axes | None = None) -> Axes:

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from justai_sim.pages.answer import answer, race_frame
-from justai_sim.pages.figures import plot_age, plot_race, plot_window_map
+from justai_sim.pages.bias import of_sweep
+from justai_sim.pages.figures import plot_age, plot_bias, plot_race, plot_recommend, plot_shares, plot_window_map
 from justai_sim.pages.inputs import SweepData
 from justai_sim.pages.page import AGE, WINDOWS, Picture, picture, write_page
 from justai_sim.pages.purchases import best_overall, control_of
+from justai_sim.pages.recommend_page import ALT, by_criterion, stopped
+
+BEST = "By the first of the criteria above. `justai-sim recommend` draws it by another one, or by another day."
 
 
 def write_sweep_report(data: SweepData, out: Path) -> Path:
@@ -19,9 +23,12 @@ def write_sweep_report(data: SweepData, out: Path) -> Path:
     """
     out.mkdir(parents=True, exist_ok=True)
     said = answer(data)
+    choose, table = by_criterion(data)
+    chosen = [] if table is None else [picture(plot_recommend(table), out, "recommend", ALT, BEST)]
+    tables = [p for p in (stopped(data), said.comparison, said.credited) if p.rows or p.text]
     return write_page(
         "sweep.html.j2", out, title=data.scenario.name, question=data.scenario.question, said=said,
-        pictures=_pictures(data, out), tables=[said.comparison, said.credited],
+        choose=choose, chosen=chosen, pictures=_pictures(data, out), tables=tables,
         notes=[said.leads, said.lost, said.lift],
     )  # fmt: skip
 
@@ -34,7 +41,9 @@ def _pictures(data: SweepData, out: Path) -> list[Picture]:
         "lookback_days": rule.upper_days,
     }
     best = best_overall(data.scenario)
-    even = f" Sends of {data.figures}: an even split shows the windows alone." if data.figures else ""
+    point = next((p for p in data.points if p.name == data.figures), data.points[0])
+    split = ": an even split shows the windows alone" if point.scenario.program.policy.name == "uniform" else ""
+    even = f" Sends of {data.figures}{split}." if data.figures else ""
     flow = len(data.scenario.program.templates) > 1
     return [
         picture(
@@ -52,4 +61,22 @@ def _pictures(data: SweepData, out: Path) -> list[Picture]:
             "A window that is right sooner loses less. Shipped: the product's own rule has fired and the flow has "
             "settled on a variant.",
         ),
+        picture(
+            plot_shares(data.shares[data.shares["point"] == data.reference], control=control_of(data.scenario)), out,
+            "shares", "Share of each variant by days since the start, a panel a template",
+            f"What the policy in use gives each variant, the mean over worlds, under {data.reference}.",
+        ),
+        *_bias(data, out),
     ]  # fmt: skip
+
+
+def _bias(data: SweepData, out: Path) -> list[Picture]:
+    """The waterfall of the point in use; none for the tables of an earlier version."""
+    terms = of_sweep(data)
+    if not len(terms):
+        return []
+    return [picture(
+        plot_bias(terms), out, "bias", "From the sends that caused a conversion to those that the dashboard shows",
+        f"All variants and templates of {data.reference}, means over worlds. Orange adds to what is shown, green takes "
+        "away, and every step is exact: one world by variant is printed by justai-sim bias.",
+    )]  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,74 +10,24 @@ import simpy
 
 from justai_sim.attribution import bind
 from justai_sim.bandit.choose import choose, pinned
-from justai_sim.clock import DAY
-from justai_sim.errors import UsageError
 from justai_sim.esp.base import Adapter, adapter
-from justai_sim.loop.program import Program
+from justai_sim.loop.segments import segment_of
 from justai_sim.loop.state import State
 from justai_sim.loop.step import Machine, Tick, step
-from justai_sim.scenario import Scenario, Step
+from justai_sim.scenario import Scenario
+from justai_sim.sim.block import Block
 from justai_sim.sim.inbox import Inbox
-from justai_sim.sim.wire import Wire
-from justai_sim.tables import F8, I4, I8, Codes, Decisions, Events, Log, MadeCodes, Sends, TextCodes
+from justai_sim.sim.organics import Organics
+from justai_sim.sim.plan import by_code, most_times, plan
+from justai_sim.sim.wire import Wire, carried_by
+from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, NONE, SENT, SUPPRESSED, Codes, MadeCodes, Sends, TextCodes
 from justai_sim.truth import Truth
-from justai_sim.world.world import TEMPLATES, Responder, Users, event_code, organic_truth, send_code
+from justai_sim.world.codes import MISNAMED, TEMPLATES, kind_of_event, send_code
+from justai_sim.world.faults import Faults
+from justai_sim.world.people import Draws, cells, users_of
+from justai_sim.world.world import NEVER, NEVER_BEFORE, Grid, Happened, Responder
 
-NEVER = np.iinfo(np.int64).max
-
-
-@dataclass
-class Block:
-    """What a block of worlds left behind: state at the end of the run, truth, and every refresh."""
-
-    scenario: Scenario
-    reps: range
-    program: Program
-    machine: Machine
-    state: State
-    truth: Truth
-    users: Users
-    ticks: list[Tick]
-    codes: dict[str, Codes]
-    wire: Wire | None
-
-    def signed_up(self, rep: I4, user: I8) -> I8:
-        """When each user signed up, microseconds."""
-        at = np.zeros(len(self.reps) * self.state.users, np.int64)
-        at[self.users.rep * np.int64(self.state.users) + self.users.user] = self.users.signed_up
-        return at[rep * np.int64(self.state.users) + user]
-
-    @property
-    def rates(self) -> F8:
-        """True conversion rates, (templates, arms); NaN where a template has fewer arms."""
-        s = self.scenario
-        out = np.full((len(s.flow), self.machine.layout.arms), np.nan)
-        for t, one in enumerate(by_code(s)):
-            row = s.variants_of(one)
-            out[t, : len(row)] = [v.conversion_rate for v in row]
-        return out
-
-    def log(self, rep: int) -> Log:
-        """The rows of one world that were known at the end, as a log."""
-        local = rep - self.reps.start
-        sends, events = self.state.sends.table, self.state.events.table
-        s, e = sends.take(sends.rep == local), events.take(events.rep == local)
-        s = s.with_(rep=np.zeros(len(s), np.int32))
-        e = e.with_(rep=np.zeros(len(e), np.int32))
-        return Log(s, e, decisions_of(s), self.codes, source=f"simulated: {self.scenario.name}")
-
-
-def decisions_of(sends: Sends) -> Decisions:
-    """The decision log of simulated sends: one policy decision each, with its propensity."""
-    return Decisions.build(
-        len(sends), decision=sends.send, user=sends.user, template=sends.template, variant=sends.variant,
-        segment=sends.segment, decided_at=sends.decided_at, propensity=sends.propensity,
-    )  # fmt: skip
-
-
-def by_code(scenario: Scenario) -> list[Step]:
-    """The flow's steps in the order of their template codes."""
-    return sorted(scenario.flow, key=lambda s: s.id.encode())
+__all__ = ["Block", "Engine", "simulate_block"]
 
 
 def tick_times(scenario: Scenario) -> I8:
@@ -87,161 +36,224 @@ def tick_times(scenario: Scenario) -> I8:
     return np.append(grid, scenario.end_us)
 
 
-def codes_of(scenario: Scenario, esp: Adapter, goal: str) -> dict[str, Codes]:
+def codes_of(scenario: Scenario, esp: Adapter, goal: str, times: int) -> dict[str, Codes]:
     """Texts of the simulated ids, as the provider's adapter reads them back."""
-    steps = by_code(scenario)
-    templates = TextCodes.of(s.id for s in steps)
-    variants = TextCodes.of(v.id for s in scenario.flow for v in scenario.variants_of(s))
+    touches = by_code(scenario)
+    wrong = misnamed(goal)
 
     def user(code: int) -> str:
         return f"u{code:08d}"
 
     def send(code: int) -> str:
-        return esp.send_id(f"d{code:012d}", user(code // len(steps)), steps[code % len(steps)].id, "")
+        who, template = divmod(code // times, len(touches))
+        return esp.send_id(f"d{code:012d}", user(who), touches[template].id, "")
 
     def event(code: int) -> str:
-        kind, name = kind_of_event(code)
-        return esp.event_id(f"e{code:014d}", kind, goal if name else "")
+        kind = kind_of_event(code)
+        name = "" if kind else wrong if code & MISNAMED else goal
+        return esp.event_id(f"e{code:017d}", KINDS[kind], name)
 
     return {
-        "user": MadeCodes(user, 10**8), "send": MadeCodes(send, 10**8 * len(steps)),
-        "event": MadeCodes(event, NEVER), "order": TextCodes([]), "decision": MadeCodes(lambda c: f"d{c:012d}", NEVER),
-        "template": templates, "variant": variants, "segment": TextCodes([]),
-        "name": TextCodes.of([goal]), "currency": TextCodes.of([scenario.world.value.currency]),
+        "user": MadeCodes(user, 10**8), "send": MadeCodes(send, 10**8 * len(touches) * times),
+        "event": MadeCodes(event, NEVER), "order": MadeCodes(lambda c: f"o{c:017d}", NEVER),
+        "decision": MadeCodes(lambda c: f"d{c:012d}", NEVER),
+        "template": TextCodes.of(t.id for t in touches),
+        "variant": TextCodes.of(v.id for t in touches for v in scenario.variants_of(t)),
+        "segment": TextCodes.of(segments_of(scenario)),
+        "name": TextCodes.of([goal, wrong]), "currency": TextCodes.of([scenario.world.value.currency]),
     }  # fmt: skip
 
 
-def kind_of_event(code: int) -> tuple[str, bool]:
-    """The kind of a simulated event code, and whether it is a conversion."""
-    from justai_sim.tables import KINDS
-    from justai_sim.world.world import ORGANIC, SLOTS
+def misnamed(goal: str) -> str:
+    """What a purchase is called once somebody has renamed the event. It sorts after the goal's own name."""
+    return f"{goal}_v2"
 
-    organic = (code // ORGANIC) % SLOTS == TEMPLATES
-    kind = 0 if organic else code % ORGANIC
-    return KINDS[kind], kind == 0
+
+def segments_of(scenario: Scenario) -> list[str]:
+    """The text of each cell's segment."""
+    return [segment_of(scenario.program.segments, cell) for cell in cells(scenario.world)]
 
 
 class Engine:
     """One block of worlds from start to end."""
 
     def __init__(self, scenario: Scenario, reps: range, wire: bool, keep_journal: bool) -> None:
-        if len(scenario.flow) > TEMPLATES:
-            raise UsageError(f"flow has {len(scenario.flow)} steps; at most {TEMPLATES} can be simulated")
         self.scenario, self.reps = scenario, reps
         esp = adapter(scenario.esp)
-        program = scenario.full_program()
+        self.program = program = scenario.full_program()
         goal = program.goals[0] if program.goals else "purchase"
-        self.codes = codes_of(scenario, esp, goal)
-        templates: list[str] = self.codes["template"].text(np.arange(len(self.codes["template"])))
-        variants: list[str] = self.codes["variant"].text(np.arange(len(self.codes["variant"])))
-        bound = bind(program.rule, templates=templates, names=[goal], currencies=[scenario.world.value.currency],
-                     goals=program.goals or None)  # fmt: skip
-        self.machine = Machine.of(program, bound, templates, variants)
-        self.program = program
-        self.steps = by_code(scenario)
-        self.responder = Responder(
-            scenario.world, [scenario.variants_of(s) for s in self.steps], scenario.seed, scenario.start_us,
-            scenario.end_us, esp.time_grid, esp.money_grid, 0, 0, reps.start,
-        )  # fmt: skip
+        self.touches = by_code(scenario)
+        start, end, world = scenario.start_us, scenario.end_us, scenario.world
+        self.u = Draws(scenario.seed, reps.start)
+        self.many = max(most_times(t, scenario.days) for t in self.touches)
+        self.codes = codes_of(scenario, esp, goal, self.many)
+        carried = carried_by(esp, self.codes, 0), carried_by(esp, self.codes, 1)
+        grid = Grid(esp.time_grid, esp.money_grid, carried[0].order)
+        self.users = users_of(world, self.u, len(reps), scenario.days, start, grid.time)
+        self.plan = plan(scenario, self.users, self.u, grid)
+        variants = [scenario.variants_of(t) for t in self.touches]
+        self.responder = Responder(world, variants, self.u, self.users, start, end, grid)
+        self.faults = Faults(scenario.telemetry, self.u, self.users, start, end, grid, scenario.esp, carried)
+        texts = {
+            k: self.codes[k].text(np.arange(len(self.codes[k]))) for k in ("template", "variant", "segment", "name")
+        }
+        bound = bind(program.rule, templates=texts["template"], names=texts["name"],
+                     currencies=[world.value.currency], goals=program.goals or None)  # fmt: skip
+        self.machine = Machine.of(program, bound, texts["template"], texts["variant"], texts["segment"])
+        told = {name: i for i, name in enumerate(texts["segment"])}
+        self.segment: I8 = np.array([told.get(s, NONE) for s in segments_of(scenario)], np.int64)[self.users.cell]
+        self.held: B1 = self.u("holdout", self.users.rep, self.users.user) < program.holdout_share
         self.times = tick_times(scenario)
         self.inbox = Inbox(self.times)
-        self.users = self.responder.users(len(reps), scenario.days)
-        self.user_span = int(self.users.user.max()) + 1 if len(self.users.user) else 1
-        self.state = State(
-            len(reps),
-            self.user_span,
-            self.user_span * TEMPLATES,
-            scenario.start_us,
-            len(self.users.user) * len(self.steps),
-        )
+        span = int(self.users.user.max(initial=0)) + 1
+        self.state = State(len(reps), span, span * len(self.touches) * self.many, start, len(self.plan.at))
         self.wire = Wire(esp, self.codes, len(reps), keep_journal) if wire else None
-        self.stop_at: I8 = np.full(len(reps) * self.user_span, NEVER, np.int64)
+        self.stop_at: I8 = np.full(len(self.users.rep), NEVER, np.int64)
+        pins = len(self.touches) if program.sticky == "variant" else 0
+        self.pinned: I8 = np.full((pins, len(self.users.rep)), NONE, np.int64)
+        self.pinned_p: F8 = np.zeros(self.pinned.shape)
+        self.organics: Organics | None = None
+        self.caused: list[Happened] = []
         self.truths: list[Truth] = []
+        self.origins: list[I8] = []
+        self.suppressed: list[Sends] = []
         self.ticks: list[Tick] = []
-        self.schedule = self._schedule(self.users)
-
-    def _schedule(self, users: Users) -> tuple[I8, I4, I8, I8]:
-        """All planned sends in time order: instant, replication, user, template."""
-        n, k = len(users.user), len(self.steps)
-        at = (users.signed_up[:, None] + np.array([round(s.day * DAY) for s in self.steps])).ravel()
-        at = self.responder.floor(at)
-        rep, user = np.repeat(users.rep, k), np.repeat(users.user, k)
-        template = np.tile(np.arange(k), n)
-        order = np.argsort(at, kind="stable")  # rows stand by (rep, user, template): ties keep that order
-        order = order[at[order] < self.scenario.end_us]
-        return at[order], rep[order], user[order], template[order]
 
     def run(self, on_tick: Callable[[int], None] | None = None) -> Block:
-        organic = self.responder.organic(self.users)
-        self.truths.append(organic_truth(organic))
-        self.deliver(organic)
+        organic = self.responder.organic()
+        if self.scenario.world.replaces_organic:
+            self.organics = Organics(organic, self.users, self.u, self.scenario.world.replaces_organic)
+            self.happen(self.organics.of(NEVER_BEFORE, int(self.times[0])))
+        else:
+            self.happen(organic)
+        for told, origin in self.faults.tests(40_000_000):
+            self.inbox.tell(told, origin)
         env = simpy.Environment(initial_time=int(self.times[0]))
         env.process(self.calendar(env, on_tick))
         env.run()
-        truth = Truth.concat(self.truths)
-        return Block(self.scenario, self.reps, self.program, self.machine, self.state, truth, self.users, self.ticks,
-                     self.codes, self.wire)  # fmt: skip
+        return Block(
+            self.scenario, self.reps, self.program, self.machine, self.state, Truth.concat(self.truths),
+            np.concatenate(self.origins), self.inbox.rest(), Sends.concat(self.suppressed), self.users, self.ticks,
+            self.codes, self.wire, self.organics.replaced if self.organics is not None else 0,
+        )  # fmt: skip
 
     def calendar(self, env: Any, on_tick: Callable[[int], None] | None) -> Generator[Any, Any, None]:
         """At equal instants the refresh precedes the decisions."""
         for k, at in enumerate(self.times.tolist()):
             yield env.timeout(at - env.now)
-            batch = self.inbox.take(k)
+            batch, origin = self.inbox.take(k)
             if self.wire is not None:
-                batch = self.wire.carry(batch)
+                batch, origin = self.wire.carry(batch, origin)
+            self.origins.append(origin)
             self.state, tick = step(self.machine, self.state, batch, at)
             self.ticks.append(tick)
             if k + 1 < len(self.times):
                 self.serve(at, int(self.times[k + 1]), tick)
+                self.happen_anyway(at, int(self.times[k + 1]))
             if on_tick is not None:
                 on_tick(k)
 
     def serve(self, start: int, stop: int, tick: Tick) -> None:
-        """All sends of [start, stop): who is still mailed, the choice, the message, the responses."""
-        at, rep, user, template = self.schedule
-        lo, hi = np.searchsorted(at, [start, stop])
-        rows = np.arange(lo, hi)
-        # Within one tick a user's sends are served in turn: an unsubscribe stops the next one.
-        turn = _turns(rep[rows].astype(np.int64) * self.user_span + user[rows])
-        for wave in range(int(turn.max()) + 1 if len(turn) else 0):
-            w = rows[turn == wave]
-            w = w[self.stop_at[rep[w].astype(np.int64) * self.user_span + user[w]] > at[w]]
-            self.send(at[w], rep[w], user[w], template[w], tick)
+        """All messages of [start, stop): who is still mailed, the choice, the message, the responses."""
+        at, who, place = self.plan.within(start, stop)
+        turn = _turns(who, len(self.stop_at))
+        # Within one tick a user's messages are served in turn: an unsubscribe stops the next one.
+        for wave in range(int(turn.max(initial=-1)) + 1):
+            w = np.flatnonzero((turn == wave) & (self.stop_at[who] > at))
+            self.send(at[w], who[w], place[w], tick)
 
-    def send(self, at: I8, rep: I4, user: I8, template: I8, tick: Tick) -> None:
-        r = self.responder
-        arm = np.zeros(len(at), np.int64)
-        propensity = np.zeros(len(at))
-        u = r.u("choice", rep, user, template)
-        split = r.u("split", rep, user) if self.program.sticky == "arm" else None
-        for t in range(len(self.steps)):
-            here = np.flatnonzero(template == t)
-            none = np.zeros(len(here), np.int64)
-            row, mine = rep[here].astype(np.int64), u[here]
-            if split is not None:
-                mine = pinned(mine, split[here], tick.shares[t][row, 0, 0])
-            arm[here], propensity[here] = choose(tick.shares[t], row, none, mine)
-        code = send_code(user, template, len(self.steps))
+    def send(self, at: I8, who: I8, place: I8, tick: Tick) -> None:
+        """Messages of different users: chosen, left, answered."""
+        rep, user, template = self.users.rep[who], self.users.user[who], place % TEMPLATES
+        arm, propensity = self.choice(who, place, tick)
+        held = self.held[who]
+        suppressed = self.u("suppressed", rep, user, place) < self.scenario.world.suppressed_rate
+        code = send_code(user, place, len(self.touches), self.many)
         sends = Sends.build(
-            len(at), send=code, rep=rep, user=user, template=template, sent_at=at, decided_at=at,
-            variant=self.machine.layout.variant[template, arm], propensity=propensity,
-            received_at=at + r.latency(rep, event_code(user, template, 15)),
+            len(at), send=code, rep=rep, user=user, template=template, sent_at=at, decided_at=at, received_at=at,
+            variant=self.machine.layout.variant[template, arm], propensity=propensity, segment=self.segment[who],
+            status=np.where(held, HELD_OUT, np.where(suppressed, SUPPRESSED, SENT)),
         )  # fmt: skip
-        events, truth, stop = r.respond(sends, arm)
-        who = rep.astype(np.int64) * self.user_span + user
+        if held.any():
+            # A decision is known from the next instant on: the refresh of the same instant came before it.
+            self.inbox.put(sends.take(held).with_(received_at=at[held] + 1))
+        if (suppressed & ~held).any():
+            self.suppressed.append(sends.take(suppressed & ~held))
+        if (held | suppressed).any():
+            left = np.flatnonzero(~held & ~suppressed)
+            sends, who, place, arm = sends.take(left), who[left], place[left], arm[left]
+        heard, lost = self.faults.sends(sends, place)
+        self.inbox.put(heard)
+        self.inbox.lose(lost)
+        happened, there, stop = self.responder.respond(sends, place, arm)
         self.stop_at[who] = np.minimum(self.stop_at[who], stop)
-        self.truths.append(truth)
-        self.inbox.put(sends)
-        self.deliver(events)
+        self.happen(happened)
+        if self.organics is not None:
+            self.caused.append(happened)
+        for told, origin in self.faults.machines(sends.take(there), place[there]):
+            self.inbox.tell(told, origin)
 
-    def deliver(self, events: Events) -> None:
-        self.inbox.put(events=events)
-        if self.scenario.world.duplicate_share:
-            self.inbox.put(events=self.responder.twice(events))
+    def choice(self, who: I8, place: I8, tick: Tick) -> tuple[I8, F8]:
+        """The arm and its propensity of each message, from the shares of its template."""
+        users, program = self.users, self.program
+        rep, user, template = users.rep[who], users.user[who], place % TEMPLATES
+        arm, propensity = np.zeros(len(who), np.int64), np.full(len(who), np.nan)
+        u = self.u("choice", rep, user, place)
+        split = self.u("split", rep, user) if program.sticky == "arm" else None
+        row = self.segment[who] + 1 if self.machine.segments else np.zeros(len(who), np.int64)
+        for t in np.unique(template).tolist():
+            here = np.flatnonzero(template == t)
+            if program.split == "external":
+                arm[here] = even(tick.live[t], rep[here], u[here])
+                continue
+            r, mine, shares = rep[here].astype(np.int64), u[here], tick.shares[t]
+            if split is not None:
+                mine = pinned(mine, split[here], shares[r, row[here], 0])
+            arm[here], propensity[here] = choose(shares, r, row[here], mine)
+        if len(self.pinned):
+            arm, propensity = self.repeated(who, template, arm, propensity, tick)
+        propensity[self.held[who]] = np.nan
+        return np.where(self.held[who], 0, arm), propensity
+
+    def repeated(self, who: I8, template: I8, arm: I8, propensity: F8, tick: Tick) -> tuple[I8, F8]:
+        """A user gets the variant of a template again that he had, with the propensity of that first choice, as long as
+        it is served."""
+        before = self.pinned[template, who]
+        served = tick.live[template, self.users.rep[who], np.maximum(before, 0)] | (before == 0)
+        again = (before >= 0) & served
+        arm = np.where(again, before, arm)
+        propensity = np.where(again, self.pinned_p[template, who], propensity)
+        self.pinned[template, who], self.pinned_p[template, who] = arm, propensity
+        return arm, propensity
+
+    def happen_anyway(self, start: int, stop: int) -> None:
+        """The organic purchases of [start, stop), where caused ones may have taken their place."""
+        if self.organics is None:
+            return
+        self.organics.replace(Happened.all(self.caused), start, stop)
+        self.happen(self.organics.of(start, stop))
+        self.caused = [h.since(stop) for h in self.caused]
+
+    def happen(self, happened: Happened) -> None:
+        self.truths.append(happened.truth)
+        for told, origin in self.faults.events(happened.events):
+            self.inbox.tell(told, origin)
 
 
-def _turns(who: I8) -> I8:
-    """For each row how many earlier rows have the same value."""
+def even(live: B1, rep: Any, u: F8) -> I8:
+    """The provider's own split: control and live treatments alike. `live` (R, K)."""
+    may = live.copy()
+    may[:, 0] = True
+    edges = np.cumsum(may, axis=1) / may.sum(axis=1, keepdims=True)
+    return np.asarray((u[:, None] >= edges[rep]).sum(axis=1), np.int64)
+
+
+def _turns(who: I8, users: int) -> I8:
+    """For each row how many earlier rows have the same value; values below `users`."""
+    last = np.empty(users, np.int64)
+    last[who] = np.arange(len(who))
+    if np.array_equal(last[who], np.arange(len(who))):  # the rule, where a user has a message a week
+        return np.zeros(len(who), np.int64)
     order = np.argsort(who, kind="stable")
     s = who[order]
     first = np.searchsorted(s, s, side="left")

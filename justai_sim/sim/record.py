@@ -5,30 +5,34 @@ from __future__ import annotations
 import numpy as np
 
 from justai_sim.bandit.stopping import Look, Significance
-from justai_sim.bias.split import credited_by_cause
+from justai_sim.biases.identity import identity
+from justai_sim.biases.match import HELD
+from justai_sim.biases.terms import ADDED, MISSED, TERM
 from justai_sim.clock import DAY, HOUR
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.scenario import Scenario
-from justai_sim.sim.engine import Block, by_code
+from justai_sim.sim.block import Block, rates_of, values_of
+from justai_sim.sim.plan import by_code
 from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array
-from justai_sim.truth import Truth
-from justai_sim.world.world import user_of_event
+from justai_sim.truth import Behind
+from justai_sim.world.codes import user_of_event
+from justai_sim.world.people import cell_shares
 
 Columns = dict[str, Array]
 
 
 def true_metric(scenario: Scenario) -> tuple[F8, bool]:
-    """True value of the key metric per send, (templates, arms), NaN where there is no arm; lower is better."""
+    """True value of the key metric per send, (templates, arms), means over users and over the run, and whether lower is
+    better; NaN where there is no arm."""
     metric = scenario.program.key_metric
-    steps = by_code(scenario)
-    arms = max(len(scenario.variants_of(s)) for s in steps)
-    out = np.full((len(steps), arms), np.nan)
-    for t, s in enumerate(steps):
+    out = rates_of(scenario) @ cell_shares(scenario.world)
+    value = values_of(scenario)
+    for t, s in enumerate(by_code(scenario)):
         for a, v in enumerate(scenario.variants_of(s)):
             out[t, a] = {
-                "conversion_rate": v.conversion_rate,
-                "revenue_per_send": v.conversion_rate * scenario.world.value.mean,
+                "conversion_rate": out[t, a],
+                "revenue_per_send": out[t, a] * value[t, a],
                 "open_rate": v.open_rate,
                 "click_rate": v.open_rate * v.click_rate,
                 "unsubscribe_rate": v.unsubscribe_rate,
@@ -47,7 +51,7 @@ def metrics_of(block: Block) -> Columns:
     """Long columns: rep, template, arm, metric, value."""
     state, shape = block.state, block_shape(block)
     n = state.sends.n
-    sends, events, e = state.sends.table, state.events.table, state.earned
+    sends, e = state.sends.table, state.earned
     arm = block.machine.layout.arm[sends.template, sends.variant]
     cell = np.ravel_multi_index((sends.rep, sends.template, arm), shape)
     cells = int(np.prod(shape))
@@ -66,11 +70,7 @@ def metrics_of(block: Block) -> Columns:
     }  # fmt: skip
     with np.errstate(invalid="ignore"):
         out["conversion_rate"] = np.where(out["sends"] > 0, out["conversions"] / out["sends"], np.nan)
-    reason = state.reason[: state.events.n]
-    split = credited_by_cause(state.credits, reason, sends, events, block.truth, cell, cells)
-    out["conversion_count"] = sum(split.values(), np.zeros(cells))
-    out |= {f"credited_{k}": v for k, v in split.items()}
-    out["caused"] = caused(block, cell, cells)
+    out |= causes_of(block)
     out["true_rate"] = np.broadcast_to(block.rates, shape).ravel()
     out["share_at_end"] = np.moveaxis(block.ticks[-1].shares[:, :, 0], 0, 1).ravel()
     return _long(block, out, shape)
@@ -80,19 +80,27 @@ def block_shape(block: Block) -> tuple[int, int, int]:
     return len(block.reps), len(block.machine.layout.live), block.machine.layout.arms
 
 
-def caused(block: Block, cell: I8, cells: int) -> F8:
-    """Conversions that happened before the end of the run and were caused by the sends of each cell."""
-    truth: Truth = block.truth.take((block.truth.cause != NONE) & (block.truth.occurred_at < block.ticks[-1].now))
-    sends = block.state.sends.table
-    span = block.state.send_span
-    key = sends.rep.astype(np.int64) * span + sends.send
-    order = np.argsort(key, kind="stable")
-    wanted = truth.rep.astype(np.int64) * span + truth.cause
-    at = np.minimum(np.searchsorted(key[order], wanted), max(len(order) - 1, 0))
-    if not len(order):
-        return np.zeros(cells)
-    row = order[at]
-    return np.bincount(cell[row[key[row] == wanted]], minlength=cells).astype(np.float64)
+def causes_of(block: Block) -> dict[str, F8]:
+    """The terms of the bias identity in conversions, by cell (rep, template, arm); ghosts and unknown sends apart."""
+    state, shape = block.state, block_shape(block)
+    behind = Behind(block.truth, block.origin, block.unheard)
+    end = int(block.ticks[-1].now)
+    found = identity(block.machine.bound, state.sends.table, state.events.table, behind, end, currency=0)
+    here = (found.variant != HELD) & (found.template != NONE)
+    arm = block.machine.layout.arm[found.template[here], found.variant[here]]
+    cell = np.ravel_multi_index((found.rep[here], found.template[here], arm), shape)
+
+    def total(which: str, *terms: str) -> F8:
+        parts = found.amount[which][here][:, [TERM[t] for t in terms]].sum(axis=1)
+        return np.bincount(cell, parts / PARTS, int(np.prod(shape))).astype(np.float64)
+
+    out = {"conversion_count": total("events", "shown"), "caused": total("events", "caused"),
+           "caused_sends": total("sends", "caused"), "capped": -total("sends", "capped")}  # fmt: skip
+    out |= {"credited_own": total("events", "caused", *MISSED)}
+    out |= {f"credited_{t}": total("events", t) for t in ADDED}
+    out |= {f"missed_{t}": -total("events", t) for t in MISSED}
+    out["uncounted"] = -total("events", "uncounted")
+    return {k: v + 0.0 for k, v in out.items()}  # no -0
 
 
 def _long(block: Block, values: dict[str, F8], shape: tuple[int, int, int]) -> Columns:
@@ -120,15 +128,13 @@ def race_of(block: Block) -> Columns:
     leader = np.argmin(rate, axis=-1) if lower else np.argmax(rate, axis=-1)
     template = np.arange(n.shape[1])[None, :, None]
     right = best[template, leader] & (y.sum(axis=-1) > 0)
-    shipped, arm = _shipped(n, y, lower)
+    shipped, arm = _shipped(n, y, lower) if block.program.shipping is None else shipped_by(block)
     good = best[template[0], arm]
-    rates = block.rates[:, None, :]
-    lost = np.nansum(n * (np.nanmax(rates, axis=-1, keepdims=True) - rates), axis=-1)
-    sends = n.sum(axis=-1).sum(axis=1)  # (ticks, R)
-    with np.errstate(invalid="ignore"):
-        lost_per_10k = np.where(sends > 0, lost.sum(axis=1) / sends * 1e4, np.nan)  # nothing is lost before a send
+    lost_per_10k, lost_revenue = lost_of(block)
+    # From each tick on, whether the leader stays right until the end.
+    for_good = np.logical_and.accumulate(right[::-1])[::-1]
     truth = block.truth
-    since = truth.occurred_at >= block.signed_up(truth.rep, user_of_event(truth.event))
+    since = (truth.occurred_at >= block.signed_up(truth.rep, user_of_event(truth.event))) & (truth.value >= 0)
     happened = np.stack(
         [np.bincount(truth.rep[since & (truth.occurred_at < t.now)], minlength=len(block.reps)) for t in block.ticks]
     )
@@ -138,11 +144,73 @@ def race_of(block: Block) -> Columns:
         "rep": np.tile(np.arange(R) + block.reps.start, ticks),
         "day": np.repeat(days, R),
         "right_leader": right.mean(axis=1).ravel(),
+        "right_for_good": for_good.mean(axis=1).ravel(),
+        "best_share": np.where(best[None, :, None], served(block), 0.0).sum(axis=-1).mean(axis=1).ravel(),
         "shipped_wrong": (shipped & ~good[None]).mean(axis=1).ravel(),
         "shipped_right": (shipped & good[None]).mean(axis=1).ravel(),
         "lost_per_10k": lost_per_10k.ravel(),
+        "lost_revenue_per_10k": lost_revenue.ravel(),
         "happened": happened.ravel(),
     }
+
+
+def served(block: Block) -> F8:
+    """The shares served after each tick (ticks, T, R, K); of contextual policies the mean over the segments."""
+    return np.stack([t.shares.mean(axis=2) for t in block.ticks])
+
+
+def shares_of(block: Block) -> Columns:
+    """Long columns: day, template, variant, and the sums over this block's worlds of the share (in parts of 1e9) and of
+    its square (in parts of 1e12): integers, so that they are the same however blocks are cut."""
+    share = served(block)
+    layout = block.machine.layout
+    ticks, T, R, K = share.shape
+    tick, template, arm = (i.ravel() for i in np.indices((ticks, T, K)))
+    total = np.rint(share * 1e9).astype(np.int64).sum(axis=2).ravel()
+    squares = (np.rint(share * 1e6).astype(np.int64) ** 2).sum(axis=2).ravel()
+    keep = layout.variant[template, arm] >= 0
+    day = np.array([(t.now - block.scenario.start_us) / DAY for t in block.ticks])
+    columns: Columns = {
+        "day": day[tick], "template": template, "variant": layout.variant[template, arm], "share": total,
+        "share_squared": squares, "worlds": np.full(len(tick), R),
+    }  # fmt: skip
+    return {k: v[keep] for k, v in columns.items()}
+
+
+def lost_of(block: Block) -> tuple[F8, F8]:
+    """True conversions, and their money, lost by each tick against the best arm for each user, per 10,000 messages that
+    reached a user by then; (ticks, R), NaN before the first."""
+    state, n = block.state, block.state.sends.n
+    sends = state.sends.table
+    s = sends.take(state.earned.counted[:n] & ~state.earned.ghost[:n])
+    arm = block.machine.layout.arm[s.template, s.variant]
+    cell = block.users.cell[block.users.row(s.rep, s.user)]
+    ends = np.array([t.now for t in block.ticks])
+    shape = len(ends), len(block.reps)
+    at = np.searchsorted(ends, s.sent_at, side="right") * shape[1] + s.rep
+    size = (shape[0] + 1) * shape[1]
+
+    def so_far(each: Array) -> F8:
+        return np.cumsum(each.reshape(-1, shape[1])[: shape[0]], axis=0)
+
+    many = so_far(np.bincount(at, np.ones(len(at)), size))
+    rates = rates_of(block.scenario)
+    found = []
+    for worth in (rates, rates * values_of(block.scenario)[:, :, None]):
+        regret = (np.nanmax(worth, axis=1, keepdims=True) - worth)[s.template, arm, cell]
+        lost = so_far(np.bincount(at, regret, size))
+        found.append(np.divide(lost * 1e4, many, out=np.full(shape, np.nan), where=many > 0))
+    return found[0], found[1]
+
+
+def shipped_by(block: Block) -> tuple[B1, I8]:
+    """As `_shipped`, of the rule that the program itself ships by."""
+    first, arm = np.full(block_shape(block)[1::-1], len(block.ticks)), np.zeros(block_shape(block)[1::-1], np.int64)
+    for k, tick in enumerate(block.ticks):
+        for change in tick.changes:
+            if change.what == "ship":
+                first[change.template, change.rep], arm[change.template, change.rep] = k, change.arm
+    return np.arange(len(block.ticks))[:, None, None] >= first[None], arm
 
 
 def _shipped(n: F8, y: F8, lower: bool) -> tuple[B1, I8]:
@@ -195,7 +263,7 @@ def windows_of(block: Block) -> Columns:
 
 def record(block: Block, full: bool) -> dict[str, Columns]:
     """All long columns of a block; age and windows only where `full` (the reference point)."""
-    out = {"metrics": metrics_of(block), "race": race_of(block)}
+    out = {"metrics": metrics_of(block), "race": race_of(block), "shares": shares_of(block)}
     if full:
         out |= {"age": age_of(block), "windows": windows_of(block)}
     return out

@@ -11,59 +11,71 @@ import pandas as pd
 from justai_sim.errors import DataError
 from justai_sim.scenario import Point, Scenario, points
 from justai_sim.sheets import write_csv
-from justai_sim.sim.engine import by_code
-from justai_sim.sweeps.data import SweepData, figures_of
+from justai_sim.sim.plan import by_code
+from justai_sim.sweeps.data import Raced, SweepData, figures_of
 from justai_sim.sweeps.parts import Tables
 from justai_sim.version import __version__
 
-FRAMES = ("metrics", "race", "age", "windows")
+FRAMES = ("metrics", "race", "age", "windows", "shares")
 
 
-def collect(scenario: Scenario, all_points: list[Point], parts: list[list[Tables]]) -> SweepData:
-    """Long frames from the parts, ordered by point and replication whatever order they came in."""
-    templates = np.array([s.id for s in by_code(scenario)], dtype=object)
-    variants = sorted({v.id for s in scenario.flow for v in scenario.variants_of(s)}, key=str.encode)
-    names = np.array(variants, dtype=object)
-
-    def frame(table: str, which: list[int]) -> pd.DataFrame:
-        pieces = []
-        for i in which:
-            for part in parts[i]:
-                columns = dict(part[table])
-                metric_names = columns.pop("names", None)
-                piece = pd.DataFrame(columns)
-                if metric_names is not None:
-                    piece["metric"] = metric_names[piece["metric"]]
-                head = {"point": all_points[i].name, **all_points[i].labels} if table in ("metrics", "race") else {}
-                for k, (name, value) in enumerate(head.items()):
-                    piece.insert(k, name, value)
-                pieces.append(piece)
-        # Blocks may be cut anywhere: within a point, rows go by replication.
-        out = pd.concat(pieces, ignore_index=True)
-        order = out["point"].map({p.name: i for i, p in enumerate(all_points)}) if "point" in out else 0
-        out = out.assign(_point=order).sort_values(["_point", "rep"], kind="stable", ignore_index=True)
-        out = out.drop(columns="_point")
-        if "template" in out:
-            out["template"] = templates[out["template"]]
-        if "variant" in out:
-            out["variant"] = names[out["variant"]]
-        renamed = {"template": "template_id", "variant": "variant_id"}
-        if table in ("age", "windows"):
-            renamed["rep"] = "group"
-        return out.rename(columns=renamed)
-
-    every = list(range(len(all_points)))
+def collect(
+    scenario: Scenario, all_points: list[Point], parts: list[list[Tables]], raced: Raced | None = None
+) -> SweepData:
+    """Long frames from the parts of each point."""
     figures = figures_of(all_points)
+
+    def frame(table: str) -> pd.DataFrame:
+        both = zip(all_points, parts, strict=True)
+        return pd.concat([frame_of(scenario, p, of, table) for p, of in both], ignore_index=True)
+
     return SweepData(
         scenario=scenario,
         points=all_points,
         reference=all_points[0].name,
         figures=all_points[figures].name,
-        metrics=frame("metrics", every),
-        race=frame("race", every),
-        age=frame("age", [figures]),
-        windows=frame("windows", [figures]),
+        metrics=frame("metrics"),
+        race=frame("race"),
+        age=frame_of(scenario, all_points[figures], parts[figures], "age"),
+        windows=frame_of(scenario, all_points[figures], parts[figures], "windows"),
+        shares=mean_shares(frame("shares")),
+        raced=raced,
     )
+
+
+def mean_shares(sums: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over worlds, from the sums of the blocks."""
+    numbers = ["share", "share_squared", "worlds"]
+    keys = [c for c in sums.columns if c not in numbers]
+    out = sums.groupby(keys, sort=False, as_index=False)[numbers].sum()
+    mean = out["share"] / out["worlds"] / 1e9
+    spread = np.sqrt(np.maximum(out["share_squared"] / out["worlds"] / 1e12 - mean**2, 0))
+    return out.assign(share=mean, spread=spread)[[*keys, "share", "spread", "worlds"]]
+
+
+def frame_of(scenario: Scenario, point: Point, parts: list[Tables], table: str) -> pd.DataFrame:
+    """One long table of a point, ordered by replication whatever order the parts came in."""
+    pieces = []
+    for part in parts:
+        columns = dict(part[table])
+        metric_names = columns.pop("names", None)
+        piece = pd.DataFrame(columns)
+        if metric_names is not None:
+            piece["metric"] = metric_names[piece["metric"]]
+        pieces.append(piece)
+    out = pd.concat(pieces, ignore_index=True)
+    if "rep" in out:  # blocks may be cut anywhere: rows go by replication
+        out = out.sort_values("rep", kind="stable", ignore_index=True)
+    head = {"point": point.name, **point.labels} if table in ("metrics", "race", "shares") else {}
+    for k, (name, value) in enumerate(head.items()):
+        out.insert(k, name, value)
+    if "template" in out:
+        out["template"] = np.array([s.id for s in by_code(scenario)], dtype=object)[out["template"]]
+    if "variant" in out:
+        variants = sorted({v.id for s in scenario.touches for v in scenario.variants_of(s)}, key=str.encode)
+        out["variant"] = np.array(variants, dtype=object)[out["variant"]]
+    renamed = {"template": "template_id", "variant": "variant_id"}
+    return out.rename(columns=renamed | ({"rep": "group"} if table in ("age", "windows") else {}))
 
 
 def write_tables(data: SweepData, out: Path) -> None:
@@ -81,6 +93,7 @@ def write_tables(data: SweepData, out: Path) -> None:
         "version": __version__,
         "seed": data.scenario.seed,
         "points": [p.name for p in data.points],
+        "race": msgspec.to_builtins(data.raced),
         "scenario": msgspec.to_builtins(data.scenario),
     }
     (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
@@ -92,9 +105,14 @@ def read_tables(out: Path) -> SweepData:
     try:
         raw = msgspec.json.decode(path.read_bytes())
         scenario = msgspec.convert(raw["scenario"], Scenario)
+        raced = msgspec.convert(raw.get("race"), Raced | None)
         frames = {n: pd.read_parquet(out / "tables" / f"{n}.parquet") for n in FRAMES}
     except (OSError, KeyError, msgspec.DecodeError, msgspec.ValidationError) as e:
         raise DataError(f"{out}: is not the folder of a finished sweep: {e}") from None
     all_points = points(scenario)
+    if [p.name for p in all_points] != raw["points"]:
+        raise DataError(f"{path}: its design draws other points with the scipy that is installed; sweep again")
     figures = all_points[figures_of(all_points)].name
-    return SweepData(scenario=scenario, points=all_points, reference=all_points[0].name, figures=figures, **frames)
+    return SweepData(
+        scenario=scenario, points=all_points, reference=all_points[0].name, figures=figures, raced=raced, **frames
+    )

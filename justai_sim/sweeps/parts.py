@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from justai_sim.scenario import Scenario
+from justai_sim.sim.cost import expected_sends
 from justai_sim.sim.record import Columns
 
 Tables = dict[str, Columns]
@@ -48,14 +49,9 @@ def read_part(path: Path) -> Tables:
     return out
 
 
-def blocks(scenario: Scenario, sends_per_block: int = 500_000) -> list[range]:
+def blocks(scenario: Scenario, most: int = 50, sends_per_block: int = 500_000) -> list[range]:
     """Replications in blocks that fit in memory. Results do not depend on how they are cut."""
     per_world = max(1.0, expected_sends(scenario))
-    size = int(max(1, min(50, sends_per_block // per_world)))
+    size = int(max(1, min(most, sends_per_block // per_world)))
     n = scenario.replications
     return [range(i, min(n, i + size)) for i in range(0, n, size)]
-
-
-def expected_sends(scenario: Scenario) -> float:
-    """Sends of one world before anybody unsubscribes: sign-ups whose day falls within the run."""
-    return sum(scenario.world.signups_per_day * max(0.0, scenario.days - s.day) for s in scenario.flow)

@@ -1,30 +1,25 @@
-"""A sweep: every point of a scenario over the same worlds, on all cores, resumable."""
+"""A sweep: every point of a scenario over the same worlds, on all cores or a cluster, resumable."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import signal
-import sys
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from justai_sim.errors import JustaiError, UsageError
 from justai_sim.esp.generic import plain_files
+from justai_sim.executor import Executor, WorkerError, executor
 from justai_sim.logstore import is_log
 from justai_sim.scenario import Point, Scenario, points
+from justai_sim.sim.cost import affordable
 from justai_sim.sim.engine import simulate_block
 from justai_sim.sim.record import record
-from justai_sim.sweeps.data import figures_of
+from justai_sim.sweeps.data import Raced, figures_of
 from justai_sim.sweeps.parts import Tables, blocks, fingerprint, part_path, read_part, write_part
+from justai_sim.sweeps.race import FIRST_LOOK, Racing, looks
 
 Progress = Callable[[int, int], None]
 """Called with (units done, units in all)."""
@@ -44,15 +39,12 @@ class Unit(msgspec.Struct, frozen=True):
     start: int
     stop: int
     full: bool
-    path: str
     wire: bool = False
 
 
-def run_unit(unit: Unit) -> str:
-    """Simulate, record, write. Runs in a worker."""
-    block = simulate_block(unit.scenario, range(unit.start, unit.stop), wire=unit.wire)
-    write_part(Path(unit.path), record(block, unit.full))
-    return unit.path
+def run_unit(unit: Unit) -> Tables:
+    """Simulate and record: a pure function, run in a worker."""
+    return record(simulate_block(unit.scenario, range(unit.start, unit.stop), wire=unit.wire), unit.full)
 
 
 def sweep(
@@ -60,34 +52,79 @@ def sweep(
     out: Path,
     *,
     workers: int | None = None,
+    scheduler: str | None = None,
     resume: bool = False,
     wire: bool = False,
+    race: str | None = None,
     progress: Progress | None = None,
-) -> tuple[list[Point], list[list[Tables]]]:
-    """Run every point; returns the points and, for each, its parts in the order of the replications.
+) -> tuple[list[Point], list[list[Tables]], Raced | None]:
+    """Run every point; returns the points, for each its parts in the order of the replications, and how a race went.
 
-    Parts lie in `out/parts`; with `resume` those of the same scenario are kept, without it they are redone.
+    Parts lie in `out/parts`; with `resume` those of the same scenario are kept, without it they are redone. Units run
+    on `workers` processes or on the Dask cluster at `scheduler`; their files are written here. `race`: the criterion
+    by which points that are clearly worse stop early. The numbers depend neither on workers nor on interruptions.
     """
     if is_log(out) or plain_files(out):
         raise UsageError(f"{out} holds a log; choose another folder for the report")
     all_points = points(scenario)
+    for p in all_points:
+        affordable(p.scenario)
+    cut = blocks(scenario) if race is None else blocks(scenario, most=FIRST_LOOK)
+    stops = [scenario.replications] if race is None else looks(cut)
+    racing = None if race is None else Racing(scenario, all_points, race, stops)
     folder = out / "parts"
     _prepare(folder, fingerprint(scenario), resume)
-    cut = blocks(scenario)
-    figures = figures_of(all_points)
-    units = [
-        Unit(i, p.scenario, b.start, b.stop, i == figures, str(part_path(folder, i, b)), wire)
-        for b in cut
-        for i, p in enumerate(all_points)
-    ]
-    left = [u for u in units if not Path(u.path).exists()]
-    done = len(units) - len(left)
-    if progress is not None:
-        progress(done, len(units))
-    for finished, _ in enumerate(_run(left, workers or os.cpu_count() or 1, out), 1):
-        if progress is not None:
-            progress(done + finished, len(units))
-    return all_points, [[read_part(part_path(folder, i, b)) for b in cut] for i in range(len(all_points))]
+    job = _Job(all_points, cut, folder, wire, progress)
+    try:
+        with executor(workers, scheduler, partial(_compile, scenario)) as on:
+            for stop in stops:
+                job.until(stop, on, [] if racing is None else racing.out)
+                if racing is not None:
+                    racing.look([job.parts(i, stop) for i in range(len(all_points))], stop)
+    except KeyboardInterrupt:
+        raise StoppedError(f"stopped; {_kept(folder)}") from None
+    except WorkerError as e:
+        raise WorkerError(f"{e}; {_kept(folder)}") from None
+    ends = [scenario.replications] * len(all_points) if racing is None else racing.ends
+    return all_points, [job.parts(i, n) for i, n in enumerate(ends)], racing.raced if racing else None
+
+
+def _kept(folder: Path) -> str:
+    return f"finished parts are kept in {folder}: the same command with --resume goes on"
+
+
+class _Job:
+    """The parts of a sweep, done and to do."""
+
+    def __init__(
+        self, all_points: list[Point], cut: list[range], folder: Path, wire: bool, progress: Progress | None
+    ) -> None:
+        self.points, self.cut, self.folder, self.wire, self.progress = all_points, cut, folder, wire, progress
+        self.figures = figures_of(all_points)
+        self.read: dict[Path, Tables] = {}
+
+    def until(self, stop: int, on: Executor, out: Sequence[int]) -> None:
+        """Simulate what is not there of the worlds before `stop`, for all points but those that are `out`."""
+        still = [i for i in range(len(self.points)) if i not in set(out)]
+        wanted = [(i, b) for b in self.cut if b.stop <= stop for i in still]
+        left = [(i, b) for i, b in wanted if not part_path(self.folder, i, b).exists()]
+        gone = sum(part_path(self.folder, i, b).exists() for i in out for b in self.cut)
+        done = gone + len(wanted) - len(left)
+        total = gone + len(still) * len(self.cut)
+        self.tell(done, total)
+        units = [Unit(i, self.points[i].scenario, b.start, b.stop, i == self.figures, self.wire) for i, b in left]
+        for n, (k, tables) in enumerate(on.map(run_unit, units), 1):
+            write_part(part_path(self.folder, *left[k]), tables)
+            self.tell(done + n, total)
+
+    def tell(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(done, total)
+
+    def parts(self, point: int, stop: int) -> list[Tables]:
+        """The parts of a point's worlds before `stop`, those that are there."""
+        paths = [part_path(self.folder, point, b) for b in self.cut if b.stop <= stop]
+        return [self.read[p] if p in self.read else self.read.setdefault(p, read_part(p)) for p in paths if p.exists()]
 
 
 def _prepare(folder: Path, mark: str, resume: bool) -> None:
@@ -108,64 +145,8 @@ def _prepare(folder: Path, mark: str, resume: bool) -> None:
     stamp.write_text(mark)
 
 
-def _run(units: list[Unit], workers: int, out: Path) -> Iterator[str]:
-    if not units:
-        return
-    try:
-        if workers > 1 and _unguarded_script():
-            warnings.warn("a script without `if __name__ == '__main__':` runs on one process", stacklevel=4)
-            workers = 1
-        if workers == 1 or len(units) == 1:
-            for u in units:
-                yield run_unit(u)
-            return
-        _compile(units[0])
-        yield from _pool(units, min(workers, len(units)))
-    except KeyboardInterrupt:
-        raise StoppedError(f"stopped; finished parts are kept in {out / 'parts'}: go on with --resume") from None
-
-
-def _compile(unit: Unit) -> None:
+def _compile(scenario: Scenario) -> None:
     """Fill the compiler's cache on disk once, so that the workers need not all compile at the same time."""
-    world = msgspec.structs.replace(unit.scenario.world, signups_per_day=20)
-    small = msgspec.structs.replace(unit.scenario, world=world, days=2, replications=1, sweep={})
+    world = msgspec.structs.replace(scenario.world, signups_per_day=20)
+    small = msgspec.structs.replace(scenario, world=world, days=2, replications=1, sweep={})
     record(simulate_block(small, range(1)), True)
-
-
-def _pool(units: list[Unit], workers: int) -> Iterator[str]:
-    # Spawned, not forked: the parent may hold threads (a progress bar, a notebook).
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet, initargs=(os.getpid(),)) as pool:
-        futures: list[Future[str]] = [pool.submit(run_unit, u) for u in units]
-        try:
-            for f in as_completed(futures):
-                yield f.result()
-        except BrokenProcessPool:
-            raise JustaiError(
-                "a worker ended unexpectedly (out of memory?); finished parts are kept: go on with --resume, "
-                "perhaps with fewer --workers"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _quiet(parent: int) -> None:
-    """Ctrl-C is the parent's to handle; a worker whose parent was killed ends too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-
-
-def _follow(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _unguarded_script() -> bool:
-    """Whether the program is a plain script without the guard that spawned workers need."""
-    path = getattr(sys.modules.get("__main__"), "__file__", None)
-    try:
-        return path is not None and "__main__" not in Path(path).read_text(encoding="utf-8", errors="ignore")
-    except OSError:
-        return False

@@ -1,0 +1,88 @@
+"""What a scenario will cost, before anything runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from justai_sim.errors import UsageError
+from justai_sim.scenario import Blast, Scenario, Step, Trigger
+
+SECONDS_PER_SEND = 3e-6
+"""One send through choice, response, attribution and learning on one core of a laptop, roughly."""
+BYTES_PER_SEND = 500
+BYTES_PER_USER = 250
+BYTES_AT_LEAST = 300e6
+"""The interpreter with what it has loaded."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one world: users, messages before anybody unsubscribes, seconds on one core, bytes of memory."""
+
+    users: float
+    sends: float
+    organic: float
+
+    @property
+    def seconds(self) -> float:
+        return (self.sends + self.organic) * SECONDS_PER_SEND
+
+    @property
+    def bytes(self) -> float:
+        return (self.sends + self.organic) * BYTES_PER_SEND + self.users * BYTES_PER_USER
+
+    def __str__(self) -> str:
+        return (
+            f"{self.users:,.0f} users, {self.sends:,.0f} sends and {self.organic:,.0f} purchases that happen anyway: "
+            f"about {self.bytes / 1e9:,.1f} GB and {self.seconds:,.0f} seconds a world"
+        )
+
+
+def cost(scenario: Scenario) -> Cost:
+    world, days = scenario.world, scenario.days
+    users = world.initial_users + world.signups_per_day * days
+    user_days = world.initial_users * days + world.signups_per_day * days**2 / 2 + users * world.history_days
+    return Cost(users, expected_sends(scenario), user_days * world.organic_per_user_day)
+
+
+def affordable(scenario: Scenario, worlds: int = 1) -> None:
+    """UsageError, with the estimate, if so many worlds at once do not fit in the memory that is free."""
+    found, free = cost(scenario), free_memory()
+    if found.users > 1e8:
+        raise UsageError(f"{scenario.name}: {found}; at most 100,000,000 users can be told apart")
+    need = worlds * found.bytes + BYTES_AT_LEAST
+    if need > free:
+        raise UsageError(
+            f"{scenario.name} does not fit in memory: {found}; {free / 1e9:,.1f} GB are free. Lower signups_per_day, "
+            "initial_users, days or the number of messages"
+        )
+
+
+def free_memory() -> float:
+    """Bytes that a program can still get."""
+    try:
+        told = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return float(told["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # not Linux: what the machine has
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
+
+
+def expected_sends(scenario: Scenario) -> float:
+    """Messages of one world before anybody unsubscribes."""
+    world, days = scenario.world, scenario.days
+    total = 0.0
+    for touch in scenario.touches:
+        if isinstance(touch, Step):
+            starts = (touch.day + n * touch.every_days for n in range(touch.times))
+            total += sum(world.signups_per_day * max(0.0, days - d) for d in starts)
+        elif isinstance(touch, Blast):
+            starts = (touch.day + n * touch.every_days for n in range(touch.times))
+            there = (world.initial_users + world.signups_per_day * d for d in starts if d < days)
+            total += touch.share * sum(there)
+        elif isinstance(touch, Trigger):
+            user_days = world.initial_users * days + world.signups_per_day * days**2 / 2
+            most = touch.times * (world.initial_users + world.signups_per_day * days)
+            total += min(touch.per_user_day * user_days, most)
+    return total

@@ -1,0 +1,135 @@
+"""A recommendation in sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from justai_sim.errors import listed, several
+
+if TYPE_CHECKING:
+    from justai_sim.sweeps.recommend import Case, Flip, Recommendation, Standing
+
+
+def answer(r: Recommendation) -> str:
+    """What to choose under the first assumptions; then whether that depends on them."""
+    if max(s.worlds for s in r.cases[0].standings) < 2:
+        return "One world tells no decisions apart: simulate more of them (--replications)."
+    said = _case(r, r.cases[0])
+    if len(r.cases) == 1:
+        return said
+    under = ", ".join(f"{k} {v}" for k, v in r.cases[0].assumed.items())
+    common = [d for d in r.cases[0].chosen if all(d in c.chosen for c in r.cases)]
+    if r.flips:
+        more = f" That is for {under}. The answer flips: {'; '.join(map(_flip, r.flips))}."
+    elif common:
+        verb = "is" if len(common) == 1 else "are"
+        more = f" {_names(common)} {verb} best or tied under all {len(r.cases)} assumptions."
+    elif any(c.chosen for c in r.cases):
+        more = f" That is for {under}; under others it differs, along no single assumption: see the table."
+    else:
+        more = f" The same holds under all {len(r.cases)} assumptions."
+    return said + more
+
+
+def method(r: Recommendation) -> str:
+    """How the intervals were made, and what was done about ties, races and limits."""
+    worlds = max(s.worlds for c in r.cases for s in c.standings)
+    looks = f" and all {r.looks} looks of the race" if r.looks > 1 else ""
+    text = (
+        f"Paired over {several(worlds, 'world')}: all decisions meet the same users. Student's intervals, corrected by "
+        f"Bonferroni: 95 % for all {several(r.comparisons // r.looks, 'pair')} of decisions{looks} together. What "
+        "cannot be told from the best is called tied."
+    )
+    if r.question.criterion == "revenue":
+        text += " Revenue is true conversions times the mean amount of a purchase."
+    if r.question.criterion == "decision_time":
+        text += (
+            " A decision counts where it is shown (95 %, one-sided, by Wilson's interval over worlds) that at most "
+            f"{_percent(r.question.limit)} of templates ship a wrong variant; what never ships takes the run."
+        )
+    return text
+
+
+def _case(r: Recommendation, case: Case) -> str:
+    best = case.best
+    if best is None:
+        return _none(r, case)
+    others = [s for s in case.standings if s.verdict in ("tied", "worse", "better")]
+    tied = [s for s in others if s.verdict == "tied"]
+    ahead = [s.decision for s in others if s.verdict == "better"]
+    warn = f" {_names(ahead)}, stopped early in a race by something else, did better: sweep again." if ahead else ""
+    if unproven := [s.decision for s in case.standings if s.verdict not in ("best", "tied", "worse", "better")]:
+        warn += f" {_names(unproven)}: not shown to keep false ships at or below {_percent(r.question.limit)}."
+    if tied:
+        return _tie(r, best, tied, [s.decision for s in others if s.verdict == "worse"]) + warn
+    if not others:
+        return f"Choose {best.decision}, the only one that is shown to keep the limit: {_does(r, best)}.{warn}"
+    next_best = max(others, key=lambda s: s.difference if r.question.what.higher else -s.difference)
+    return f"Choose {best.decision}: {_does(r, best)}, {_apart(r, next_best)}.{warn}"
+
+
+def _none(r: Recommendation, case: Case) -> str:
+    least = min(case.standings, key=lambda s: s.wrong)
+    return (
+        f"No decision is shown to keep false ships at or below {_percent(r.question.limit)}: {least.decision} has the "
+        f"fewest, {_percent(least.wrong)} ({_percent(least.wrong_low)} to {_percent(least.wrong_high)})."
+    )
+
+
+def _tie(r: Recommendation, best: Standing, tied: list[Standing], worse: list[str]) -> str:
+    far = max(max(abs(s.low), abs(s.high)) for s in tied)
+    worlds = several(best.worlds, "world")
+    names = _names([best.decision, *(s.decision for s in tied)])
+    if not worse:
+        said = f"No difference that {worlds} can tell between {names}"
+        return f"{said}: {_does(r, best)}; none is further than {_size(r, far)} away."
+    return f"A tie: {names} cannot be told apart ({_size(r, far)} at most); they do better than {listed(worse)}."
+
+
+def _does(r: Recommendation, s: Standing) -> str:
+    """What a decision comes to."""
+    if r.question.criterion == "right_by_day":
+        by = f"day {r.question.day:g}" if r.question.day else "the last day"
+        return f"the best variant leads on {by} in {_percent(s.value)} of worlds and steps"
+    if r.question.criterion == "conversions":
+        return f"{s.value:,.1f} true conversions a world"
+    if r.question.criterion == "revenue":
+        return f"{s.value:,.0f} {r.scenario.world.value.currency} of true revenue a world"
+    false = f"{_percent(s.wrong)} false ships (at most {_percent(s.wrong_high)})"
+    return f"a decision after {s.value:.1f} days on average, with {false}"
+
+
+def _apart(r: Recommendation, s: Standing) -> str:
+    """How far the best is from the next, with the interval of the difference."""
+    ends = sorted((abs(s.low), abs(s.high)))
+    low, high = (_size(r, e).split(" ")[0] for e in ends)
+    how = "more" if r.question.what.higher else "sooner"
+    return f"{_size(r, abs(s.difference))} {how} than {s.decision} ({low} to {high})"
+
+
+def _size(r: Recommendation, x: float) -> str:
+    if r.question.criterion == "right_by_day":
+        return f"{100 * x:.1f} points"
+    if r.question.criterion == "revenue":
+        return f"{x:,.0f} {r.scenario.world.value.currency}"
+    return f"{x:,.1f} {'days' if r.question.criterion == 'decision_time' else 'conversions'}"
+
+
+def _flip(f: Flip) -> str:
+    def of(names: tuple[str, ...]) -> str:
+        return " or ".join(names) or "none"
+
+    fits = "" if f.fits == f.of else f" (so in {f.fits} of {f.of} sets of assumptions)"
+    if all(re.fullmatch(r"[-+.\deE]+", v) for v in (f.below, f.above)):
+        return f"{of(f.before)} up to {f.axis} {f.below}, {of(f.after)} from {f.above} on{fits}"
+    return f"{of(f.before)} with {f.axis} {f.below}, {of(f.after)} with {f.above}{fits}"
+
+
+def _names(names: Iterable[str]) -> str:
+    return listed(names, most=4)
+
+
+def _percent(x: float) -> str:
+    return f"{100 * x:.0f} %" if x >= 0.095 or x == 0 else f"{100 * x:.2g} %"
