@@ -46,6 +46,7 @@ from justai_sim.mix import comparable
 from justai_sim.pages.figures import (
     plot_age,
     plot_bias,
+    plot_brief,
     plot_delay,
     plot_interpretations,
     plot_race,
@@ -65,6 +66,8 @@ from justai_sim.sweeps.data import SweepData
 from justai_sim.sweeps.recommend import Recommendation
 from justai_sim.tables import HELD_OUT, PARTS, REASONS, Log
 from justai_sim.truth import Behind
+from justai_sim.verdicts import verdict as verdicts
+from justai_sim.verdicts.verdict import Verdict
 from justai_sim.whatif import estimates as estimates_of
 from justai_sim.whatif import interpretations as readings_of
 from justai_sim.whatif import policy as policies
@@ -94,6 +97,7 @@ __all__ = [
     "Run",
     "Sweep",
     "TrainingWindow",
+    "Verdict",
     "WhatIf",
     "attribute",
     "bias",
@@ -106,6 +110,7 @@ __all__ = [
     "outcomes",
     "plot_age",
     "plot_bias",
+    "plot_brief",
     "plot_delay",
     "plot_interpretations",
     "plot_race",
@@ -122,6 +127,7 @@ __all__ = [
     "report",
     "simulate",
     "sweep",
+    "verdict",
     "what_if",
     "window_surface",
 ]
@@ -338,6 +344,40 @@ def replay(
         currency_given="currency" in settings or rule is not None, partitions=partitions, workers=workers,
         scheduler=scheduler,
     )  # fmt: skip
+
+
+def verdict(
+    log: Log | str | Path | Replay,
+    *,
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    control: str | None = None,
+    template: str | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    as_of: Instant | None = None,
+    metric: KeyMetric = "conversion_rate",
+    split: Mapping[str, float] | None = None,
+    **settings: Any,
+) -> Verdict:
+    """Ship, wait, or stop: what a log says in one sentence, and six checks whether its numbers can be trusted.
+
+    `print(js.verdict(log, goals=["purchase"]))`; options as in `replay`, whose result is taken too (then only `split`
+    counts). Intervals hold for all variants and for every day on which one looks: of logs of equal variants at most
+    5 % are ever told to ship one. `split`: the declared share of each variant, for logs without propensities.
+    """
+    if isinstance(log, Replay):
+        given = {"rule": rule, "goals": goals, "control": control, "template": template, "since": since,
+                 "until": until, "as_of": as_of, **settings}  # fmt: skip
+        if extra := [k for k, v in given.items() if v not in (None, ())]:
+            raise UsageError(f"a replay has its options already: give {extra[0]!r} to js.replay")
+        return verdicts.verdict(log, split)
+    result = replays.replay(
+        log if isinstance(log, Log) else read_log(log), rule=with_settings(rule or Rule(), settings), goals=goals,
+        control=control, template=template, since=instant(since), until=instant(until), as_of=instant(as_of),
+        key_metric=metric, currency_given="currency" in settings or rule is not None, shares=False,
+    )  # fmt: skip
+    return verdicts.verdict(result, split)
 
 
 def interpretations(
@@ -693,5 +733,7 @@ def report(result: Sweep | Replay | WhatIf, out: str | Path, title: str = "") ->
 
         policies.write_tables(result, Path(out))
         return write_what_if_report(result, Path(out), title or result.source or "log")
+    from justai_sim.verdicts.desk import desk
+
     replays.write_tables(result, Path(out))
-    return write_replay_report(result.data(title or result.log.source or "log"), Path(out))
+    return write_replay_report(result.data(title or result.log.source or "log"), Path(out), desk(result))

@@ -50,10 +50,13 @@ def test_replay_writes_what_it_promises(capsys: pytest.CaptureFixture[str], plai
     assert code == 0
     assert "as of 2026-01-10T08:00:00Z (the last receipt)" in err
     assert "ALL (distinct)" in text
+    assert "verdict: Wait " in err
     assert {p.name for p in out.iterdir()} >= {
         "credits.parquet",
         "reasons.parquet",
         "metrics.csv",
+        "results.csv",
+        "brief.png",
         "index.html",
         "manifest.json",
     }

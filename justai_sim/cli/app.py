@@ -260,6 +260,60 @@ def replay(
 
 
 @app.command
+def verdict(
+    log: Path, /, *, esp: str | None = None, esp_option: EspOptions = None,
+    goal: list[str] | None = None, control: str | None = None,
+    template: str | None = None, since: str | None = None, until: str | None = None,
+    lookback_days: float | None = None, offset_days: float | None = None, as_of: str | None = None,
+    preset: Preset = None, settings: Settings = None, metric: str = "conversion_rate", split: str | None = None,
+    timezone: Timezone = None, brief: Path | None = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Ship a variant, wait some days, or stop: the first line is the answer, then why and whether to trust it.
+
+    Intervals hold for all variants and for every day on which one looks: of logs of equal variants at most 5 % are
+    ever told to ship one. docs/verdict.md says how, and what each of the six checks looks at.
+
+    Example: justai-sim verdict log/ --goal purchase --brief brief.png
+
+    Parameters
+    ----------
+    log
+        A loaded log, a plain log folder, or with --esp an export.
+    esp
+        Read an export of this provider directly.
+    goal
+        Name of a conversion event that counts; may be repeated. Needed when the log has several.
+    control
+        The control variant; default: the one named control.
+    template
+        Show only this template. All sends compete for credit whatever is shown.
+    since
+        Show only sends from this time on.
+    until
+        Show only sends before this time.
+    lookback_days
+        Counts until this day.
+    offset_days
+        Ignored first days.
+    as_of
+        What was known at this time; default: the last receipt.
+    metric
+        What decides: conversion_rate, revenue_per_send, open_rate, click_rate or unsubscribe_rate.
+    split
+        The declared share of each variant, e.g. control=0.1,story=0.9; default: the logged propensities.
+    brief
+        Write the slide, a PNG of 1600 x 900, to this file.
+    """
+    from justai_sim.cli import verdict as verdicts
+    from justai_sim.cli.whatif import Asked
+
+    window = {"lookback_days": lookback_days, "offset_days": offset_days}
+    chosen = [*(settings or []), *(f"{k}={v}" for k, v in window.items() if v is not None)]
+    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, chosen, timezone, esp_option or [])
+    verdicts.verdict(asked, control, metric, split, brief, json)
+
+
+@app.command
 def interpretations(
     log: Path, /, *, esp: str | None = None, esp_option: EspOptions = None,
     goal: list[str] | None = None, control: str | None = None,

@@ -143,9 +143,12 @@ def _time(text: str | None, timezone: str | None) -> int | None:
 
 def _write(result: replays.Replay, path: Path, out: Path) -> Path:
     from justai_sim.pages.replay_page import write_replay_report
+    from justai_sim.verdicts.desk import desk
 
     replays.write_tables(result, out)
-    return write_replay_report(result.data(path.name), out)
+    asked = desk(result)
+    say(f"verdict: {asked.verdict.sentence}")
+    return write_replay_report(result.data(path.name), out, asked)
 
 
 def _print(result: replays.Replay, json: bool, page: Path | None) -> None:

@@ -152,11 +152,14 @@ def _joined(sends: Sends, decisions: Decisions) -> tuple[Sends, I8, I8]:
     found = with_decisions(asked, decisions.with_(propensity=np.arange(n, dtype=np.float64))).propensity
     row = np.where(np.isnan(found), NONE, np.nan_to_num(found)).astype(np.int64)
     there = row >= 0
-    joined = with_decisions(sends, decisions)
-    segment = np.where(there & (sends.segment == NONE), decisions.segment[row], sends.segment)
+    joined = sends.with_(
+        decided_at=np.where(there & (sends.decided_at == MISSING), decisions.decided_at[row], sends.decided_at),
+        propensity=np.where(there & np.isnan(sends.propensity), decisions.propensity[row], sends.propensity),
+        segment=np.where(there & (sends.segment == NONE), decisions.segment[row], sends.segment),
+    )
     # A send without decision and propensity, where others have decisions, was chosen elsewhere.
     own = np.where(np.isnan(joined.propensity), EXTERNAL, POLICY)
-    return joined.with_(segment=segment), np.where(there, decisions.mode[row], own).astype(np.int64), row
+    return joined, np.where(there, decisions.mode[row], own).astype(np.int64), row
 
 
 def _first_choices(sends: Sends, d: Decisions, mode: I8, matched: I8) -> Sends:
