@@ -17,7 +17,7 @@ import pytest
 
 from justai_sim import clock
 from justai_sim.esp.base import PROVIDERS, adapter
-from justai_sim.esp.coding import build
+from justai_sim.esp.coding import build, listed
 from justai_sim.esp.rows import Rows
 from justai_sim.replays import replay
 
@@ -216,7 +216,7 @@ def test_one_count(esp: str, seed: int, tmp_path: Path) -> None:
     by_hook = Rows()
     for i, body in enumerate(bodies):
         reader.parse(json.dumps(body).encode(), by_hook, f"body {i}", bought(N))
-    exported = list(reader.read(tmp_path, None))
+    exported = list(map(listed, reader.read(tmp_path, None)))
     assert not by_hook.rejects
     assert not [r for rows in exported for r in rows.rejects]
     assert len(by_hook.sends) == N

@@ -11,7 +11,7 @@ from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp import iterable_fields as f
 from justai_sim.esp.coding import public_columns
-from justai_sim.esp.generic import Lines, header_names, records
+from justai_sim.esp.csvlines import Lines, header_names, records
 from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
