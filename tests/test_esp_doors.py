@@ -239,3 +239,31 @@ def test_one_count(esp: str, seed: int, tmp_path: Path) -> None:
     assert once.metrics[columns].values.tolist() == many.metrics[columns].values.tolist()
     total = many.metrics.iloc[-1]
     assert [total[c] for c in ("sends", "opens", "clicks", "conversions")] == [N] * 4
+
+
+def test_a_click_of_marketing_cloud_by_three_doors(tmp_path: Path) -> None:
+    """The service numbers a link, so does the extract; the view `_Click` knows its address alone, and cuts it."""
+    link, t = "https://X.com/a%20b/?utm=1#top", T0
+    ids = {"jobId": "31", "batchId": "7", "listId": "1", "subscriberId": "900"}
+    at = datetime.fromtimestamp(t // SECOND - 6 * 3600, UTC).strftime("%m/%d/%Y %I:%M:%S %p")
+
+    def bodies(url: str, number: str) -> list[Any]:
+        info = {"jobUrlId": number, "contentLink": url}
+        return [{"eventCategoryType": "EngagementEvents.EmailClick", "timestampUTC": t // 1000 + 400, "composite": ids,
+                 "info": info}]  # fmt: skip
+
+    (tmp_path / "live.json").write_text(json.dumps(bodies(link, "55")))
+    head, row = "SendID,SubscriberKey,SubscriberID,EventDate,BatchID,SendURLID,URL", f"31,u,900,{at},7"
+    (tmp_path / "Clicks.csv").write_text(f"{head}\n{row},55,{link}\n")
+    (tmp_path / "_Click.csv").write_text(
+        "JobID,BatchID,SubscriberID,SubscriberKey,EventDate,IsUnique,URL,LinkName\n"
+        f"31,7,900,u,{at},True,https://x.com/a b?utm=2,offer\n"
+    )
+    events = [e for rows in adapter("sfmc").read(tmp_path, None) for e in rows.events]
+    assert len(events) == 3
+    assert len({e.event_id for e in events}) == 1
+    # Another page in the same second is another click; another query of the same page is not told apart.
+    for url, number, same in (("https://x.com/other", "55", False), (link + "2", "56", True), ("", "55", False)):
+        (tmp_path / "live.json").write_text(json.dumps(bodies(url, number)))
+        events = [e for rows in adapter("sfmc").read(tmp_path, None) for e in rows.events]
+        assert (len({e.event_id for e in events}) == 1) is same, url
