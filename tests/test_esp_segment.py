@@ -498,3 +498,24 @@ def test_a_ghost_send_is_no_send() -> None:
     rows = Rows([SendRow("s", "u", "T", "held", START, status="held_out")])
     ((_, body),) = ADAPTER.render(text_log(rows))
     assert parsed(ADAPTER, body).skipped == {"Campaign Control Group Entered": 1}
+
+
+def test_switches_for_what_is_told_again_and_for_soft_bounces(tmp_path: Path) -> None:
+    """Counted by default, each by a switch of its own; in bodies and in raw logs."""
+    names = ("Campaign Converted", "Canvas Converted", "Email Soft Bounced", "Email Deferred")
+    lines = [json.dumps({"type": "track", "event": n, "messageId": n, "userId": "u", "timestamp": WHEN,
+                         "receivedAt": WHEN, "properties": {"message_id": "m"}}) for n in names]  # fmt: skip
+    (tmp_path / "raw.ndjson").write_text("\n".join(lines))
+    expected = {
+        "restated": [("conversion", "Campaign Converted"), ("conversion", "Canvas Converted")],
+        "soft_bounces": [("bounce", "")],
+    }
+    for switch in ("", *expected):
+        esp = adapter("segment", {switch: "yes"} if switch else {})
+        live = Rows()
+        for line in lines:
+            esp.parse(line.encode(), live, "body", START)
+        for rows in (live, read_all(esp, tmp_path)):
+            got = [(e.kind, e.name) for e in rows.events]
+            assert got == expected.get(switch, [])
+            assert sum(rows.skipped.values()) == len(names) - len(got)

@@ -54,6 +54,8 @@ class Segment:
     cannot know while reading whether sends will still come. `read` notes when none came.
     `variant_path`: where a send holds its variant, e.g. "properties.experiment.arm" or "context.campaign.name"; what
     lacks it is looked at in the usual places.
+    `restated`: keep Braze's own conversions (Campaign Converted, Canvas Converted) as conversions of that name.
+    `soft_bounces`: an Email Soft Bounced is a bounce.
     """
 
     name = "segment"
@@ -65,8 +67,17 @@ class Segment:
         "events.template_id of conversions", "events.machine of other kinds than open and click",
     )  # fmt: skip
 
-    def __init__(self, *, deliveries_as_sends: bool = False, variant_path: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        deliveries_as_sends: bool = False,
+        variant_path: str = "",
+        restated: bool = False,
+        soft_bounces: bool = False,
+    ) -> None:
         self.deliveries_as_sends, self.variant_path = deliveries_as_sends, variant_path
+        self._meaning = f.MEANING | dict.fromkeys(f.CONVERTED if restated else (), "conversion")
+        self._meaning |= {f.SOFT_BOUNCE: "bounce"} if soft_bounces else {}
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         return serial
@@ -131,7 +142,7 @@ class Segment:
             rows.reject(place, bad.reason, bad.message, raw(e))
 
     def _track(self, name: str, e: Element, rows: Rows, received_at: int, where: tzinfo | None) -> None:
-        meaning = f.MEANING.get(name.lower(), "conversion")
+        meaning = self._meaning.get(name.lower(), "conversion")
         if meaning in (f.SKIP, f.RESTATED, f.TRANSIENT):
             rows.skipped[name if meaning == f.SKIP else f"{meaning}: {name}"] += 1
             return

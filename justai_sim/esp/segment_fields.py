@@ -27,6 +27,8 @@ from justai_sim.esp.rows import Rows
 
 SEND, SKIP, RESTATED, TRANSIENT, ORDER, REFUND = "send", "skip", "restated", "transient", "order", "refund"
 MACHINE_OPEN = "email machine opened"
+SOFT_BOUNCE = "email soft bounced"
+CONVERTED = ("campaign converted", "canvas converted")
 CONTROL_ENTERED = "Campaign Control Group Entered"
 
 MEANING = {
