@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
+from justai_sim import durable
 from justai_sim.errors import JustaiError, UsageError, several
 from justai_sim.esp.coding import ROWS, text_schema
 from justai_sim.esp.rows import Reject
@@ -128,7 +129,7 @@ class Work:
             if writer is not None:
                 writer.close()
         if writer is not None:
-            unfinished.rename(path)
+            durable.rename(unfinished, path)
 
     def _batches(self, p: int, spilled: list[Path]) -> Iterator[pa.RecordBatch]:
         for file in spilled:
@@ -244,9 +245,7 @@ def _write_json(path: Path, found: Mapping[str, Any]) -> None:
     unfinished = path.with_suffix(".unfinished")
     with unfinished.open("w", encoding="utf-8") as f:
         json.dump(found, f, ensure_ascii=True)
-        f.flush()
-        os.fsync(f.fileno())
-    unfinished.rename(path)
+    durable.rename(unfinished, path)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

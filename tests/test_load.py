@@ -174,6 +174,28 @@ load(sys.argv[1], "segment", sys.argv[2], progress=lambda *_: time.sleep(0.02))
 """
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a loss of power could leave an empty file that a later load takes for a finished one."""
+    export(tmp_path / "export")
+    synced, named, sync, rename = set[int](), list[str](), os.fsync, Path.rename
+
+    def noted(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        sync(handle)
+
+    def checked(self: Path, target: Path) -> Path:
+        if "export" not in self.parts:
+            assert self.stat().st_ino in synced, self
+            named.append(self.name)
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "rename", checked)
+    load(tmp_path / "export", "segment", tmp_path / "log", partitions=2)
+    assert (tmp_path / "log" / "manifest.json").stat().st_ino in synced
+    assert {"log", "part-00.unfinished", "00000.unfinished"} <= set(named)
+
+
 @pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_killed_load_goes_on(kills: int, tmp_path: Path) -> None:
     """kill -9 at any moment, again and again; then the same command."""

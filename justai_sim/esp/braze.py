@@ -62,8 +62,8 @@ class Braze:
     `variant_key`: the key of `message_extras` that holds the variant; sends without it (the control's, other mail) have
     the variation that Braze chose.
     `restated`: keep Braze's own conversion events as conversions named 'campaigns.Conversion' and so on, with their
-    template and without amount. `soft_bounces`: a SoftBounce is a bounce. `state_changes`: a change of a subscription (or of
-    that to a group) to Unsubscribed is an unsubscribe, beside the Unsubscribe of a message.
+    template and without amount. `soft_bounces`: a SoftBounce is a bounce. `state_changes`: a change of a subscription
+    (or of that to a group) to Unsubscribed is an unsubscribe, beside the Unsubscribe of a message.
     """
 
     name = "braze"
