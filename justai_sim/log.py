@@ -20,7 +20,7 @@ from justai_sim.esp.base import adapter
 from justai_sim.esp.coding import ROWS, build, coded, note_texts, packed, text_schema, text_tables
 from justai_sim.esp.generic import plain_files
 from justai_sim.esp.jsonbytes import NothingReadableError
-from justai_sim.esp.parts import Files
+from justai_sim.esp.parts import Asked, Files
 from justai_sim.esp.rows import Reject, Rows
 from justai_sim.logstore import Stored, check_out, is_log, manifest_of, put, work_folder
 from justai_sim.meter import Meter, Progress
@@ -93,7 +93,7 @@ def load(
                 found = Summary(esp, out, keep.guard)
                 with work.part(number) as part:
                     try:
-                        for batch in reader.read(src, timezone, files):
+                        for batch in reader.read(src, timezone, files, Asked(keep.kinds, part.scratch())):
                             keep.store(batch, part, found)
                             meter.at(number)
                     except NothingReadableError as e:

@@ -76,7 +76,7 @@ class Work:
         told = _read_json(self._path(part, "json"))
         if told is None:
             for stray in self.folder.glob(f"{part:05d}.*"):
-                stray.unlink()
+                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
             return None
         self._count(told)
         return told
@@ -166,6 +166,12 @@ class Part:
         self._spill: dict[str, tuple[IO[bytes], Any]] = {}
         self._rejects: IO[str] | None = None
 
+    def scratch(self) -> Path:
+        """A folder for temporary files; a load that goes on with a part of another clears what was left there."""
+        folder = self.work._path(self.number, "scratch")
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def write(self, tables: dict[str, pa.Table]) -> None:
         """Append text tables."""
         for name, table in tables.items():
@@ -212,6 +218,7 @@ class Part:
                 _close(file)
             if self._rejects is not None:
                 _close(self._rejects)
+            shutil.rmtree(self.work._path(self.number, "scratch"), ignore_errors=True)
 
 
 def _locked(folder: Path) -> int | None:

@@ -34,7 +34,7 @@ from justai_sim.esp.jsonbytes import (
     short,
     shown,
 )
-from justai_sim.esp.parts import Files, in_parts
+from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.tables import Log
 
@@ -112,14 +112,15 @@ class Braze:
         """The files in parts: each tells its own events."""
         return in_parts(files(path))
 
-    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:  # noqa: ARG002 - Braze writes epochs
+    def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:  # noqa: ARG002 - Braze writes epochs
         """Avro files (any folder layout), and files of Custom HTTP bodies (JSON, NDJSON, gzip)."""
         batches, found, passed = Batches(), False, list[str]()
         for file, place in files(path) if only is None else only:
             avro = file.name.lower().endswith(".avro")
             if avro or json_like(file):
                 found = True
-                yield from (_avro if avro else _json)(file, place, batches, self.how)
+                read = _avro(file, place, batches, self.how, asked) if avro else _json(file, place, batches, self.how)
+                yield from read
             else:
                 passed.append(place)
                 batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
@@ -138,7 +139,7 @@ def _json(file: Path, place: str, batches: Batches, how: f.Reading) -> Iterator[
             yield from batches.full()
 
 
-def _avro(file: Path, place: str, batches: Batches, how: f.Reading) -> Iterator[Rows]:
+def _avro(file: Path, place: str, batches: Batches, how: f.Reading, asked: Asked) -> Iterator[Rows]:
     if find_spec("fastavro") is None:
         raise UsageError(f"{place} is an Avro file; reading it needs: pip install 'justai-sim[data]'")
     n = 0
@@ -154,6 +155,9 @@ def _avro(file: Path, place: str, batches: Batches, how: f.Reading) -> Iterator[
         except Exception as e:
             why = f"found a file that is not Avro ({type(e).__name__}: {e}), expected a Currents file"
             batches.rows.reject(place, "bad_avro", why)
+            return
+        if not asked.wants(how.meaning.get(kind, "")):
+            batches.rows.skipped[f"file not asked for: {kind}"] += 1
             return
         meaning, failure = f.MEANING.get(kind, ""), list[Exception]()
         usual, rows = braze_lane.append, batches.rows

@@ -19,7 +19,7 @@ from justai_sim.esp import csv_lane, limits, parquet, plain_lane
 from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, public_columns
 from justai_sim.esp.csvlines import Lines, header_names, records, text_of
 from justai_sim.esp.jsonbytes import shown
-from justai_sim.esp.parts import Files, in_parts
+from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, default, micro_to_units, values_of
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import TABLES, Log
@@ -101,7 +101,7 @@ class Generic:
         found = _tables(path)
         return in_parts([(f, str(f.relative_to(path))) for t in _ORDER for f in found.get(t, [])])
 
-    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
+    def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:  # noqa: ARG002 - a table holds all kinds
         """Decisions, sends, events of a folder, in batches of up to `BATCH` rows."""
         found, wanted = _tables(path), None if only is None else {file for file, _ in only}
         for table in _ORDER:

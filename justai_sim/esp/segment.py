@@ -26,7 +26,7 @@ from justai_sim.esp.jsonbytes import (
     short,
     shown,
 )
-from justai_sim.esp.parts import Files, in_parts
+from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import NO_SENDS, EventRow, Rows, SendRow
 from justai_sim.esp.segment_lane import Lane
 from justai_sim.tables import Log
@@ -102,7 +102,7 @@ class Segment:
         """The files in parts: each tells its own events."""
         return in_parts(files(path))
 
-    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
+    def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:
         """Raw logs: gzip or plain NDJSON, a JSON document or array; other files are counted."""
         where = zone(timezone) if timezone else None
         batches, found, passed, sends, delivered = Batches(), False, list[str](), 0, 0
@@ -112,7 +112,7 @@ class Segment:
                 batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
                 continue
             found = True
-            for rows in self._file(file, place, batches, where):
+            for rows in self._file(file, place, batches, where, asked):
                 sends, delivered = sends + len(rows.sends), delivered + rows.notes["delivered"]
                 yield rows
         if not found:
@@ -123,28 +123,34 @@ class Segment:
             rows.notes[NO_SENDS] = delivered
         yield rows
 
-    def _file(self, file: Path, place: str, batches: Batches, where: tzinfo | None) -> Iterator[Rows]:
-        lane = Lane(sends=not self.variant_path)
+    def _file(self, file: Path, place: str, batches: Batches, where: tzinfo | None, asked: Asked) -> Iterator[Rows]:
+        lane = Lane(sends=not self.variant_path, asked=asked)
         for whole in groups(file, place, batches.current):
             for group in whole.parts(lambda: batches.room):
                 for at, document in lane.read(group, batches.current):
                     for which, element in elements(document, at, "batch", batches.current, _INHERIT):
-                        self._append(element, batches.rows, which, MISSING, where)
+                        self._append(element, batches.rows, which, MISSING, where, asked)
                         yield from batches.full()
                 yield from batches.full()
 
-    def _append(self, e: Element, rows: Rows, place: str, received_at: int, where: tzinfo | None) -> None:
+    def _append(
+        self, e: Element, rows: Rows, place: str, received_at: int, where: tzinfo | None, asked: Asked = ALL
+    ) -> None:
         try:
             name = _name(e, rows)
             if name:
-                self._track(name, e, rows, received_at, where)
+                self._track(name, e, rows, received_at, where, asked)
         except ElementError as bad:
             rows.reject(place, bad.reason, bad.message, raw(e))
 
-    def _track(self, name: str, e: Element, rows: Rows, received_at: int, where: tzinfo | None) -> None:
+    def _track(self, name: str, e: Element, rows: Rows, received_at: int, where: tzinfo | None, asked: Asked) -> None:
         meaning = self._meaning.get(name.lower(), "conversion")
         if meaning in (f.SKIP, f.RESTATED, f.TRANSIENT):
             rows.skipped[name if meaning == f.SKIP else f"{meaning}: {name}"] += 1
+            return
+        kind = f.KIND.get(meaning, meaning)
+        if not asked.wants(kind) and not (kind == "delivery" and self.deliveries_as_sends):
+            rows.skipped[f"not asked for: {kind}"] += 1
             return
         p = e.get("properties")
         if p is None:

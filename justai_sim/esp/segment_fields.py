@@ -27,6 +27,7 @@ from justai_sim.esp.rows import Rows
 
 SEND, SKIP, RESTATED, TRANSIENT, ORDER, REFUND = "send", "skip", "restated", "transient", "order", "refund"
 MACHINE_OPEN = "email machine opened"
+KIND = {ORDER: "conversion", REFUND: "conversion"}
 SOFT_BOUNCE = "email soft bounced"
 CONVERTED = ("campaign converted", "canvas converted")
 CONTROL_ENTERED = "Campaign Control Group Entered"
