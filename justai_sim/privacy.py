@@ -30,6 +30,8 @@ _IDS = {
     "decisions": ("user_id", "decision_id"),
 }
 """The columns that hold ids: a provider may build any of them from the user's."""
+_ANONYMOUS = "anon:"
+"""Segment's mark of a user whose own id is not known; the address behind it keeps the hash that it has elsewhere."""
 Tables = dict[str, pa.Table]
 
 
@@ -55,9 +57,13 @@ def mask_id(text: str, fold: bool = True) -> str:
 
     >>> mask_id("Ann@x.org") == mask_id("ann@x.org"), mask_id("u1")
     (True, 'u1')
+    >>> mask_id("anon:Ann@x.org") == "anon:" + mask_id("Ann@x.org")
+    True
     """
     if "@" not in text:
         return text
+    if text.startswith(_ANONYMOUS):
+        return _ANONYMOUS + mask_id(text.removeprefix(_ANONYMOUS), fold)
     body = (text.lower() if fold else text).encode()
     return "email:" + hashlib.blake2b(body, digest_size=8).hexdigest()
 

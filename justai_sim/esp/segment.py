@@ -29,6 +29,7 @@ from justai_sim.esp.jsonbytes import (
 from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import NO_SENDS, EventRow, Rows, SendRow
 from justai_sim.esp.segment_lane import Lane
+from justai_sim.esp.segment_people import known_as
 from justai_sim.tables import Log
 
 _INHERIT = ("context", "sentAt")
@@ -56,6 +57,9 @@ class Segment:
     lacks it is looked at in the usual places.
     `restated`: keep Braze's own conversions (Campaign Converted, Canvas Converted) as conversions of that name.
     `soft_bounces`: an Email Soft Bounced is a bounce.
+    `join_anonymous`: an event without `userId` belongs to the user whom another call of the export names beside the
+    same anonymous id (`segment_people`); the files are then read twice. Else, and in webhooks, its user is 'anon:' and
+    that id.
     """
 
     name = "segment"
@@ -74,8 +78,10 @@ class Segment:
         variant_path: str = "",
         restated: bool = False,
         soft_bounces: bool = False,
+        join_anonymous: bool = False,
     ) -> None:
         self.deliveries_as_sends, self.variant_path = deliveries_as_sends, variant_path
+        self.join_anonymous, self._known, self._known_of = join_anonymous, dict[str, str](), Path()
         self._meaning = f.MEANING | dict.fromkeys(f.CONVERTED if restated else (), "conversion")
         self._meaning |= {f.SOFT_BOUNCE: "bounce"} if soft_bounces else {}
 
@@ -105,6 +111,8 @@ class Segment:
     def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:
         """Raw logs: gzip or plain NDJSON, a JSON document or array; other files are counted."""
         where = zone(timezone) if timezone else None
+        if self.join_anonymous and self._known_of != path:
+            self._known, self._known_of = known_as(files(path), _INHERIT), path
         batches, found, passed, sends, delivered = Batches(), False, list[str](), 0, 0
         for file, place in files(path) if only is None else only:
             if not json_like(file):
@@ -159,6 +167,10 @@ class Segment:
             raise ElementError("bad_value", f"properties: found {shown(p)}, expected a JSON object")
         t, received = f.happened(e, where, rows, received_at)
         user = f.user(e)
+        if user.startswith(f.ANONYMOUS):
+            joined = self._known.get(user.removeprefix(f.ANONYMOUS), "")
+            rows.notes["anonymous_joined" if joined else "events_of_anonymous_users"] += 1
+            user = joined or user
         if meaning == "delivery":
             rows.notes["delivered"] += 1
         if meaning == f.SEND or (meaning == "delivery" and self.deliveries_as_sends):
@@ -239,7 +251,7 @@ def _iso(t: int) -> str:
 
 
 def _track(name: str, serial: str, user: str, t: int, received: int, properties: Element) -> Element:
-    anonymous = user.removeprefix("anon:") if user.startswith("anon:") else None
+    anonymous = user.removeprefix(f.ANONYMOUS) if user.startswith(f.ANONYMOUS) else None
     happened, heard = _iso(t), _iso(received)
     # sentAt = receivedAt: the skew formula then gives the timestamp that is written.
     return {
