@@ -159,6 +159,8 @@ def hash_key(file: Path | None = None) -> Key:
         return Key(given.encode())
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     file = file or home / "justai-sim" / "hash.key"
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; expected a file that holds the key, or the name of one to be made")
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         made = secrets.token_hex(32)

@@ -422,6 +422,8 @@ def test_the_key_comes_from_the_environment_or_a_file_of_ones_own(
     assert run(argv) == 0
     assert "ids are hashed with the key in" in capsys.readouterr().err
     assert content(out) == first
+    with pytest.raises(UsageError, match="home is a folder; expected a file that holds the key"):
+        privacy.hash_key(tmp_path / "home")
     file.chmod(0o644)
     assert run(argv) == 2
     assert "chmod 600" in capsys.readouterr().err

@@ -102,8 +102,9 @@ def note(rows: Rows, table: str, early: int, unheard: int) -> None:
         rows.notes[f"{table} without received_at ({own} is used)"] += unheard
 
 
-def check_columns(table: str, found: list[str], place: str, rows: Rows) -> None:
-    """Refuse a missing required column; note a name that is nearly one that is read."""
+def check_columns(table: str, found: list[str], place: str, rows: Rows) -> list[str]:
+    """Refuse a missing required column; note and return names that are nearly one that is read."""
+    said = list[str]()
     for name in REQUIRED[table]:
         if name in found:
             continue
@@ -116,7 +117,9 @@ def check_columns(table: str, found: list[str], place: str, rows: Rows) -> None:
         absent = [c for c in COLUMNS[table] if c not in found]
         close = get_close_matches(extra, absent, n=1, cutoff=0.8) if extra not in COLUMNS[table] else []
         if close:
-            rows.notes[f"{place}: column {extra!r} is not read; is it {close[0]!r}?"] += 1
+            said.append(f"{place}: column {extra!r} is not read; is it {close[0]!r}?")
+    rows.notes.update(said)
+    return said
 
 
 def default(c: Column) -> Any:
