@@ -332,6 +332,8 @@ def test_from_a_sweep_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert run(["recommend", str(tmp_path / "s"), "--criterion", "decisions"]) == 2
     assert "did you mean" in capsys.readouterr().err
     assert run(["recommend", str(tmp_path)]) == 3
+    assert run(["recommend", str(tmp_path / "s"), "--out", str(tmp_path / "s")]) == 2
+    assert "holds another report" in capsys.readouterr().err
 
 
 LATE = {"0-4": {"program.rule.offset_days": 0, "program.rule.lookback_days": 4},
