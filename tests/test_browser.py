@@ -87,7 +87,7 @@ def opened(url: str, folder: Path) -> tuple[str, str]:
     """The page as the browser holds it, and what it had to say on its console."""
     assert BROWSER is not None
     done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--no-first-run",
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={folder}", "--no-first-run",
          "--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom", url],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def test_printing_shows_every_tab(server: Any, tmp_path: Path) -> None:
     file = tmp_path / "page.pdf"
     url = f"http://127.0.0.1:{server.server_address[1]}/index.html"
     subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'three'}",
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path / 'three'}",
          f"--print-to-pdf={file}", url], capture_output=True, timeout=120, check=True,
     )  # fmt: skip
     assert len(re.findall(rb"/Type\s*/Page\b", file.read_bytes())) >= len(TABS)
