@@ -23,6 +23,7 @@ from justai_sim.pages.table import write
 from justai_sim.verdicts.verdict import Verdict
 from tests.verdict_logs import made_log
 
+HEADLESS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser: install chromium (apt-get install chromium)")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -87,7 +88,7 @@ def opened(url: str, folder: Path) -> tuple[str, str]:
     """The page as the browser holds it, and what it had to say on its console."""
     assert BROWSER is not None
     done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--no-first-run",
+        [BROWSER, *HEADLESS, f"--user-data-dir={folder}", "--no-first-run",
          "--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom", url],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
@@ -141,7 +142,7 @@ def test_printing_shows_every_tab(server: Any, tmp_path: Path) -> None:
     file = tmp_path / "page.pdf"
     url = f"http://127.0.0.1:{server.server_address[1]}/index.html"
     subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'three'}",
+        [BROWSER, *HEADLESS, f"--user-data-dir={tmp_path / 'three'}",
          f"--print-to-pdf={file}", url], capture_output=True, timeout=120, check=True,
     )  # fmt: skip
     assert len(re.findall(rb"/Type\s*/Page\b", file.read_bytes())) >= len(TABS)
