@@ -90,6 +90,8 @@ def recommend(folder: Path, criterion: str, day: float | None, limit: float, out
     from justai_sim.pages.recommend_page import write_recommend_page
     from justai_sim.sweeps.collect import read_tables
 
+    if out is not None and (out / "manifest.json").exists():
+        raise UsageError(f"{out} holds another report; choose another --out")
     data = read_tables(folder)
     found = api.recommend(api.Sweep(data), criterion, day=day, limit=limit)
     page = None if out is None else write_recommend_page(found, data, out)

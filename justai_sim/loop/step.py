@@ -33,8 +33,8 @@ class Batch:
 class Tick:
     """What a refresh found and decided.
 
-    n, y: trials and sums of the key metric, (templates, R, K); shares: (templates, R, C, K), what `choose` draws from
-    until the next refresh; C is 1, or of a contextual policy the segments, users without one first.
+    n, y, y2: trials, sums of the key metric and of its square, (templates, R, K); shares: (templates, R, C, K), what
+    `choose` draws from until the next refresh; C is 1, or of a contextual policy the segments, users without one first.
     """
 
     index: int
@@ -45,6 +45,7 @@ class Tick:
     shares: F8
     changes: tuple[Change, ...]
     live: B1
+    y2: F8
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ class Machine:
     def shape(self, template: int, reps: int) -> Shape:
         arms = self.layout.arms
         names = self.variants[template] + ("",) * (arms - len(self.variants[template]))
-        x = features(self.segments, arms) if self.segments else None
+        x = None
+        if policy(self.program.policy.name).contextual:
+            x = features(self.segments, [self.program.themes.get(v, []) if i else [] for i, v in enumerate(names)])
         return Shape(reps, self.rows, arms, names, self.program.key_metric, x)
 
 
@@ -122,13 +125,14 @@ def refresh(machine: Machine, state: State, now: int) -> Tick:
     tallies = shown if training is None else tally(machine, state, now, max(index, 0), training)
     changes = _advance(machine, state, shown, now)
     shares = allocate(machine, state, tallies, now)
+    y2 = np.stack([t.y2.sum(axis=(1, 3)) for t in shown]) if shown else np.zeros((0, state.reps, machine.layout.arms))
     none = np.zeros((0, state.reps, machine.layout.arms))
     n = np.stack([t.n.sum(axis=(1, 3)) for t in shown]) if shown else none
     y = np.stack([t.y.sum(axis=(1, 3)) for t in shown]) if shown else none
     still = machine.layout.live_at(now)
     live = np.broadcast_to(still[:, None], (len(still), state.reps, machine.layout.arms))
     live = live if state.lifecycle is None else state.lifecycle.still(live)
-    return Tick(index, now, n, y, tallies, shares, changes, live)
+    return Tick(index, now, n, y, tallies, shares, changes, live, y2)
 
 
 def _advance(machine: Machine, state: State, shown: tuple[Tally, ...], now: int) -> tuple[Change, ...]:
@@ -154,7 +158,11 @@ def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: in
         live = np.broadcast_to(there[t], (state.reps, machine.layout.arms))
         if state.lifecycle is not None:
             live = live & ~state.lifecycle.archived[t]
-        memory = chosen.init(spec, machine.shape(t, state.reps))
+        shape = machine.shape(t, state.reps)
+        if not machine.layout.live[t].any():  # a template that the program does not have
+            out.append(np.broadcast_to(np.eye(1, shape.K), (shape.R, shape.C, shape.K)))
+            continue
+        memory = chosen.init(program.spec_of(shape.variants), shape)
         # Folding what is final anew at each refresh keeps the shares a function of the snapshot alone.
         done = min(max((now - wait - state.start) // program.refresh, 0), counts.n_cohorts)
         if chosen.memory:

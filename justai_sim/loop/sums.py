@@ -15,7 +15,7 @@ from justai_sim.bandit.tally import LOWER_IS_BETTER, MORE, Tally
 from justai_sim.clock import MISSING
 from justai_sim.loop.columns import Column, Rows
 from justai_sim.loop.exposure import exposure
-from justai_sim.loop.program import Layout, Program
+from justai_sim.loop.program import NEVER_BEFORE, Layout, Program
 from justai_sim.loop.state import METRIC, Earned, State
 from justai_sim.tables import B1, F8, I8, Sends
 
@@ -70,17 +70,31 @@ class Summing:
         self.mature, self.training = self.program.feedback == "mature", training
         self.bounds = (now - allowance, *training.bounds(now))
         assert state.moving is not None
-        self.cells = state.moving.cells
+        self.cells, self.arm = state.moving.cells, machine.layout.arm
+        reset = machine.layout.reset
+        self.reset = np.where(reset <= now, reset, NEVER_BEFORE) if (reset > NEVER_BEFORE).any() else None
 
     def _portions(self, metric: str) -> Iterator[tuple[slice, tuple[Any, ...]]]:
         value, close, scale = METRIC[metric]
         sends, earned = self.state.sends, self.state.earnings
         for p, cell in self.cells.portions(sends):
             use = earned.column("counted", p) & ~earned.column("ghost", p)
+            if self.reset is not None:
+                use &= self._since_reset(p, self.reset, close)
             every = self.cells.last < self.bounds[2] and self.training.lookback_days is None
             sent = NOTHING if every else sends.column("sent_at", p)
             yield p, (cell, use, earned.column(close, p) if self.mature else NOTHING, sent,
                       earned.column(value, p), scale)  # fmt: skip
+
+    def _since_reset(self, p: slice, reset: I8, close: str) -> B1:
+        """Which of these sends were decided since their variant was reset, or were under way then where those are
+        kept."""
+        sends = self.state.sends
+        template, variant, decided = (sends.column(k, p) for k in ("template", "variant", "decided_at"))
+        at = np.where(decided == MISSING, sends.column("sent_at", p), decided)
+        since = reset[template, self.arm[template, variant]]
+        kept = self.program.pending == "kept"
+        return (at >= since) | (self.state.earnings.column(close, p) > since if kept else False)
 
     def of(self, metric: str) -> tuple[F8, F8, F8]:
         from justai_sim.loop import kernel
@@ -116,6 +130,7 @@ class Moving:
     def __init__(self, program: Program, layout: Layout, reps: int, segments: int, start: int) -> None:
         self.cells = Cells(layout, reps, segments, start, program.refresh)
         self.exact = program.feedback == "all" and program.key_metric != "revenue_per_send"
+        self.exact &= not (layout.reset > NEVER_BEFORE).any()
         self.value, _, unit = METRIC[program.key_metric]
         self.unit = round(1 / unit)
         self.last = MISSING

@@ -140,7 +140,8 @@ def race_of(block: Block) -> Columns:
     leader = np.argmin(rate, axis=-1) if lower else np.argmax(rate, axis=-1)
     template = np.arange(n.shape[1])[None, :, None]
     right = best[template, leader] & (y.sum(axis=-1) > 0)
-    shipped, arm = _shipped(n, y, lower) if block.program.shipping is None else shipped_by(block)
+    y2 = np.stack([t.y2 for t in block.ticks])
+    shipped, arm = _shipped(n, y, y2, lower) if block.program.shipping is None else shipped_by(block)
     good = best[template[0], arm]
     lost_per_10k, lost_revenue = lost_of(block)
     # From each tick on, whether the leader stays right until the end.
@@ -225,13 +226,13 @@ def shipped_by(block: Block) -> tuple[B1, I8]:
     return np.arange(len(block.ticks))[:, None, None] >= first[None], arm
 
 
-def _shipped(n: F8, y: F8, lower: bool) -> tuple[B1, I8]:
+def _shipped(n: F8, y: F8, y2: F8, lower: bool) -> tuple[B1, I8]:
     """Whether the product's shipping rule has fired by each tick (ticks, T, R), and for which arm (T, R).
 
     It is looked at at every refresh; the first variant to be ready stays.
     """
-    flat, total = n.reshape(-1, n.shape[-1]), y.reshape(-1, n.shape[-1])
-    look = Look(flat, total, total, np.ones(flat.shape, bool), 0.0, lower)
+    flat, total, squares = (a.reshape(-1, n.shape[-1]) for a in (n, y, y2))
+    look = Look(flat, total, squares, np.ones(flat.shape, bool), 0.0, lower)
     ship = Significance().decide(look).ship.reshape(n.shape[:-1])
     ready = ship > 0
     first = np.argmax(ready, axis=0)

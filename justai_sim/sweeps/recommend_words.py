@@ -42,8 +42,13 @@ def method(r: Recommendation) -> str:
         f"Bonferroni: 95 % for all {several(r.comparisons // r.looks, 'pair')} of decisions{looks} together. What "
         "cannot be told from the best is called tied."
     )
+    if r.question.criterion in ("conversions", "revenue"):
+        text += (
+            " All purchases count, credited or not: what would have happened anyway is the same under every decision, "
+            "so differences are what decisions earn."
+        )
     if r.question.criterion == "revenue":
-        text += " Revenue is true conversions times the mean amount of a purchase."
+        text += " Each counts with the mean amount of what caused it, before refunds."
     if r.question.criterion == "decision_time":
         text += (
             " A decision counts where it is shown (95 %, one-sided, by Wilson's interval over worlds) that at most "
