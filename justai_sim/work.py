@@ -27,7 +27,7 @@ from justai_sim.esp.rows import Reject
 
 FLUSH = 100_000
 """Rows of a table held in memory before they go to disk."""
-GROUP = 100_000
+GROUP = 50_000
 """Rows of a row group of the log."""
 
 

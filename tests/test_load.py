@@ -94,9 +94,9 @@ def test_what_was_stopped_goes_on_with_equal_bytes(after: int, tmp_path: Path, m
     reader = type(adapter("segment"))
     original = reader.read
 
-    def watched(self: Any, path: Path, timezone: str | None, only: Any = None, *more: Any) -> Iterator[Any]:
+    def watched(self: Any, path: Path, timezone: str | None, only: Any, asked: Any) -> Iterator[Any]:
         read.extend(file for file, _ in only)
-        return original(self, path, timezone, only, *more)
+        return original(self, path, timezone, only, asked)
 
     monkeypatch.setattr(reader, "read", watched)
     out = tmp_path / "log"
