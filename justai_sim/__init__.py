@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         outcomes,
         plot_age,
         plot_bias,
+        plot_brief,
         plot_delay,
         plot_interpretations,
         plot_race,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         report,
         simulate,
         sweep,
+        verdict,
         what_if,
         window_surface,
     )
@@ -67,6 +69,7 @@ __all__ = [
     "outcomes",
     "plot_age",
     "plot_bias",
+    "plot_brief",
     "plot_delay",
     "plot_interpretations",
     "plot_race",
@@ -83,6 +86,7 @@ __all__ = [
     "report",
     "simulate",
     "sweep",
+    "verdict",
     "what_if",
     "window_surface",
 ]

@@ -60,7 +60,8 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
 
     Times are aware datetimes, ISO texts with an offset or integer microseconds; naive ones need
     `timezone`. Amounts are in units of money, exact below 2^33. Rows that cannot be read are counted in
-    `log.rejects`, and a UserWarning names the first (not a note: reports hold no user-level data).
+    `log.rejects`, and a UserWarning names the first (not a note: reports hold no user-level data). So does one name a
+    column that is nearly one of the plain log's.
     DataError if a column is missing or no row of a table could be read.
     """
     rows = Rows()
@@ -68,7 +69,8 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
         if frame is None:
             continue
         found = _arrow(frame, table)
-        check_columns(table, found.column_names, table, rows)
+        for said in check_columns(table, found.column_names, table, rows):
+            warnings.warn(said, stacklevel=2)
         before = len(rows.rejects)
         append_arrow(rows, table, found, table, timezone, option="timezone=", first=0)
         refused = rows.rejects[before:]

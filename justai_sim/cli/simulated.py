@@ -18,7 +18,7 @@ from justai_sim.scenario import Scenario, packaged, read
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import Log
 
-COLUMNS = ("point", "right_leader", "shipped_wrong", "shipped_right", "lost_per_10k")
+COLUMNS = ("point", "right_leader", "days_until_right", "shipped_wrong", "shipped_right", "lost_per_10k")
 
 
 def demo(out: Path, workers: int | None, replications: int | None) -> None:
