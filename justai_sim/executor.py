@@ -162,7 +162,7 @@ class Cluster(Executor):
             if "deserialization" not in str(e):
                 raise
             raise WorkerError(
-                f"the cluster cannot read what it is sent: install justai-sim {__version__} where its scheduler and its "
+                f"the cluster cannot read what it is sent: install justai-sim {__version__} where its scheduler and "
                 "workers run, with the same Python and Dask"
             ) from None
         except (CancelledError, OSError) as e:
