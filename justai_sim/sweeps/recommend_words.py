@@ -90,7 +90,7 @@ def _tie(r: Recommendation, best: Standing, tied: list[Standing], worse: list[st
     if not worse:
         said = f"No difference that {worlds} can tell between {names}"
         return f"{said}: {_does(r, best)}; none is further than {_size(r, far)} away."
-    return f"A tie: {names} cannot be told apart ({_size(r, far)} at most); they do better than {listed(worse)}."
+    return f"A tie: {names} cannot be told apart ({_size(r, far)} at most); they do better than {_names(worse)}."
 
 
 def _does(r: Recommendation, s: Standing) -> str:
@@ -133,7 +133,7 @@ def _flip(f: Flip) -> str:
 
 
 def _names(names: Iterable[str]) -> str:
-    return listed(names, most=4)
+    return listed([f'"{n}"' if "," in n else n for n in names], most=4)
 
 
 def _percent(x: float) -> str:
