@@ -44,6 +44,6 @@ def verdict(
             simulated=got.simulated, notes=notes, brief=str(brief) if brief else None,
         )  # fmt: skip
         return
-    print(got)
+    print(f"SIMULATED: {got}" if got.simulated else got)
     if brief is not None:
         say(f"written: {brief}")
