@@ -154,7 +154,7 @@ def csv_line(n: int, folder: Path) -> None:
                 table = table.set_column(at, column, times)
         arrow_csv.write_csv(table, folder / f"{name}.csv", arrow_csv.WriteOptions(quoting_style="none"))
     files = [folder / f"{name}.csv" for name in tables]
-    ids = [r.event_id for rows in esp.read(folder, None) for r in rows.events]
+    ids = [i for rows in esp.read(folder, None) for i in text_tables(rows)["events"]["event_id"].to_pylist()]
     assert ids == arrow_csv.read_csv(files[1])["event_id"].to_pylist()
     times = timed(lambda: [arrow_csv.read_csv(f) for f in files] and None, lambda: read(esp, folder))
     line("plain CSV", sum(f.stat().st_size for f in files), *times, n)

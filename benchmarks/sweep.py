@@ -17,14 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import msgspec
-
-from justai_sim import api
-from justai_sim.scenario import Scenario, points, read
-from justai_sim.sweeps.data import figures_of
-from justai_sim.sweeps.parts import blocks, expected_sends
-from justai_sim.sweeps.run import Unit, run_unit
+from typing import Any
 
 
 def cpu() -> float:
@@ -40,7 +33,12 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, cpu() - used
 
 
-def simulation(scenario: Scenario) -> None:
+def simulation(scenario: Any) -> None:
+    from justai_sim.scenario import points
+    from justai_sim.sweeps.data import figures_of
+    from justai_sim.sweeps.parts import blocks
+    from justai_sim.sweeps.run import Unit, run_unit
+
     found = points(scenario)
     for b in blocks(scenario):
         for i, p in enumerate(found):
@@ -48,6 +46,13 @@ def simulation(scenario: Scenario) -> None:
 
 
 def main() -> None:
+    # Workers import this file: as with the command, what they do not need is imported here.
+    import msgspec
+
+    from justai_sim import api
+    from justai_sim.scenario import points, read
+    from justai_sim.sweeps.parts import expected_sends
+
     replications = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     scenario = msgspec.structs.replace(read("welcome"), replications=replications)
     sends = expected_sends(scenario) * replications * len(points(scenario))

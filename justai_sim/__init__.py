@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         outcomes,
         plot_age,
         plot_bias,
+        plot_brief,
         plot_delay,
         plot_interpretations,
         plot_race,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         scenarios,
         simulate,
         sweep,
+        verdict,
         what_if,
         window_surface,
     )
@@ -69,6 +71,7 @@ __all__ = [
     "outcomes",
     "plot_age",
     "plot_bias",
+    "plot_brief",
     "plot_delay",
     "plot_interpretations",
     "plot_race",
@@ -87,6 +90,7 @@ __all__ = [
     "scenarios",
     "simulate",
     "sweep",
+    "verdict",
     "what_if",
     "window_surface",
 ]

@@ -47,6 +47,7 @@ from justai_sim.mix import comparable
 from justai_sim.pages.figures import (
     plot_age,
     plot_bias,
+    plot_brief,
     plot_delay,
     plot_interpretations,
     plot_race,
@@ -66,12 +67,15 @@ from justai_sim.sweeps.data import SweepData
 from justai_sim.sweeps.recommend import Recommendation
 from justai_sim.tables import HELD_OUT, PARTS, REASONS, SIMULATED, Log, badge
 from justai_sim.truth import Behind
+from justai_sim.verdicts import verdict as verdicts
+from justai_sim.verdicts.verdict import Verdict
 from justai_sim.whatif import estimates as estimates_of
 from justai_sim.whatif import interpretations as readings_of
 from justai_sim.whatif import policy as policies
 from justai_sim.whatif import reconcile as dashboards
 from justai_sim.whatif.estimates import Estimates
 from justai_sim.whatif.interpretations import Interpretations
+from justai_sim.whatif.learning import learning_of
 from justai_sim.whatif.policy import WhatIf
 from justai_sim.whatif.reconcile import Reconciliation
 from justai_sim.whatif.targets import Mixed
@@ -94,6 +98,7 @@ __all__ = [
     "Run",
     "Sweep",
     "TrainingWindow",
+    "Verdict",
     "WhatIf",
     "attribute",
     "bias",
@@ -106,6 +111,7 @@ __all__ = [
     "outcomes",
     "plot_age",
     "plot_bias",
+    "plot_brief",
     "plot_delay",
     "plot_interpretations",
     "plot_race",
@@ -124,6 +130,7 @@ __all__ = [
     "scenarios",
     "simulate",
     "sweep",
+    "verdict",
     "what_if",
     "window_surface",
 ]
@@ -346,6 +353,40 @@ def replay(
     )  # fmt: skip
 
 
+def verdict(
+    log: Log | str | Path | Replay,
+    *,
+    rule: Rule | None = None,
+    goals: Sequence[str] | str = (),
+    control: str | None = None,
+    template: str | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    as_of: Instant | None = None,
+    metric: KeyMetric = "conversion_rate",
+    split: Mapping[str, float] | None = None,
+    **settings: Any,
+) -> Verdict:
+    """Ship, wait, or stop: what a log says in one sentence, and six checks whether its numbers can be trusted.
+
+    `print(js.verdict(log, goals=["purchase"]))`; options as in `replay`, whose result is taken too (then only `split`
+    counts). Intervals hold for all variants and for every day on which one looks: of logs of equal variants at most
+    5 % are ever told to ship one. `split`: the declared share of each variant, for logs without propensities.
+    """
+    if isinstance(log, Replay):
+        given = {"rule": rule, "goals": goals, "control": control, "template": template, "since": since,
+                 "until": until, "as_of": as_of, **settings}  # fmt: skip
+        if extra := [k for k, v in given.items() if v not in (None, ())]:
+            raise UsageError(f"a replay has its options already: give {extra[0]!r} to js.replay")
+        return verdicts.verdict(log, split)
+    result = replays.replay(
+        log if isinstance(log, Log) else read_log(log), rule=with_settings(rule or Rule(), settings), goals=goals,
+        control=control, template=template, since=instant(since), until=instant(until), as_of=instant(as_of),
+        key_metric=metric, currency_given="currency" in settings or rule is not None, shares=False,
+    )  # fmt: skip
+    return verdicts.verdict(result, split)
+
+
 def interpretations(
     log: Log | str | Path,
     *,
@@ -438,6 +479,8 @@ def what_if(
     logged_epsilon: float = 0.0,
     logged_floor: float = 0.0,
     propensities: str = "auto",
+    feedback: Feedback | None = None,
+    refresh_hours: float | None = None,
     rule: Rule | None = None,
     goals: Sequence[str] | str = (),
     control: str | None = None,
@@ -456,7 +499,8 @@ def what_if(
     Without any: the log's own, equal shares and each single variant. `estimator`: `dr, ips, snips, dm, sndr, switch-dr,
     dros, adaptive, rejection`, `all`, or None, chosen by the overlap of each policy with the log. `propensities`:
     `auto`, `logged`, or `estimated` from shares. Values are per send, gains over the log's own policy on the same
-    decisions; users are the independent units. Further settings are options of the rule. UsageError for a wrong
+    decisions; users are the independent units. `feedback`, `refresh_hours`: what a policy that learns counts, and how
+    often it looks. Further settings are options of the rule. UsageError for a wrong
     setting, DataError for a log without a decision that was drawn.
 
     `js.what_if(log, "fixed", shares={"b": 3, "c": 1}, goals=["purchase"]).estimates`
@@ -469,6 +513,7 @@ def what_if(
         policies=asked,
         variants=[variants] if isinstance(variants, str) else variants,
         mixed=Mixed(control_share, epsilon, floor, logged_epsilon, logged_floor),
+        learning=learning_of(feedback, refresh_hours),
         estimator=estimator,
         propensities=propensities,
         rule=with_settings(rule or Rule(), settings),
@@ -602,6 +647,19 @@ def bias(run: Run, **settings: Any) -> Bias:
     return Bias(bias_table(found, log.text), f"{run.scenario.name}, seed {run.scenario.seed}")
 
 
+def summary_of(race: pd.DataFrame) -> pd.DataFrame:
+    """See `Sweep.summary`."""
+    race = race.sort_values(["point", "rep", "day"], kind="stable")
+    until = race.groupby(["point", "rep"], sort=False)["day"].shift(-1) - race["day"]
+    wrong = ((1 - race["right_for_good"]) * until.fillna(0)).groupby([race["point"], race["rep"]]).sum()
+    last = race[race["day"] == race["day"].max()]
+    columns = ["right_leader", "shipped_wrong", "shipped_right", "lost_per_10k"]
+    out = last.groupby("point", sort=False)[columns].mean()
+    out["missed_winner"] = 1 - out["shipped_right"]
+    out["days_until_right"] = wrong.groupby("point").mean()
+    return out
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A finished sweep as frames; see `SweepData` for their columns."""
@@ -632,10 +690,10 @@ class Sweep:
         return answer(self.data).headline
 
     def summary(self) -> pd.DataFrame:
-        """Per point at the end: how often the right variant leads, what was shipped wrong, what was lost."""
-        last = self.race[self.race["day"] == self.race["day"].max()]
-        columns = ["right_leader", "shipped_wrong", "shipped_right", "lost_per_10k"]
-        return last.groupby("point", sort=False)[columns].mean()
+        """Per point at the end, means over worlds: how often the right variant leads, what was shipped wrong (a false
+        ship), the share of winners that were not shipped (`missed_winner`), what was lost, and the days until the right
+        variant leads for good (`days_until_right`; those of the whole run where it never does)."""
+        return summary_of(self.race)
 
     def _repr_html_(self) -> str:
         said = f"<p><b>{SIMULATED}</b> {escape(self.data.scenario.name)}: {escape(self.answer)}</p>"
@@ -711,5 +769,7 @@ def report(result: Sweep | Replay | WhatIf, out: str | Path, title: str = "") ->
 
         policies.write_tables(result, Path(out))
         return write_what_if_report(result, Path(out), title or result.source or "log")
+    from justai_sim.verdicts.desk import desk
+
     replays.write_tables(result, Path(out))
-    return write_replay_report(result.data(title or result.log.source or "log"), Path(out))
+    return write_replay_report(result.data(title or result.log.source or "log"), Path(out), desk(result))

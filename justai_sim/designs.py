@@ -18,7 +18,7 @@ MAX_POINTS = 10_000
 DESIGN = "design"
 RESERVED = frozenset(
     ("point", "rep", "day", "template_id", "variant_id", "metric", "value", "decision", "worlds", "difference", "low",
-     "high", "verdict", "stopped", "wrong", "wrong_low", "wrong_high", "criterion", "unit", DESIGN)
+     "high", "verdict", "stopped", "wrong", "wrong_low", "wrong_high", "share", "spread", "criterion", "unit", DESIGN)
 )  # fmt: skip
 """Columns of a sweep's tables: no axis has such a name."""
 
@@ -114,13 +114,14 @@ def axes_of(sweep: Mapping[str, Any], seed: int) -> list[Axis]:
 
 
 def decided(key: str) -> bool:
-    """Whether a dotted key is set in production: the program, and when the flow's messages leave. All else is assumed.
+    """Whether a dotted key is set in production: the program, and when and to whom messages go. All else is assumed.
 
     >>> decided("program.rule.offset_days"), decided("flow.0.day"), decided("flow.0.variants.1.open_rate")
     (True, True, False)
     """
     parts = key.split(".")
-    return parts[0] == "program" or (parts[0] == "flow" and "variants" not in parts)
+    touch = parts[0] in ("flow", "blasts", "triggered") and "variants" not in parts
+    return parts[0] == "program" or (touch and parts[-1] != "per_user_day")
 
 
 def _is_labelled(values: Any) -> bool:

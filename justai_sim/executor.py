@@ -158,6 +158,13 @@ class Cluster(Executor):
             raise WorkerError(
                 f"a worker of the cluster lacks {e.name}; install justai-sim {__version__} there"
             ) from None
+        except RuntimeError as e:
+            if "deserialization" not in str(e):
+                raise
+            raise WorkerError(
+                f"the cluster cannot read what it is sent: install justai-sim {__version__} where its scheduler and "
+                "workers run, with the same Python and Dask"
+            ) from None
         except (CancelledError, OSError) as e:
             raise WorkerError(f"the cluster cannot be reached any more ({type(e).__name__})") from None
         finally:

@@ -62,7 +62,8 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
 
     Times are aware datetimes, ISO texts with an offset or integer microseconds; naive ones need
     `timezone`. Amounts are in units of money, exact below 2^33. Rows that cannot be read are counted in
-    `log.rejects`, and a UserWarning names the first (not a note: reports hold no user-level data).
+    `log.rejects`, and a UserWarning names the first (not a note: reports hold no user-level data). So does one name a
+    column that is nearly one of the plain log's.
     DataError if a column is missing or no row of a table could be read.
     """
     rows = Rows()
@@ -70,7 +71,8 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
         if frame is None:
             continue
         found = _arrow(frame, table)
-        check_columns(table, found.column_names, table, rows)
+        for said in check_columns(table, found.column_names, table, rows):
+            warnings.warn(said, stacklevel=2)
         before = len(rows.rejects)
         append_arrow(rows, table, found, table, timezone, option="timezone=", first=0)
         refused = rows.rejects[before:]
@@ -98,9 +100,20 @@ def _arrow(frame: Any, table: str) -> pa.Table:
             raise DataError(f"{table}: a column is there twice: {', '.join(names)}")
         return pa.table([_column(frame.iloc[:, i]) for i in range(len(names))], names=names)
     try:
-        return pa.table(frame)
+        found = pa.table(frame)
+        return pa.table([_values_of(c) for c in found.columns], names=found.column_names)
     except (TypeError, ValueError) as e:
         raise UsageError(f"{table}: found {type(frame).__name__}, expected a DataFrame or an Arrow table") from e
+
+
+def _values_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A dictionary (a categorical, an enum) as its values: polars has some that Arrow cannot cast."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    kind = column.type.value_type
+    kind = pa.large_string() if pa.types.is_string_view(kind) else kind
+    parts = [pa.DictionaryArray.from_arrays(c.indices, c.dictionary.cast(kind)) for c in column.chunks]
+    return pa.chunked_array([p.dictionary_decode() for p in parts], kind)
 
 
 def _column(series: pd.Series) -> pa.Array:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from justai_sim.clock import zone
 from justai_sim.errors import DataError, UsageError, nearest
@@ -19,12 +20,12 @@ from justai_sim.esp.base import adapter
 from justai_sim.esp.coding import ROWS, build, coded, note_texts, packed, text_schema, text_tables
 from justai_sim.esp.generic import plain_files
 from justai_sim.esp.jsonbytes import NothingReadableError
-from justai_sim.esp.parts import Files
+from justai_sim.esp.parts import Asked, Files
 from justai_sim.esp.rows import Reject, Rows
 from justai_sim.logstore import Stored, check_out, is_log, manifest_of, put, work_folder
 from justai_sim.meter import Meter, Progress
 from justai_sim.privacy import Guard, Hashes, Masks
-from justai_sim.summary import Summary
+from justai_sim.summary import Summary, counted
 from justai_sim.tables import CONVERSION, KINDS, SIMULATED, Log
 from justai_sim.version import __version__
 from justai_sim.work import Part, Work, reject_line
@@ -92,7 +93,7 @@ def load(
                 found = Summary(esp, out, keep.guard)
                 with work.part(number) as part:
                     try:
-                        for batch in reader.read(src, timezone, files):
+                        for batch in reader.read(src, timezone, files, Asked(keep.kinds, part.scratch())):
                             keep.store(batch, part, found)
                             meter.at(number)
                     except NothingReadableError as e:
@@ -145,14 +146,20 @@ class _Keep:
 
     def store(self, batch: Rows, part: Part, found: Summary) -> None:
         """One batch to the disk; ids are hashed before anything of it gets there."""
+        tables = text_tables(batch)
         if self.kinds is not None:
-            batch.skipped.update(f"not asked for: {e.kind}" for e in batch.events if e.kind not in self.kinds)
-            batch.events = [e for e in batch.events if e.kind in self.kinds]
-        tables = self.guard.tables(text_tables(batch))
+            tables["events"] = self._asked_for(tables["events"], batch)
+        tables = self.guard.tables(tables)
         if self.rejects:
             part.refuse(map(self.guard.reject, batch.rejects))
         found.add(batch, tables)
         part.write(tables)
+
+    def _asked_for(self, events: pa.Table, batch: Rows) -> pa.Table:
+        asked = pc.is_in(events["kind"], pa.array(sorted(self.kinds or ()), pa.string()))
+        for kind, n in counted(events["kind"].filter(pc.invert(asked))).items():
+            batch.skipped[f"not asked for: {kind}"] += n
+        return events.filter(asked)
 
 
 def _fingerprint(parts: Iterable[Files]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from justai_sim import durable
 from justai_sim.errors import DataError, UsageError
 from justai_sim.esp.coding import ROWS, packed, text_schema
 
@@ -40,11 +41,12 @@ def put(made: Path, out: Path, partitions: int, rows: Mapping[str, int], manifes
     body |= {"rows": {n: rows[n] for n in ROWS}, **manifest}
     text = json.dumps(body, indent=1, ensure_ascii=False, sort_keys=True)
     (made / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    durable.sync(made / "manifest.json")
     old = work_folder(out).with_suffix(".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.rename(old)
-    made.rename(out)
+    durable.rename(made, out)
     shutil.rmtree(old, ignore_errors=True)
 
 

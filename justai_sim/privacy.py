@@ -30,6 +30,8 @@ _IDS = {
     "decisions": ("user_id", "decision_id"),
 }
 """The columns that hold ids: a provider may build any of them from the user's."""
+_ANONYMOUS = "anon:"
+"""Segment's mark of a user whose own id is not known; the address behind it keeps the hash that it has elsewhere."""
 Tables = dict[str, pa.Table]
 
 
@@ -55,9 +57,13 @@ def mask_id(text: str, fold: bool = True) -> str:
 
     >>> mask_id("Ann@x.org") == mask_id("ann@x.org"), mask_id("u1")
     (True, 'u1')
+    >>> mask_id("anon:Ann@x.org") == "anon:" + mask_id("Ann@x.org")
+    True
     """
     if "@" not in text:
         return text
+    if text.startswith(_ANONYMOUS):
+        return _ANONYMOUS + mask_id(text.removeprefix(_ANONYMOUS), fold)
     body = (text.lower() if fold else text).encode()
     return "email:" + hashlib.blake2b(body, digest_size=8).hexdigest()
 
@@ -153,6 +159,8 @@ def hash_key(file: Path | None = None) -> Key:
         return Key(given.encode())
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     file = file or home / "justai-sim" / "hash.key"
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; expected a file that holds the key, or the name of one to be made")
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         made = secrets.token_hex(32)

@@ -44,8 +44,8 @@ class Step(Touch, frozen=True, kw_only=True):
 
 
 class Blast(Touch, frozen=True, kw_only=True):
-    """A message to a `share` of all users who are there on `day` of the run (at the next `hour` of local time, if set),
-    spread evenly over `spread_hours`; `times` times with `every_days` between."""
+    """A message to a `share` of all users who are there on `day` of the run (from the next `hour` of local time on, if
+    set), spread evenly over `spread_hours`; `times` times with `every_days` between."""
 
     day: float
     hour: float | None = None
@@ -253,8 +253,9 @@ def _blamed(raw: dict[str, Any], message: str, lines: Mapping[Key, int]) -> Key:
     for word in re.findall(r"\w+(?:\.\w+)*", message):
         names = tuple(word.split("."))
         for i in range(len(names)):  # the part may be named too: policy.name of [program.policy]
-            if (*part, *names[i:]) in lines:
-                return (*part, *names[i:])
+            for within in (part, ("program",)):  # a setting of the program may not go with the flow
+                if (*within, *names[i:]) in lines:
+                    return (*within, *names[i:])
     return part
 
 

@@ -41,8 +41,8 @@ class Summary:
     def add(self, batch: Rows, tables: dict[str, pa.Table]) -> None:
         self.rows.update({n: t.num_rows for n, t in tables.items()})
         events = tables["events"]
-        self.kinds.update(_counted(events["kind"]))
-        self.names.update(_counted(events.filter(pc.equal(events["kind"], "conversion"))["name"]))
+        self.kinds.update(counted(events["kind"]))
+        self.names.update(counted(events.filter(pc.equal(events["kind"], "conversion"))["name"]))
         self.rejects.update(r.reason for r in batch.rejects)
         for mine, theirs in ((self.skipped, batch.skipped), (self.notes, batch.notes)):
             for name, n in theirs.items():
@@ -98,5 +98,6 @@ def _plain(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _counted(column: pa.ChunkedArray) -> dict[str, int]:
+def counted(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each text is there; '' for none."""
     return {v["values"] or "": v["counts"] for v in pc.value_counts(column).to_pylist()}

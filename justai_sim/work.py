@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
+from justai_sim import durable
 from justai_sim.errors import JustaiError, UsageError, several
 from justai_sim.esp.coding import ROWS, text_schema
 from justai_sim.esp.rows import Reject
 
 FLUSH = 100_000
 """Rows of a table held in memory before they go to disk."""
-GROUP = 100_000
+GROUP = 50_000
 """Rows of a row group of the log."""
 
 
@@ -75,7 +76,7 @@ class Work:
         told = _read_json(self._path(part, "json"))
         if told is None:
             for stray in self.folder.glob(f"{part:05d}.*"):
-                stray.unlink()
+                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
             return None
         self._count(told)
         return told
@@ -128,7 +129,7 @@ class Work:
             if writer is not None:
                 writer.close()
         if writer is not None:
-            unfinished.rename(path)
+            durable.rename(unfinished, path)
 
     def _batches(self, p: int, spilled: list[Path]) -> Iterator[pa.RecordBatch]:
         for file in spilled:
@@ -164,6 +165,12 @@ class Part:
         self._held: dict[str, list[pa.Table]] = {n: [] for n in ROWS}
         self._spill: dict[str, tuple[IO[bytes], Any]] = {}
         self._rejects: IO[str] | None = None
+
+    def scratch(self) -> Path:
+        """A folder for temporary files; a load that goes on with a part of another clears what was left there."""
+        folder = self.work._path(self.number, "scratch")
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def write(self, tables: dict[str, pa.Table]) -> None:
         """Append text tables."""
@@ -211,6 +218,7 @@ class Part:
                 _close(file)
             if self._rejects is not None:
                 _close(self._rejects)
+            shutil.rmtree(self.work._path(self.number, "scratch"), ignore_errors=True)
 
 
 def _locked(folder: Path) -> int | None:
@@ -244,9 +252,7 @@ def _write_json(path: Path, found: Mapping[str, Any]) -> None:
     unfinished = path.with_suffix(".unfinished")
     with unfinished.open("w", encoding="utf-8") as f:
         json.dump(found, f, ensure_ascii=True)
-        f.flush()
-        os.fsync(f.fileno())
-    unfinished.rename(path)
+    durable.rename(unfinished, path)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from justai_sim.clock import MISSING
 from justai_sim.esp.base import Adapter
-from justai_sim.esp.coding import COLUMNS, ROWS
+from justai_sim.esp.coding import COLUMNS, ROWS, listed
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import CODE_SPACES, TABLES, Log, TextCodes
 
@@ -72,7 +72,7 @@ def parsed(adapter: Adapter, body: bytes, received_at: int = MISSING) -> Rows:
 def read_all(adapter: Adapter, path: Path, timezone: str | None = None) -> Rows:
     """All batches of a read as one."""
     out = Rows()
-    for batch in adapter.read(path, timezone):
+    for batch in map(listed, adapter.read(path, timezone)):
         for name in ("sends", "events", "decisions", "rejects"):
             getattr(out, name).extend(getattr(batch, name))
         out.skipped.update(batch.skipped)

@@ -317,6 +317,22 @@ def test_batched_ols_is_normal_after_thompson_sampling():
     assert np.concatenate(naive).mean() < 0.89
 
 
+@pytest.mark.parametrize("means", [(0.0, 0.0), (0.0, 0.3)])
+@pytest.mark.parametrize("clustered", [False, True])
+def test_batched_ols_covers_where_batches_lack_an_arm(means, clustered):
+    """Without a floor an arm that begins badly is left out of later batches: its bad luck must not count for more."""
+    R, got, used = 3_000, [], []
+    for chunk in range(2):
+        found = study.thompson_normal(means, 200, R // 2, chunk, B=10, floor=(0.0, 0.0), noise="normal")
+        user = np.broadcast_to(np.arange(200), found.arm.shape) if clustered else None
+        e = batched_ols(trials(found, user), 1, 0)
+        fine = np.isfinite(e.se)
+        got.append(((e.low <= means[1]) & (means[1] <= e.high))[fine])
+        used.append(e.used)
+    assert np.concatenate(used).mean() < 0.85
+    assert np.concatenate(got).mean() > 0.95 - 4 * (0.05 * 0.95 / R) ** 0.5
+
+
 def simpson():
     """Two equal epochs, share .1 then .9, base .06 then .03, difference .010."""
     arm, y, epoch = [], [], []

@@ -542,6 +542,31 @@ def test_choose_refuses():
     assert len(arm) == len(propensity) == 0
 
 
+@each_policy
+def test_deterministic_policies_are_marked(name):
+    """Different results in every arm: one arm gets everything exactly where the registry says so."""
+    n = np.array([0.0, 900, 1000, 1100]).reshape(1, 1, 4, 1)
+    y = np.array([0.0, 40, 60, 80]).reshape(1, 1, 4, 1)
+    more = {"decided": n, "positive": y, "log": y * 0.1, "log2": y * 0.02, "reward_ip": y * 3}
+    tally, p = Tally(n, y, y, more), policy(name)
+    metric = p.metrics[-1] if "conversion_rate" not in p.metrics else "conversion_rate"
+    got = run(name, Shape(1, 1, 4, names(4), metric), tally, np.ones((1, 4), bool))
+    assert p.deterministic == (got.max() == 1.0)
+
+
+def test_a_burn_in_counts_the_sends_of_a_variant_in_all_segments():
+    """30 sends in each of two segments are the 50 that a variant is to have first; in none of them alone."""
+    n = np.full((1, 2, 3, 1), 30.0)
+    y = np.zeros(n.shape)
+    y[:, :, 1] = 25
+    tally, live = Tally(n, y, y, {"decided": n}), np.ones((1, 3), bool)
+    shape = Shape(1, 2, 3, names(3))
+    for name in LINEAR:
+        assert run(name, shape, tally, live, burn_in=50.0)[0, 0, 1] > 0.9
+        np.testing.assert_array_equal(run(name, shape, tally, live, burn_in=61.0)[0, :, 1:], 0.5)
+    np.testing.assert_array_equal(run("weighted_thompson", shape, tally, live, burn_in=50.0)[0, :, 1:], 0.5)
+
+
 def test_importing_the_bandit_costs_no_compiler():
     code = (
         "import sys, justai_sim.bandit.registry, justai_sim.bandit.choose, justai_sim.stats;"

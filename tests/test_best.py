@@ -169,3 +169,14 @@ def test_speed():
         took.append(time.perf_counter() - start)
     print(f"P(best), 200 rows x 10 arms: {min(took) * 1e3:.2f} ms")
     assert min(took) < 0.05
+
+
+def test_a_hopeless_arm_with_many_trials_has_no_negative_chance() -> None:
+    rng = np.random.default_rng(1)
+    n = np.floor(1e7 * rng.dirichlet([0.3] * 4, size=2000))
+    y = np.round(n * np.array([0.003, 0.003, 0.0041, 0.0024]) * rng.uniform(0.9, 1.1, n.shape))
+    live = np.broadcast_to(np.array([False, True, True, True]), n.shape)
+    assert (best_beta_raw(1 + y, 1 + n - y, live) < 0).any()  # else this test has nothing to find
+    shares = best_beta(1 + y, 1 + n - y, live)
+    assert (shares >= 0).all()
+    assert np.abs(shares.sum(-1) - 1).max() < 1e-12

@@ -50,10 +50,13 @@ def test_replay_writes_what_it_promises(capsys: pytest.CaptureFixture[str], plai
     assert code == 0
     assert "as of 2026-01-10T08:00:00Z (the last receipt)" in err
     assert "ALL (distinct)" in text
+    assert "verdict: Wait " in err
     assert {p.name for p in out.iterdir()} >= {
         "credits.parquet",
         "reasons.parquet",
         "metrics.csv",
+        "results.csv",
+        "brief.png",
         "index.html",
         "manifest.json",
     }
@@ -106,7 +109,7 @@ def test_replay_json_and_settings(capsys: pytest.CaptureFixture[str], plain: Pat
         (["--as-of", "2026-01-12"], 2, "--timezone"),
         (["--policy", "weighted_thomson"], 2, "did you mean 'weighted_thompson'"),
         (["--policy-set", "epsilom=0.1"], 2, "did you mean 'epsilon'"),
-        (["--policy-set", "epsilon=x"], 2, "Expected `float`"),
+        (["--policy-set", "epsilon=x"], 2, "policy.epsilon is 'x'; expected a number"),
         (["--policy-set", "temperature=2"], 2, "no setting of the policy 'weighted_thompson'"),
         (["--policy-set", "weights.opens=2"], 2, "policy.weights names 'opens', no metric"),
         (["--esp", "braz"], 2, "did you mean 'braze'"),

@@ -131,7 +131,7 @@ def test_what_touches_is_judged_together(events: list[dict[str, Any]], reasons: 
 
 @pytest.fixture(scope="module")
 def log() -> Log:
-    s = with_settings(read("welcome"), {"world.signups_per_day": 25, "days": 24, "world.duplicate_share": 0.1})
+    s = with_settings(read("welcome"), {"world.signups_per_day": 25, "days": 24, "telemetry.duplicate_share": 0.1})
     return js.simulate(s).log
 
 

@@ -781,3 +781,11 @@ def test_samples_of_providers(capsys: pytest.CaptureFixture[str], esp: str) -> N
     code, text, err = cli(capsys, "doctor", samples(esp), "--esp", esp)
     assert code == 0, err
     assert text.startswith(MORE_IS_NOT_BETTER)
+
+
+def test_conversions_that_name_nobody(clean: Log) -> None:
+    """The step to take is to send the user, not to make two kinds of ids agree."""
+    nobody = with_events(clean, user=np.full(len(clean.events), -1), send=np.full(len(clean.events), -1))
+    assert "send the user id" in found(nobody)["nothing_credited"].next_step
+    unchecked = {u.name: u.why for u in js.doctor(nobody).unchecked}
+    assert unchecked["ids of both sides"] == "fewer than 10 goal conversions name a user"

@@ -488,3 +488,45 @@ def test_a_ghost_send_is_no_send() -> None:
     rows = Rows([SendRow("d1:u:T", "u", "T", "held", START, status="held_out")])
     ((_, rendered),) = ADAPTER.render(text_log(rows))
     assert parsed(ADAPTER, rendered).skipped == {"users.campaigns.EnrollInControl": 1}
+
+
+def test_switches_for_what_is_told_again_and_for_soft_bounces(tmp_path: Path) -> None:
+    """Counted by default, each by a switch of its own; in bodies and in Avro."""
+    found = [
+        ("users.campaigns.Conversion", {**CAMPAIGN, "dispatch_id": None, "conversion_behavior_index": 1}),
+        ("users.messages.email.SoftBounce", CAMPAIGN),
+        ("users.behaviors.subscription.GlobalStateChange", {"subscription_status": "Unsubscribed", "channel": "email"}),
+        ("users.behaviors.subscription.GlobalStateChange", {"subscription_status": "Subscribed", "channel": "email"}),
+        ("users.behaviors.subscriptiongroup.StateChange", {"subscription_status": "Unsubscribed", "channel": "sms"}),
+    ]
+    bodies = [{"events": [{"event_type": k, "id": f"e{i}", "time": START // 10**6, "user": {"external_user_id": "u"},
+                           "properties": p}]} for i, (k, p) in enumerate(found)]  # fmt: skip
+    expected = {
+        "restated": [("conversion", "campaigns.Conversion", "e0")],
+        "soft_bounces": [("bounce", "", "e1")],
+        "state_changes": [("unsubscribe", "", "e2"), ("unsubscribe", "", "e4")],
+    }
+    for number, (kind, p) in enumerate(found):
+        fields = [{"name": n, "type": ["null", "string", "int"]} for n in ("id", "time", "external_user_id", *p)]
+        schema = fastavro.parse_schema({"type": "record", "name": kind, "fields": fields})
+        with (tmp_path / f"{number}.avro").open("wb") as out:
+            row = {"id": f"e{number}", "time": START // 10**6, "external_user_id": "u", **p}
+            fastavro.writer(out, schema, [row])
+    for switch in ("", *expected):
+        esp = adapter("braze", {switch: "yes"} if switch else {})
+        live = Rows()
+        for body in bodies:
+            esp.parse(json.dumps(body).encode(), live, "body", START)
+        for rows in (live, read_all(esp, tmp_path)):
+            got = [(e.kind, e.name, e.event_id.partition("/")[0]) for e in rows.events]
+            assert got == expected.get(switch, []), (switch, rows.skipped)
+            assert sum(rows.skipped.values()) == len(found) - len(got)
+            assert not rows.rejects
+
+
+def test_a_restated_conversion_keeps_its_template() -> None:
+    rows = Rows()
+    body = {"events": [{"event_type": "users.campaigns.Conversion", "id": "e", "time": START // 10**6,
+                        "user": {"external_user_id": "u"}, "properties": {"campaign_id": "c"}}]}  # fmt: skip
+    adapter("braze", {"restated": "yes"}).parse(json.dumps(body).encode(), rows, "body", START)
+    assert (rows.events[0].template_id, rows.events[0].send_id) == ("c", "")

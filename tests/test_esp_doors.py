@@ -17,8 +17,10 @@ import pytest
 
 from justai_sim import clock
 from justai_sim.esp.base import PROVIDERS, adapter
-from justai_sim.esp.coding import build
+from justai_sim.esp.coding import build, listed
+from justai_sim.esp.parts import Asked
 from justai_sim.esp.rows import Rows
+from justai_sim.log import load
 from justai_sim.replays import replay
 
 N = 24
@@ -216,7 +218,7 @@ def test_one_count(esp: str, seed: int, tmp_path: Path) -> None:
     by_hook = Rows()
     for i, body in enumerate(bodies):
         reader.parse(json.dumps(body).encode(), by_hook, f"body {i}", bought(N))
-    exported = list(reader.read(tmp_path, None))
+    exported = list(map(listed, reader.read(tmp_path, None)))
     assert not by_hook.rejects
     assert not [r for rows in exported for r in rows.rejects]
     assert len(by_hook.sends) == N
@@ -239,3 +241,70 @@ def test_one_count(esp: str, seed: int, tmp_path: Path) -> None:
     assert once.metrics[columns].values.tolist() == many.metrics[columns].values.tolist()
     total = many.metrics.iloc[-1]
     assert [total[c] for c in ("sends", "opens", "clicks", "conversions")] == [N] * 4
+
+
+NOT_READ = {
+    "braze": {f"file not asked for: users.{n}": 1 for n in ("messages.email.Open", "behaviors.Purchase")},
+    "iterable": {"file not asked for: emailOpen": 1, "file not asked for: purchase": 1},
+    "sfmc": {"file not asked for: open": 1, "not asked for: conversion": N},
+    "customerio": {"not asked for: open": N, "not asked for: conversion": N},
+    "segment": {"not asked for: open": N, "not asked for: conversion": N},
+    "generic": {"not asked for: open": N, "not asked for: conversion": N},
+}
+
+
+@pytest.mark.parametrize("esp", DOORS)
+def test_what_is_not_asked_for_is_not_read(esp: str, tmp_path: Path) -> None:
+    """Files that hold only other kinds are passed over, rows of others dropped as soon as their kind is known."""
+    (tmp_path / "export").mkdir()
+    DOORS[esp]()[1](tmp_path / "export")
+    summary = load(tmp_path / "export", esp, tmp_path / "log", events=["click"])
+    assert summary.kinds == {"click": N}
+    assert summary.rows["sends"] == N
+    assert summary.skipped == NOT_READ[esp]
+    if esp == "generic":
+        return  # its tables hold all kinds
+    asked = Asked(frozenset({"click"}))
+    kinds = {e.kind for rows in adapter(esp).read(tmp_path / "export", None, asked=asked) for e in rows.events}
+    assert kinds - {"conversion"} == {"click"}, "conversions of some come as plain rows"
+
+
+def test_drops_are_among_the_bounces(tmp_path: Path) -> None:
+    fields = [{"name": n, "type": ["null", "string", "int", "boolean"]} for n in ("id", "time", "external_user_id",
+              "dispatch_id", "canvas_step_id", "is_drop")]  # fmt: skip
+    schema = fastavro.parse_schema({"type": "record", "name": "users.messages.email.Bounce", "fields": fields})
+    rows = [{"id": f"e{i}", "time": T0 // SECOND, "external_user_id": "u", "dispatch_id": "d", "canvas_step_id": "t",
+             "is_drop": bool(i)} for i in range(2)]  # fmt: skip
+    (tmp_path / "export").mkdir()
+    with (tmp_path / "export" / "x.avro").open("wb") as out:
+        fastavro.writer(out, schema, rows)
+    summary = load(tmp_path / "export", "braze", tmp_path / "log", events=["drop"])
+    assert (summary.kinds, summary.skipped) == ({"drop": 1}, {"not asked for: bounce": 1})
+
+
+def test_a_click_of_marketing_cloud_by_three_doors(tmp_path: Path) -> None:
+    """The service numbers a link, so does the extract; the view `_Click` knows its address alone, and cuts it."""
+    link, t = "https://X.com/a%20b/?utm=1#top", T0
+    ids = {"jobId": "31", "batchId": "7", "listId": "1", "subscriberId": "900"}
+    at = datetime.fromtimestamp(t // SECOND - 6 * 3600, UTC).strftime("%m/%d/%Y %I:%M:%S %p")
+
+    def bodies(url: str, number: str) -> list[Any]:
+        info = {"jobUrlId": number, "contentLink": url}
+        return [{"eventCategoryType": "EngagementEvents.EmailClick", "timestampUTC": t // 1000 + 400, "composite": ids,
+                 "info": info}]  # fmt: skip
+
+    (tmp_path / "live.json").write_text(json.dumps(bodies(link, "55")))
+    head, row = "SendID,SubscriberKey,SubscriberID,EventDate,BatchID,SendURLID,URL", f"31,u,900,{at},7"
+    (tmp_path / "Clicks.csv").write_text(f"{head}\n{row},55,{link}\n")
+    (tmp_path / "_Click.csv").write_text(
+        "JobID,BatchID,SubscriberID,SubscriberKey,EventDate,IsUnique,URL,LinkName\n"
+        f"31,7,900,u,{at},True,https://x.com/a b?utm=2,offer\n"
+    )
+    events = [e for rows in adapter("sfmc").read(tmp_path, None) for e in rows.events]
+    assert len(events) == 3
+    assert len({e.event_id for e in events}) == 1
+    # Another page in the same second is another click; another query of the same page is not told apart.
+    for url, number, same in (("https://x.com/other", "55", False), (link + "2", "56", True), ("", "55", False)):
+        (tmp_path / "live.json").write_text(json.dumps(bodies(url, number)))
+        events = [e for rows in adapter("sfmc").read(tmp_path, None) for e in rows.events]
+        assert (len({e.event_id for e in events}) == 1) is same, url

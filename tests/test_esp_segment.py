@@ -498,3 +498,47 @@ def test_a_ghost_send_is_no_send() -> None:
     rows = Rows([SendRow("s", "u", "T", "held", START, status="held_out")])
     ((_, body),) = ADAPTER.render(text_log(rows))
     assert parsed(ADAPTER, body).skipped == {"Campaign Control Group Entered": 1}
+
+
+def test_switches_for_what_is_told_again_and_for_soft_bounces(tmp_path: Path) -> None:
+    """Counted by default, each by a switch of its own; in bodies and in raw logs."""
+    names = ("Campaign Converted", "Canvas Converted", "Email Soft Bounced", "Email Deferred")
+    lines = [json.dumps({"type": "track", "event": n, "messageId": n, "userId": "u", "timestamp": WHEN,
+                         "receivedAt": WHEN, "properties": {"message_id": "m"}}) for n in names]  # fmt: skip
+    (tmp_path / "raw.ndjson").write_text("\n".join(lines))
+    expected = {
+        "restated": [("conversion", "Campaign Converted"), ("conversion", "Canvas Converted")],
+        "soft_bounces": [("bounce", "")],
+    }
+    for switch in ("", *expected):
+        esp = adapter("segment", {switch: "yes"} if switch else {})
+        live = Rows()
+        for line in lines:
+            esp.parse(line.encode(), live, "body", START)
+        for rows in (live, read_all(esp, tmp_path)):
+            got = [(e.kind, e.name) for e in rows.events]
+            assert got == expected.get(switch, [])
+            assert sum(rows.skipped.values()) == len(names) - len(got)
+
+
+def test_anonymous_users_are_joined_where_asked(tmp_path: Path) -> None:
+    """A purchase before the log-in belongs to who logs in later, in another file; a shared device to nobody."""
+
+    def call(kind: str, **ids: str) -> dict[str, Any]:
+        return {"type": kind, "event": "Bought", "messageId": f"{kind}{ids}", "timestamp": WHEN, "properties": {}} | ids
+
+    calls = [
+        [call("track", anonymousId="a1"), call("track", anonymousId="a2"), call("track", anonymousId="a3"),
+         call("track", anonymousId="a4"), {"batch": [call("track", anonymousId="a5")]}],
+        [call("identify", anonymousId="a1", userId="u1"), call("alias", previousId="a2", userId="u2"),
+         call("page", anonymousId="a3", userId="u3"), call("track", anonymousId="a3", userId="u4"),
+         {"batch": [call("identify", anonymousId="a5", userId="u5")]}, call("identify", anonymousId="", userId="u6")],
+    ]  # fmt: skip
+    for i, found in enumerate(calls):
+        (tmp_path / f"{i}.ndjson").write_text("\n".join(map(json.dumps, found)))
+    users = ["anon:a1", "anon:a2", "anon:a3", "anon:a4", "anon:a5", "u4"]
+    for switch, expected in (("no", users), ("yes", ["u1", "u2", "anon:a3", "anon:a4", "u5", "u4"])):
+        rows = read_all(adapter("segment", {"join_anonymous": switch}), tmp_path)
+        assert [e.user_id for e in rows.events] == expected
+        assert rows.notes["events_of_anonymous_users"] == sum(u.startswith("anon:") for u in expected)
+        assert rows.notes["anonymous_joined"] == (3 if switch == "yes" else 0)

@@ -131,3 +131,8 @@ def test_other_tables() -> None:
     arrow = [pa.Table.from_pandas(f, preserve_index=False) for f in (sends(), events())]
     assert same(rows_of(from_frames(*arrow)), expected)
     assert same(rows_of(from_frames(*(pl.from_arrow(t) for t in arrow))), expected)
+
+
+def test_a_misspelt_optional_column_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="events: column 'recieved_at' is not read; is it 'received_at'"):
+        from_frames(sends(), events(recieved_at=[NOON] * 2))

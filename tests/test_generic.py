@@ -19,7 +19,7 @@ from justai_sim import clock
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError
 from justai_sim.esp.base import adapter
-from justai_sim.esp.coding import auto_id, build, rows_of
+from justai_sim.esp.coding import auto_id, build, listed, rows_of
 from justai_sim.esp.generic import ADAPTER
 from justai_sim.esp.plain import Where, append
 from justai_sim.esp.rows import EventRow, Rows, SendRow
@@ -40,7 +40,7 @@ def folder(tmp: Path, events: str | bytes = EVENTS + GOOD, sends: str = SENDS, n
 
 def read(path: Path, timezone: str | None = None) -> Rows:
     out = Rows()
-    for batch in ADAPTER.read(path, timezone):
+    for batch in map(listed, ADAPTER.read(path, timezone)):
         for name in ("sends", "events", "decisions", "rejects"):
             getattr(out, name).extend(getattr(batch, name))
         out.notes.update(batch.notes)

@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -91,9 +94,9 @@ def test_what_was_stopped_goes_on_with_equal_bytes(after: int, tmp_path: Path, m
     reader = type(adapter("segment"))
     original = reader.read
 
-    def watched(self: Any, path: Path, timezone: str | None, only: Any = None) -> Iterator[Any]:
+    def watched(self: Any, path: Path, timezone: str | None, only: Any, asked: Any) -> Iterator[Any]:
         read.extend(file for file, _ in only)
-        return original(self, path, timezone, only)
+        return original(self, path, timezone, only, asked)
 
     monkeypatch.setattr(reader, "read", watched)
     out = tmp_path / "log"
@@ -174,6 +177,28 @@ load(sys.argv[1], "segment", sys.argv[2], progress=lambda *_: time.sleep(0.02))
 """
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a loss of power could leave an empty file that a later load takes for a finished one."""
+    export(tmp_path / "export")
+    synced, named, sync, rename = set[int](), list[str](), os.fsync, Path.rename
+
+    def noted(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        sync(handle)
+
+    def checked(self: Path, target: Path) -> Path:
+        if "export" not in self.parts:
+            assert self.stat().st_ino in synced, self
+            named.append(self.name)
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "rename", checked)
+    load(tmp_path / "export", "segment", tmp_path / "log", partitions=2)
+    assert (tmp_path / "log" / "manifest.json").stat().st_ino in synced
+    assert {"log", "part-00.unfinished", "00000.unfinished"} <= set(named)
+
+
 @pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_killed_load_goes_on(kills: int, tmp_path: Path) -> None:
     """kill -9 at any moment, again and again; then the same command."""
@@ -195,6 +220,65 @@ def test_a_killed_load_goes_on(kills: int, tmp_path: Path) -> None:
     assert killed
     load(src, "segment", out)
     assert content(out) == content(tmp_path / "whole")
+
+
+def customerio_export(folder: Path, people: int, row_group: int = 20_000) -> None:
+    """People with a delivery each, sent and opened, half of them by either arm of a split."""
+    folder.mkdir()
+    at, one = pa.array(np.full(people, 1_772_323_200_000_000), pa.timestamp("us", "UTC")), np.arange(people)
+    person, delivery = [f"cio{i}" for i in range(people)], [f"d{i}" for i in range(people)]
+    tables = {
+        "people": {"internal_customer_id": person, "customer_id": [f"Ann{i}@x.org" for i in range(people)],
+                   "updated_at": at, "seq_num": one},
+        "outputs": {"output_id": delivery, "delivery_id": delivery, "split_test_index": one % 2, "created_at": at},
+        "deliveries": {"delivery_id": delivery, "internal_customer_id": person, "delivery_type": ["email"] * people,
+                       "campaign_id": ["5"] * people, "created_at": at},
+        "metrics": {"event_id": [f"e{i}" for i in range(2 * people)], "delivery_id": delivery * 2,
+                    "metric": ["sent"] * people + ["opened"] * people, "created_at": pa.concat_arrays([at, at])},
+    }  # fmt: skip
+    for name, columns in tables.items():
+        pq.write_table(pa.table(columns), folder / f"{name}_v4_1_1.parquet", row_group_size=row_group)
+
+
+def test_a_killed_join_of_customerio_leaves_nothing_elsewhere(tmp_path: Path) -> None:
+    """Its temporary files lie in the work folder, hold no id of a user, and are gone after the next load."""
+    customerio_export(tmp_path / "export", 500)
+    (system := tmp_path / "tmp").mkdir()
+    script = "import os, sys; from justai_sim.esp.customerio_export import Export; from justai_sim.log import load\n"
+    script += "Export._part = lambda *_: os.kill(os.getpid(), 9)\nload(sys.argv[1], 'customerio', sys.argv[2])"
+    argv = [sys.executable, "-c", script, str(tmp_path / "export"), str(tmp_path / "log")]
+    done = subprocess.run(argv, env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(system)})
+    assert done.returncode == -signal.SIGKILL
+    left = content(tmp_path / ".log.loading")
+    assert any("customerio-" in name for name in left)
+    assert not list(system.iterdir())
+    assert not any(b"@x.org" in data for data in left.values())
+    load(tmp_path / "export", "customerio", tmp_path / "log", hash_key=None)
+    assert len(read_log(tmp_path / "log").sends) == 500
+    assert not (tmp_path / ".log.loading").exists()
+
+
+@pytest.mark.slow
+def test_memory_of_the_join_of_customerio(tmp_path: Path) -> None:
+    """It grows with the people alone, by less than 150 bytes each."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("the peak of a child alone is told by Linux")
+    script = (
+        "import sys; from pathlib import Path; from justai_sim import work; from justai_sim.log import load\n"
+        "from justai_sim.esp import customerio_export as export, customerio_spread as spread\n"
+        "work.FLUSH = work.GROUP = export.PART = 10_000; spread.WAITING = 5_000; spread._CACHE = '-2000'\n"
+        "load(sys.argv[1], 'customerio', sys.argv[2])\n"  # with these all buffers are full with the smaller export
+        f"print(Path({str(status)!r}).read_text().partition('VmHWM:')[2].split()[0])"
+    )
+    peaks = []
+    for people in (50_000, 250_000):
+        customerio_export(tmp_path / str(people), people)
+        argv = [sys.executable, "-c", script, str(tmp_path / str(people)), str(tmp_path / f"log{people}")]
+        env = os.environ | {"PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system"}
+        done = subprocess.run(argv, env=env, capture_output=True, check=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 40 + 200_000 * 150 / 2**20, peaks
 
 
 def test_many_small_files_hold_few_open_and_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,6 +422,8 @@ def test_the_key_comes_from_the_environment_or_a_file_of_ones_own(
     assert run(argv) == 0
     assert "ids are hashed with the key in" in capsys.readouterr().err
     assert content(out) == first
+    with pytest.raises(UsageError, match="home is a folder; expected a file that holds the key"):
+        privacy.hash_key(tmp_path / "home")
     file.chmod(0o644)
     assert run(argv) == 2
     assert "chmod 600" in capsys.readouterr().err

@@ -343,3 +343,30 @@ def test_a_bad_first_line_loses_none_of_the_others(line: str, tmp_path: Path) ->
     (tmp_path / "a.ndjson").write_text("\n".join(["{broken", *[line] * 100]))
     found = list(documents(tmp_path / "a.ndjson", "a", Rows))
     assert len(found) == 101
+
+
+def test_printed_objects_one_after_the_other(tmp_path: Path) -> None:
+    """A file of several printed objects is as many documents; one that is broken loses none of the others."""
+    events = [{"type": "track", "n": i, "deep": {"a": [1, {}]}} for i in range(4)]
+    texts = [json.dumps(e, indent=2) for e in events]
+    texts[2] = texts[2].replace('"deep"', "deep")
+    (tmp_path / "a.json").write_text("\n".join(texts) + "\n")
+    found = list(documents(tmp_path / "a.json", "a", Rows))
+    assert [at for at, _ in found] == ["a:1", "a:11", "a:21", "a:31"]
+    assert [json.loads(d)["n"] for i, (_, d) in enumerate(found) if i != 2] == [0, 1, 3]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_is_told_as_that(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_bytes(('\ufeff{"type": "track"}\n' * 3).encode(encoding))
+    rows = Rows()
+    assert list(documents(tmp_path / "a.ndjson", "a", lambda: rows)) == []
+    ((place, reason, message, _),) = rows.rejects
+    assert (place, reason) == ("a", "bad_encoding")
+    assert "UTF-16, expected UTF-8" in message
+
+
+def test_a_packed_file_that_holds_no_json_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    with pytest.raises(DataError, match=r"found x\.gz; expected raw logs.*; a packed file \(\.gz\) must hold JSON"):
+        load(tmp_path, "segment", tmp_path.with_name("out"))

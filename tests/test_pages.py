@@ -26,7 +26,7 @@ from justai_sim.attribution import Rule
 from justai_sim.pages.age import curves
 from justai_sim.pages.age import sentence as age_sentence
 from justai_sim.pages.answer import answer
-from justai_sim.pages.figures import plot_age, plot_delay, plot_race, plot_shares, plot_window_map, render
+from justai_sim.pages.figures import plot_age, plot_delay, plot_race, plot_receipt, plot_shares, plot_window_map, render
 from justai_sim.pages.inputs import ReplayData, SweepData
 from justai_sim.pages.page import tidy
 from justai_sim.pages.race import share_band
@@ -552,7 +552,7 @@ def test_pages_are_the_same_every_time_and_self_contained(kind: str, tmp_path: P
         else:
             write_replay_report(replay_data(), tmp_path / name)
     files = sorted(p.name for p in (tmp_path / "one").iterdir())
-    assert len(files) == (11 if kind == "sweep" else 9)
+    assert len(files) == 11
     for f in files:
         assert (tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes(), f
     said = page(tmp_path / "one" / "index.html")
@@ -626,6 +626,20 @@ def test_pages_without_data_still_stand(tmp_path: Path) -> None:
     said = page(write_replay_report(dataclasses.replace(data, **empty), tmp_path))
     assert "Nothing was sent" in said.h1
     assert "nan" not in said.text
+
+
+def test_the_receipt_of_a_log_goes_from_all_conversions_to_the_credited_ones() -> None:
+    frame = pd.DataFrame(
+        {"kind": ["conversion"] * 3 + ["open"], "reason": ["in_offset", "credited", "no_send", "credited"],
+         "events": [30, 60, 10, 500]}
+    )  # fmt: skip
+    ax = plot_receipt(frame)
+    text = " ".join(t.get_text() for t in ax.texts)
+    assert "Of 100 conversions 60 are credited (60 %)." in text
+    assert "within the ignored first days (30)" in text
+    bars = [(b.get_x(), b.get_width()) for b in ax.child_axes[0].patches]
+    assert bars == [(0, 100), (100, -30), (70, -10), (0, 60)]
+    assert "holds no conversion" in " ".join(t.get_text() for t in plot_receipt(frame[3:]).texts)
 
 
 def test_every_reason_has_a_meaning() -> None:

@@ -36,13 +36,13 @@ def scenario(esp: str, **settings: Any) -> Scenario:
 def seen(state: State, codes: dict[str, Codes]) -> dict[str, Any]:
     """Credits, reasons and outcomes of a state, in texts."""
     s, e, n = state.sends.table, state.events.table, state.sends.n
-    c = state.credits
+    c, earned = state.credits, state.earned
     send = codes["send"].text(s.send)
     event = codes["event"].text(e.event)
     rows = zip(c.event_row.tolist(), c.send_row.tolist(), c.weight.tolist(), strict=True)
     outcomes: dict[str, tuple[int, ...]] = {}
     for i in range(n):  # of several rows of one send only the leading one holds its outcome
-        values = tuple(int(getattr(state.earned, name)[i]) for name in ("counted", *state.earned.NUMBERS))
+        values = tuple(int(getattr(earned, name)[i]) for name in ("counted", *earned.NUMBERS))
         outcomes[send[i]] = max(values, outcomes.get(send[i], values))
     return {
         "credits": {(event[i], send[j], w) for i, j, w in rows},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -51,8 +52,9 @@ def made(
     shares = column == "right_leader"
     metrics = frame.drop(columns="v").assign(template_id="T", variant_id="x", metric="caused", value=frame["v"])
     last = frame.drop(columns="v").assign(day=56.0, right_leader=frame["v"] if shares else 0.0, shipped_wrong=0.0,
-                                          shipped_right=0.0, lost_per_10k=0.0, happened=0)  # fmt: skip
-    return SweepData(s, found, found[0].name, metrics, last if race is None else race, metrics, metrics, "", raced)
+                                          shipped_right=0.0, lost_per_10k=0.0, happened=frame["v"])  # fmt: skip
+    race = last if race is None else race
+    return SweepData(s, found, found[0].name, metrics, race, metrics, metrics, metrics, "", raced)
 
 
 def drawn(seed: int, means: Mapping[str, float], shares: bool) -> dict[str, F8]:
@@ -171,6 +173,21 @@ def test_the_numbers_are_those_of_the_frames() -> None:
     money = recommend(data, Question(criterion="revenue")).table.set_index("decision")
     assert money["value"].to_dict() == {"a": 120.0, "b": 150.0}, "the mean purchase is 40"
     assert set(money["unit"]) == {"USD a world"}
+
+
+def test_money_is_that_of_what_caused_it() -> None:
+    """Two purchases more than were caused (at the world's 40), and of those that x caused each at its 10."""
+    values = {"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0])}
+    data = made(values, {"window": {k: DECISIONS[k] for k in "ab"}})
+    raw = msgspec.to_builtins(data.scenario)
+    raw["variants"][0] |= {"id": "x", "value": {"mean": 20, "zero_share": 0.5}}
+    raw["flow"] = [{"id": "T", "day": 0}]
+    s = msgspec.convert(raw, Scenario)
+    data = dataclasses.replace(
+        data, scenario=s, points=points(s), race=data.race.assign(happened=data.race["happened"] + 2)
+    )
+    table = recommend(data, Question(criterion="revenue")).table
+    assert table["value"].tolist() == [2 * 40 + 1.5 * 10, 2 * 40 + 3.5 * 10]
 
 
 def shipping(days: Mapping[str, list[float]], wrong: Mapping[str, int]) -> SweepData:
@@ -315,6 +332,8 @@ def test_from_a_sweep_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert run(["recommend", str(tmp_path / "s"), "--criterion", "decisions"]) == 2
     assert "did you mean" in capsys.readouterr().err
     assert run(["recommend", str(tmp_path)]) == 3
+    assert run(["recommend", str(tmp_path / "s"), "--out", str(tmp_path / "s")]) == 2
+    assert "holds another report" in capsys.readouterr().err
 
 
 LATE = {"0-4": {"program.rule.offset_days": 0, "program.rule.lookback_days": 4},

@@ -115,7 +115,7 @@ def test_every_table_is_taken(world: api.Run, form: str) -> None:
     got = js.attribute(js.Rule(), *given, goals=GOALS)
     pd.testing.assert_frame_equal(got.credits, expected)
     assert len(expected) > 100
-    assert js.outcomes(got)["converted"].sum() > 100
+    assert js.outcomes(got)["converted"].sum() == dashboard(world).conversions.sum() > 0
     assert set(js.metrics(got)["variant_id"]) > {"fast", "slow"}
     grid: tuple[Any, ...] = ([0, 3], [7, 14])
     pd.testing.assert_frame_equal(

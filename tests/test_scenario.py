@@ -47,6 +47,11 @@ def line(text: str, mark: str) -> int:
         ('id = "welcome-4"\nday = 10', 'id = "welcome-4"\ndya = 10', "did you mean 'day'?"),
         ("day = 10", "day = -10", "day of flow step 'welcome-4' is -10"),
         ("day = 10", 'day = "10"', "Expected `float`, got `str`"),
+        ('name = "weighted_thompson"', 'warm_start = { storey = [10, 2] }', "did you mean 'story'?"),
+        ('name = "weighted_thompson"', 'name="fixed"\nshares = { control = 1 }', "names 'control', the control"),
+        ('name = "weighted_thompson"', "floor = 0.5", "expected at most 0.3333: template 'welcome-1' has 3 variants"),
+        ("refresh_hours = 24", 'themes = { storey = ["warm"] }', "did you mean 'story'?"),
+        ("refresh_hours = 24", 'themes = { story = [""] }', "expected texts"),
         ('id = "welcome-4"', 'id = "welcome-3" # again', "template 'welcome-3' is named twice"),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from justai_sim.errors import UsageError
 from justai_sim.scenario import Scenario, parse, read, with_settings
 from justai_sim.sim.engine import Block, simulate_block
 from justai_sim.sim.record import record
@@ -94,6 +95,11 @@ def test_isolated_sends_with_organic_purchases() -> None:
     caused = table["value"][table["metric"] == list(table["names"]).index("credited_own")].sum()
     share = 0.05 * capture / (0.05 * capture + 0.02 * 11)
     near(caused / (caused + organic), share, int(caused + organic))
+
+
+def test_more_purchases_than_ids_are_refused() -> None:
+    with pytest.raises(UsageError, match="organic_per_user_day is 200: a user would buy more than 4,095 times"):
+        simulate_block(small(**{"world.organic_per_user_day": 200, "world.signups_per_day": 1}), range(1))
 
 
 def test_rates_of_the_world() -> None:
@@ -254,5 +260,10 @@ def test_a_caused_purchase_may_take_the_place_of_the_next_organic_one() -> None:
     missing -= {(r, e) for r, e in zip(block.truth.rep.tolist(), block.truth.event.tolist(), strict=True)}
     assert {m for m in missing if m[1] % COPIES == 0} == expected
     assert {m for m in missing if m[1] % COPIES} <= {(r, e + REFUND) for r, e in expected}
-    assert block.replaced == len(expected)
-    assert plain.replaced == 0
+    assert len(block.replacing) == len(expected)
+    table = record(block, full=False)["metrics"]
+
+    def total(name: str) -> float:
+        return float(table["value"][table["metric"] == list(table["names"]).index(name)].sum())
+
+    assert total("added") == total("caused") - len(expected)

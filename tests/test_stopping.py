@@ -19,6 +19,9 @@ from justai_sim.bandit.posterior import expected_loss, value_above
 from justai_sim.bandit.stopping import GO_ON, STOPS, Look, follow, stop
 from justai_sim.bandit.tally import Shape, Tally
 from justai_sim.errors import UsageError
+from justai_sim.scenario import read, with_settings
+from justai_sim.sim.engine import simulate_block
+from justai_sim.sim.record import _shipped
 from justai_sim.streams import generator
 
 each_rule = pytest.mark.parametrize("name", sorted(STOPS))
@@ -361,3 +364,24 @@ def test_false_ships_of_the_table():
             got = module.row(rule, at, 0)[1]
             pooled = max((p + got) / 2, 1 / R)
             assert got == pytest.approx(p, abs=4 * math.sqrt(2 * pooled / R) + 0.0005), (design, name)
+
+
+def test_a_simulated_ship_on_money_knows_the_spread_of_amounts():
+    """1,500 sends each, 20 orders of 40 against 32: z of the means is 1.7, and 20 if amounts are taken as 0 or 1."""
+    n = np.full((1, 1, 1, 2), 1500.0)
+    orders = np.array([[[[20.0, 32.0]]]])
+    shipped, _ = _shipped(n, orders * 40, orders * 1600, False)
+    assert not shipped.any()
+    shipped, arm = _shipped(n, orders * 40, orders * 40, False)
+    assert shipped.all()
+    assert arm.tolist() == [[1]]
+
+
+def test_ticks_hold_the_squares_of_what_sends_earned():
+    settings = {"program.key_metric": "revenue_per_send", "days": 12}
+    block = simulate_block(with_settings(read("welcome"), settings), range(1))
+    tick, state = block.ticks[-1], block.state
+    money = state.earned.revenue[: state.sends.n] * 1e-6
+    use = state.earned.counted[: state.sends.n] & ~state.earned.ghost[: state.sends.n]
+    assert tick.y2.sum() > 10 * tick.y.sum() > 0
+    assert tick.y2.sum() == pytest.approx((money[use] ** 2).sum())

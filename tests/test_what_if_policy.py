@@ -31,7 +31,7 @@ from justai_sim.sim.engine import simulate_block
 from justai_sim.tables import MODES, NONE, Decisions, Log
 from justai_sim.whatif.decided import Decided, decided
 from justai_sim.whatif.holdout import choices, held_out
-from justai_sim.whatif.learning import learnt
+from justai_sim.whatif.learning import Learning, learnt
 from justai_sim.whatif.policy import WhatIf, what_if
 from justai_sim.whatif.policy_words import headline
 from justai_sim.whatif.study import study
@@ -212,6 +212,38 @@ def test_a_learning_policy_is_valued_on_uniform_logs_and_refused_elsewhere() -> 
     assert "drawn evenly" in got.answers[0]
     with pytest.raises(UsageError, match="control-share"):
         asked(on_even, policies=["weighted_thompson"], mixed=Mixed(control_share=0.5))
+
+
+def test_settings_of_a_learning_policy_change_what_it_earns() -> None:
+    """Each is named in the answer, and leads to other shares on the same decisions."""
+    log = logs("uniform", 40)[0]
+    told: list[tuple[PolicySpec, Learning | None, str]] = [
+        (PolicySpec(), None, "weighted_thompson"),
+        (PolicySpec(top_two=0.9), None, "weighted_thompson top_two=0.9"),
+        (PolicySpec(), Learning(feedback="mature"), "weighted_thompson feedback=mature"),
+        (PolicySpec(), Learning(refresh_hours=240), "weighted_thompson refresh_hours=240"),
+        (PolicySpec(name="gamma_poisson"), Learning(feedback="weighted"), "gamma_poisson feedback=weighted"),
+    ]
+    values = [row(asked(log, policies=[spec], learning=learning), name)["value"] for spec, learning, name in told]
+    assert len(set(values)) == len(values)
+
+
+def test_too_many_refreshes_are_refused_before_they_are_gone_through() -> None:
+    with pytest.raises(UsageError, match=r"--refresh-hours is 0\.001, .* expected at most 20,000"):
+        asked(logs("uniform", 40)[0], policies=["weighted_thompson"], learning=Learning(refresh_hours=0.001))
+
+
+def test_deterministic_decisions_are_marked() -> None:
+    """Greedy gives one variant everything from its second day on: what it logs cannot tell of the others."""
+    log = logs("greedy", 2)[0]
+    d = of(log)
+    sure = d.pscore[d.arm > 0] > 0.89
+    assert sure.mean() > 0.9
+    assert d.deterministic[d.arm > 0].tolist() == sure.tolist()
+    assert any("decisions were deterministic" in n for n in d.notes)
+    assert not of(logs()[0]).deterministic.any()
+    got = asked(log, policies=["uniform"])
+    assert any("were deterministic" in n for n in got.notes)
 
 
 # -- what enters ---------------------------------------------------------------------------------------------------
@@ -458,6 +490,24 @@ def test_python_and_the_command_line_say_the_same(
         (["--since", "2030-01-01T00:00:00Z"], 3, "no send is left"),
         (["--as-of", "2026-01-06T00:00:00Z"], 3, "no decision is left to value a policy on"),
         (["--policy", "weighted_thompson", "--metric", "revenue_per_send"], 0, ""),
+        (["--policy", "weighted_thompson", "--policy-set", "top_tow=0.5"], 2, "did you mean 'top_two'?"),
+        (["--policy", "weighted_thompson", "--policy-set", "top_two=1.5"], 2, "policy.top_two is 1.5"),
+        (["--policy", "weighted_thompson", "--policy-set", "top_two"], 2, "expected key=value"),
+        (["--policy", "weighted_thompson", "--policy-set", "window=3"], 2, "no setting of the policy"),
+        (["--policy", "weighted_thompson", "--policy-set", "warm_start.bb=9,1"], 2, "did you mean 'b'"),
+        (["--policy", "logged", "--policy-set", "top_two=0.5"], 2, "--policy-set needs one --policy"),
+        (["--policy-set", "top_two=0.5"], 2, "--policy-set needs one --policy"),
+        (["--policy", "weighted_thompson", "--feedback", "matur"], 2, "did you mean 'mature'?"),
+        (["--policy", "weighted_thompson", "--feedback", "weighted"], 2, "use the policy 'gamma_poisson'"),
+        (
+            ["--policy", "weighted_thompson", "--policy-set", "top_two=high"],
+            2,
+            "is 'high'; expected a number",
+        ),
+        (["--policy", "weighted_thompson", "--refresh-hours", "0"], 2, "refresh_hours is 0"),
+        (["--policy", "uniform", "--feedback", "mature"], 2, "are for a --policy that learns"),
+        (["--policy", "weighted_thompson", "--estimator", "dr"], 2, "'weighted_thompson' learns and is replayed"),
+        (["--policy", "weighted_thompson", "--estimator", "all"], 2, "'weighted_thompson' learns and is replayed"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
@@ -519,8 +569,10 @@ def js_codes(*texts: str) -> Any:
 
 
 def test_the_figure_says_what_it_shows_and_nothing_leaves_it() -> None:
-    got = asked(logs()[0], policies=["uniform", "weighted_thompson", "logged"], variants=["b"], estimator="all")
-    ax = plot_what_if(got.estimates, got.check, got.headline)
+    got = asked(logs()[0], policies=["uniform", "logged"], variants=["b"], estimator="all")
+    refused = asked(logs()[0], policies=["weighted_thompson"]).estimates.drop(columns=["tuned"])
+    estimates = pd.concat([got.estimates, refused], ignore_index=True)
+    ax = plot_what_if(estimates, got.check, got.headline)
     figure = ax.get_figure()
     assert isinstance(figure, Figure)
     figure.canvas.draw()
@@ -534,7 +586,7 @@ def test_the_figure_says_what_it_shows_and_nothing_leaves_it() -> None:
         box = text.get_window_extent()
         assert box.x0 >= 0
         assert box.x1 <= figure.bbox.width
-    assert render(ax, "svg") == render(plot_what_if(got.estimates, got.check, got.headline), "svg")
+    assert render(ax, "svg") == render(plot_what_if(estimates, got.check, got.headline), "svg")
 
 
 def test_the_docs_name_every_estimator_and_limit() -> None:
@@ -569,5 +621,5 @@ def test_a_contextual_policy_is_valued_by_the_segment_of_each_decision() -> None
     })  # fmt: skip
     log = frames.from_frames(sends, events)
     got = what_if(log, policies=[PolicySpec(name="linear_thompson", prior_sd=0.3)], goals=["buy"])
-    value = got.estimates.query("policy == 'linear_thompson'")["value"].iloc[0]
+    value = got.estimates.query("policy == 'linear_thompson prior_sd=0.3'")["value"].iloc[0]
     assert value > 0.14, value

@@ -187,8 +187,9 @@ class _Preparation:
 
     # -- engagement ---------------------------------------------------------------------------------
 
-    def engagement(self, rows: I8) -> tuple[tuple[I8, I8], I8, I8]:
-        """Credit opens, clicks and unsubscribes; returns the credits, the first human open and click of each send."""
+    def engagement(self, rows: I8) -> tuple[tuple[I8, I8], I8 | None, I8 | None]:
+        """Credit opens, clicks and unsubscribes; returns the credits, the first human open and click of each send (None
+        where no window starts there)."""
         e, known, t = self.events, self.known, self.occurred[rows]
         named = self.named[rows] if self.look.named else np.full(len(rows), -1, np.int64)
         reason = np.full(len(rows), REASON["unknown_send"], np.int8)
@@ -208,8 +209,10 @@ class _Preparation:
         if len(free):
             reason[free], attached[free] = self.joined(rows[free], window)
         machine, kind = e.machine[rows] == 1, e.kind[rows]
-        human = ~machine & (attached >= 0)
-        firsts = tuple(self.first(rows, attached, human & (kind == k)) for k in (OPEN, CLICK))
+        firsts: tuple[I8 | None, ...] = (None, None)
+        if self.rule.anchor in ("opened", "clicked"):
+            human = ~machine & (attached >= 0)
+            firsts = tuple(self.first(rows, attached, human & (kind == k)) for k in (OPEN, CLICK))
         if self.rule.machine == "exclude":
             reason[machine] = REASON["machine"]
         elif self.rule.machine == "only":

@@ -106,6 +106,35 @@ def repeats(code, low, span):
 
 
 @njit(cache=True, nogil=True)
+def _slot(key, mask):
+    """Where the search for a key begins (Fibonacci hashing, Knuth 6.4)."""
+    return ((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & np.uint64(mask)
+
+
+@njit(cache=True, nogil=True)
+def hang(keys, table):
+    """Positions of distinct keys into `table`, all -1 before, a power of two and at least twice as long."""
+    mask = len(table) - 1
+    for i in range(len(keys)):
+        at = _slot(keys[i], mask)
+        while table[at] >= 0:
+            at = (at + np.uint64(1)) & np.uint64(mask)
+        table[at] = i
+
+
+@njit(cache=True, nogil=True)
+def found(keys, table, wanted):
+    """The positions that `hang` gave to these keys, -1 where there is none."""
+    mask, out = len(table) - 1, np.empty(len(wanted), np.int64)
+    for i in range(len(wanted)):
+        at = _slot(wanted[i], mask)
+        while table[at] >= 0 and keys[table[at]] != wanted[i]:
+            at = (at + np.uint64(1)) & np.uint64(mask)
+        out[i] = table[at] if wanted[i] >= 0 else -1
+    return out
+
+
+@njit(cache=True, nogil=True)
 def counting_order(key, size, order):
     """`order` sorted stably by key[order], keys in [0, size); and the start of each key (size + 1,)."""
     start = np.zeros(size + 1, np.int64)

@@ -55,12 +55,13 @@ class Known:
                 table[self.key] = np.arange(len(self.key))
                 self._index = (table, table)
             return self._index[0][np.where((keys >= 0) & (keys < span), keys, span)]
+        from justai_sim.attribution import scan
+
         if self._index is None:
-            order = np.argsort(self.key)
-            self._index = (order, self.key[order])
-        order, ranked = self._index
-        at = np.minimum(np.searchsorted(ranked, keys), len(ranked) - 1)
-        return np.where((ranked[at] == keys) & (keys >= 0), order[at], -1)
+            table = np.full(1 << (2 * len(self.key)).bit_length(), -1, np.int32)
+            scan.hang(self.key, table)
+            self._index = (table, table)
+        return scan.found(self.key, self._index[0], keys)
 
     @property
     def reached(self) -> B1:
@@ -197,7 +198,8 @@ def anchors(rule: Rule, known: Known, first_open: I8 | None, first_click: I8 | N
 
 def time_order(anchor: I8, send: I8) -> I8:
     """Positions in the total order (anchor, send), shape (n,)."""
-    order = np.argsort(anchor)
+    nearly = np.count_nonzero(anchor[1:] < anchor[:-1]) < len(anchor) // 8
+    order = np.argsort(anchor, kind="stable" if nearly else "quicksort")  # stable: by runs, one pass if in order
     tied = np.zeros(len(order), bool)
     tied[1:] = anchor[order[1:]] == anchor[order[:-1]]
     if not tied.any():

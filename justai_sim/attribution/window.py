@@ -100,7 +100,9 @@ class Contest:
             return None
         rows = r.rows
         plain = (e.template[rows] < 0) & (e.variant[rows] < 0)
-        return plain & (e.send[rows] < 0) if names else plain
+        if names:
+            plain &= e.send[rows] < 0
+        return None if plain.all() else plain
 
     def judge(self, rule: Rule) -> Judged:
         """Credits under `rule`, which may differ from the prepared one in the window and the credit rule only."""

@@ -20,6 +20,7 @@ def best_beta(alpha: F8, beta: F8, live: B1, minimise: bool = False) -> F8:
     [0.5, 0.25, 0.25]
     """
     raw = best_beta_raw(beta, alpha, live) if minimise else best_beta_raw(alpha, beta, live)
+    raw = np.maximum(raw, 0.0)  # from a million trials on rounding leaves a hopeless arm at -1e-14
     total = raw.sum(-1, keepdims=True)
     return np.divide(raw, total, out=np.zeros_like(raw), where=total > 0)
 

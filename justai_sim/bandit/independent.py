@@ -131,7 +131,7 @@ def _normalised(out: F8) -> F8:
 
 
 def _normals(p: Normal, live: B1) -> F8:
-    from justai_sim.bandit.kernel import best_normal_rows
+    from justai_sim.bandit.normal_kernel import best_normal_rows
 
     out = np.empty(live.shape)
     best_normal_rows(*(np.ascontiguousarray(a) for a in (p.mean, p.sd, live)), out)

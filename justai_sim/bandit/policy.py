@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -154,7 +154,8 @@ class Policy:
     chances: its shares are chances to be the best. start: more arrays of the state. learn: how a cohort changes the
     state where sums do not tell (then the order of cohorts matters: `memory`). draw: an exact sampler of the same
     distribution, for studies that update at every decision: arms (R, C). contextual: it learns across segments by
-    their features. approximate: in which way the shares are not exact.
+    their features. deterministic: one arm gets all, or those that tie; nothing can be told of the others from what it
+    logs. approximate: in which way the shares are not exact.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Policy:
     trials: bool = False
     chances: bool = False
     contextual: bool = False
+    deterministic: bool = False
     start: Callable[[PolicySpec, Shape], dict[str, F8]] | None = None
     learn: Callable[[State, dict[str, F8]], State] | None = None
     draw: Callable[[State, B1, np.random.Generator], I8] | None = field(default=None, compare=False)
@@ -262,7 +264,9 @@ class Policy:
         if spec.top_two:
             shares = spread(top_two(shares, spec.top_two, treatments(live)[:, None, :]), live)
         if spec.burn_in:
-            young = (treatments(live)[:, None, :] & (known[BURNT] < spec.burn_in)).any(-1, keepdims=True)
+            # Over all segments where they share what they learn.
+            had = known[BURNT].sum(1, keepdims=True) if self.contextual else known[BURNT]
+            young = (treatments(live)[:, None, :] & (had < spec.burn_in)).any(-1, keepdims=True)
             shares = np.where(young, spread(np.ones(shares.shape), live), shares)
         return shares
 
@@ -368,27 +372,3 @@ def top_two(best: F8, second: float, live: B1 | bool = True) -> F8:
     sure = best >= 1  # nobody else ever comes out: the second place is anybody's
     certain = np.where(sure, 1 - second, alive * second / others)
     return np.where(sure.any(-1, keepdims=True), certain, (1 - second) * best + second * again)
-
-
-def with_policy_settings(name: str, settings: dict[str, str]) -> PolicySpec:
-    """A spec from texts; a key of a table has a dot. UsageError with the nearest name for what is no setting.
-
-    >>> with_policy_settings("fixed", {"shares.b": "3", "shares.c": "1", "floor": "0.05"}).shares
-    {'b': 3.0, 'c': 1.0}
-    """
-    given: dict[str, Any] = {"name": name}
-    tables = {f for f in PolicySpec.__struct_fields__ if isinstance(getattr(PolicySpec(), f), dict)}
-    for key, text in settings.items():
-        field_, dot, part = key.partition(".")
-        if field_ not in PolicySpec.__struct_fields__ or bool(dot) != (field_ in tables):
-            names = [f"{f}.NAME" if f in tables else f for f in PolicySpec.__struct_fields__ if f != "name"]
-            raise UsageError(f"policy.{key} is no setting; {nearest(key, names)}")
-        if dot:
-            value = [x.strip() for x in text.split(",")] if field_ == "warm_start" else text
-            given.setdefault(field_, {})[part] = value
-        else:
-            given[field_] = text
-    try:
-        return msgspec.convert(given, PolicySpec, strict=False)
-    except msgspec.ValidationError as e:
-        raise UsageError(f"policy: {e}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ MORE = {
 """Statistics besides n, y and y2, for the policies that ask for them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape:
     """The size of one template's problem and what its axes mean.
 
@@ -49,6 +50,22 @@ class Shape:
     def minimise(self) -> bool:
         """Whether a lower value of the metric is better."""
         return self.metric in LOWER_IS_BETTER
+
+    @cached_property
+    def basis(self) -> F8:
+        """The features turned so that they are lower trapezoidal, (1 or K, C, m) with m = min(C, d): a ridge prior is
+        the same in all directions, so that a linear model says the same of every segment, with less work.
+
+        The first axis has length 1 where all arms have the same features.
+        """
+        C = self.C
+        x = self.features
+        if x is None:
+            x = (np.ones((C, 1)) if C == 1 else np.concatenate([np.ones((C, 1)), np.eye(C)], 1))[:, None, :]
+        elif x.strides[1] == 0 or (x == x[:, :1]).all():
+            x = x[:, :1]
+        turned = np.linalg.qr(x.transpose(1, 2, 0)).R  # (arms, m, C)
+        return np.ascontiguousarray(turned.transpose(0, 2, 1), np.float64)
 
 
 class Sums(NamedTuple):

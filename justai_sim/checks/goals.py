@@ -91,7 +91,7 @@ def people(f: Facts) -> Iterator[Said]:
     user = f.user[f.goal]
     known = user >= 0
     if known.sum() < ENOUGH or not len(f.sent):
-        yield NotChecked("ids of both sides", FEW_GOALS if len(f.sent) else "the log has no sends")
+        yield NotChecked("ids of both sides", f"{FEW_GOALS} name a user" if len(f.sent) else "the log has no sends")
         return
     met = int(flags(f.log.sends.user, f.users)[user[known]].sum())
     if met == 0:
@@ -113,9 +113,11 @@ def nothing_credited(f: Facts) -> Iterator[Said]:
         return
     why = {REASONS[i]: int(reason[i]) for i in np.argsort(-reason, kind="stable") if reason[i]}
     said = ", ".join(f"{words.REASON.get(k, k)} ({n:,})" for k, n in why.items())
+    first = next(iter(why))
+    mend = _NAMELESS if first == "no_send" and 2 * (f.user[f.goal] < 0).sum() > len(f.goal) else _MEND[first]
     yield Finding(
         "nothing_credited", "wrong" if len(f.goal) >= ENOUGH else "doubtful",
-        f"Not one of {count(len(f.goal), 'goal conversion')} is credited. Why: {said}.", _MEND[next(iter(why))],
+        f"Not one of {count(len(f.goal), 'goal conversion')} is credited. Why: {said}.", mend,
         {"conversions": len(f.goal)} | why,
     )  # fmt: skip
 
@@ -130,6 +132,7 @@ _MEND = {
     "no_send": "Send the same user id with conversions as with messages, or load the sends of these users.",
 }
 """By the most frequent reason."""
+_NAMELESS = "Most of them name neither a user nor a known send: send the user id with conversions, as with messages."
 
 
 def missing_users(f: Facts) -> Iterator[Said]:

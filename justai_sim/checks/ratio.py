@@ -56,9 +56,10 @@ class Draws:
         return self.total[self.where] * self.share
 
 
-def sample_ratio(f: Facts) -> Iterator[Said]:
-    """Shares of the variants against the logged propensities, or the declared split."""
-    d = _logged(f) if f.split is None else _declared(f, f.split)
+def sample_ratio(f: Facts, shown: B1 | None = None) -> Iterator[Said]:
+    """Shares of the variants against the logged propensities, or the declared split; `shown` (sends,) narrows the
+    former."""
+    d = _logged(f, shown) if f.split is None else _declared(f, f.split)
     if d is None:
         why = "the log has no propensities; say what was meant with --split control=0.1,other=0.9"
         yield NotChecked("sample ratio", why)
@@ -102,8 +103,9 @@ def _declared(f: Facts, split: Mapping[str, float]) -> Draws | None:
     )  # fmt: skip
 
 
-def _logged(f: Facts) -> Draws | None:
-    sends = f.log.sends.take(f.got.outcomes.send_row)  # a holdout that is drawn with them has propensities too
+def _logged(f: Facts, shown: B1 | None) -> Draws | None:
+    rows = f.got.outcomes.send_row
+    sends = f.log.sends.take(rows if shown is None else rows[shown[rows]])  # a holdout that is drawn with them, too
     if not (sends.propensity > 0).any():
         sends = with_decisions(sends, f.log.decisions)
     known = sends.propensity > 0

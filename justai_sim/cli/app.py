@@ -260,6 +260,60 @@ def replay(
 
 
 @app.command
+def verdict(
+    log: Path, /, *, esp: str | None = None, esp_option: EspOptions = None,
+    goal: list[str] | None = None, control: str | None = None,
+    template: str | None = None, since: str | None = None, until: str | None = None,
+    lookback_days: float | None = None, offset_days: float | None = None, as_of: str | None = None,
+    preset: Preset = None, settings: Settings = None, metric: str = "conversion_rate", split: str | None = None,
+    timezone: Timezone = None, brief: Path | None = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Ship a variant, wait some days, or stop: the first line is the answer, then why and whether to trust it.
+
+    Intervals hold for all variants and for every day on which one looks: of logs of equal variants at most 5 % are
+    ever told to ship one. docs/verdict.md says how, and what each of the six checks looks at.
+
+    Example: justai-sim verdict log/ --goal purchase --brief brief.png
+
+    Parameters
+    ----------
+    log
+        A loaded log, a plain log folder, or with --esp an export.
+    esp
+        Read an export of this provider directly.
+    goal
+        Name of a conversion event that counts; may be repeated. Needed when the log has several.
+    control
+        The control variant; default: the one named control.
+    template
+        Show only this template. All sends compete for credit whatever is shown.
+    since
+        Show only sends from this time on.
+    until
+        Show only sends before this time.
+    lookback_days
+        Counts until this day.
+    offset_days
+        Ignored first days.
+    as_of
+        What was known at this time; default: the last receipt.
+    metric
+        What decides: conversion_rate, revenue_per_send, open_rate, click_rate or unsubscribe_rate.
+    split
+        The declared share of each variant, e.g. control=0.1,story=0.9; default: the logged propensities.
+    brief
+        Write the slide, a PNG of 1600 x 900, to this file.
+    """
+    from justai_sim.cli import verdict as verdicts
+    from justai_sim.cli.whatif import Asked
+
+    window = {"lookback_days": lookback_days, "offset_days": offset_days}
+    chosen = [*(settings or []), *(f"{k}={v}" for k, v in window.items() if v is not None)]
+    asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, chosen, timezone, esp_option or [])
+    verdicts.verdict(asked, control, metric, split, brief, json)
+
+
+@app.command
 def interpretations(
     log: Path, /, *, esp: str | None = None, esp_option: EspOptions = None,
     goal: list[str] | None = None, control: str | None = None,
@@ -433,7 +487,10 @@ def surface(
 
 @app.command(name="what-if")
 def what_if(
-    log: Path, /, *, policy: list[str] | None = None, shares: str | None = None, variant: list[str] | None = None,
+    log: Path, /, *, policy: list[str] | None = None,
+    policy_settings: Annotated[list[str] | None, Parameter(name="--policy-set")] = None,
+    feedback: str | None = None, refresh_hours: float | None = None,
+    shares: str | None = None, variant: list[str] | None = None,
     estimator: str | None = None, epsilon: float = 0.0, floor: float = 0.0, control_share: float | None = None,
     logged_epsilon: float = 0.0, logged_floor: float = 0.0, propensities: str = "auto", esp: str | None = None,
     esp_option: EspOptions = None,
@@ -454,12 +511,19 @@ def what_if(
         A loaded log, a plain log folder, or with --esp an export.
     policy
         uniform, fixed (with --shares), logged (the log's own with other settings), or one that learns; repeatable.
+    policy_settings
+        A setting of the policy that learns, key=value, e.g. --policy-set top_two=0.5; may be repeated.
+    feedback
+        What a policy that learns counts: all (default), mature or weighted.
+    refresh_hours
+        Hours between the refreshes of a policy that learns; default: 24.
     shares
         Relative weights of the treatment variants for --policy fixed, e.g. b=3,c=1.
     variant
         Every send this one variant; repeatable.
     estimator
-        dr, ips, snips, dm, sndr, switch-dr, dros, adaptive, rejection, or all. Default: chosen by the overlap.
+        dr, ips, snips, dm, sndr, switch-dr, dros, adaptive, rejection, or all; not for one that learns. Default: chosen
+        by the overlap.
     epsilon
         Part of the treatment traffic that is spread evenly; for --policy logged on top of what was logged.
     floor
@@ -496,7 +560,8 @@ def what_if(
     asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, settings or [], timezone,
                   esp_option or [])  # fmt: skip
     mixed = Mixed(control_share, epsilon, floor, logged_epsilon, logged_floor)
-    wanted = policies.Wanted(policy or [], shares, variant or [], mixed)
+    wanted = policies.Wanted(policy or [], shares, variant or [], mixed, policy_settings or [], feedback,
+                             refresh_hours)  # fmt: skip
     policies.run(asked, wanted, estimator, propensities, control, metric, out, json)
 
 

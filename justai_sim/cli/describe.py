@@ -115,7 +115,8 @@ def schema(json: bool) -> None:
     print("\npolicies (all have: " + ", ".join(COMMON[1:]) + ")")
     for name, row in _policies().items():
         print(f"  {name:20} {row['shelf']:9} {row['said']}" + (f"; settings: {', '.join(row['settings'])}" if
-              row["settings"] else "") + (f"; {row['approximate']}" if row["approximate"] else ""))  # fmt: skip
+              row["settings"] else "") + (f"; {row['approximate']}" if row["approximate"] else "")
+              + ("; deterministic" if row["deterministic"] else ""))  # fmt: skip
     print("\nproviders (--esp NAME --esp-option KEY=VALUE)")
     for esp, known in _switches().items():
         print(f"  {esp}")
@@ -177,6 +178,6 @@ def _fields(part: type[msgspec.Struct]) -> list[dict[str, Any]]:
 def _policies() -> dict[str, dict[str, Any]]:
     return {
         name: {"shelf": p.shelf, "said": p.said, "settings": [*p.settings, *(["top_two"] if p.chances else [])],
-               "metrics": list(p.metrics), "approximate": p.approximate}
+               "metrics": list(p.metrics), "deterministic": p.deterministic, "approximate": p.approximate}
         for name, p in POLICIES.items()
     }  # fmt: skip

@@ -11,8 +11,9 @@ from justai_sim import clock, privacy, replays
 from justai_sim import log as logs
 from justai_sim.attribution import preset as named
 from justai_sim.attribution import training_window, with_settings
-from justai_sim.bandit.policy import METRICS, with_policy_settings
+from justai_sim.bandit.policy import METRICS
 from justai_sim.bandit.registry import POLICIES, checked
+from justai_sim.bandit.texts import with_policy_settings
 from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.generic import plain_files
@@ -135,9 +136,12 @@ def _time(text: str | None, timezone: str | None) -> int | None:
 
 def _write(result: replays.Replay, path: Path, out: Path) -> Path:
     from justai_sim.pages.replay_page import write_replay_report
+    from justai_sim.verdicts.desk import desk
 
     replays.write_tables(result, out)
-    return write_replay_report(result.data(path.name), out)
+    asked = desk(result)
+    say(f"verdict: {asked.verdict.sentence}")
+    return write_replay_report(result.data(path.name), out, asked)
 
 
 def _print(result: replays.Replay, json: bool, page: Path | None) -> None:

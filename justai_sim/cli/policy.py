@@ -8,13 +8,16 @@ from typing import Any
 
 from justai_sim import clock
 from justai_sim.bandit.policy import PolicySpec
+from justai_sim.bandit.texts import with_policy_settings
+from justai_sim.cli.logs import parse_settings
 from justai_sim.cli.output import emit_json, say, table
 from justai_sim.cli.whatif import Asked, _told, checked_out
 from justai_sim.errors import UsageError
 from justai_sim.whatif.interpretations import records
+from justai_sim.whatif.learning import learning_of
 from justai_sim.whatif.policy import WhatIf, check_record, what_if, write_tables
 from justai_sim.whatif.policy_words import form_of
-from justai_sim.whatif.targets import Mixed, policy_of
+from justai_sim.whatif.targets import LOGGED, Mixed, policy_of
 from justai_sim.whatif.words import ranged
 
 PRINTED = ("policy", "template", "estimator", "value (95 %)", "gain per 1,000 (95 %)", "decisions", "worth",
@@ -29,6 +32,9 @@ class Wanted:
     shares: str | None = None
     variants: list[str] = field(default_factory=list)
     mixed: Mixed = field(default_factory=Mixed)
+    settings: list[str] = field(default_factory=list)
+    feedback: str | None = None
+    refresh_hours: float | None = None
 
     def specs(self) -> list[PolicySpec | str]:
         """Names, or settings where there are shares. UsageError for shares that belong to none."""
@@ -40,7 +46,12 @@ class Wanted:
             names = ["fixed"]
         if "fixed" in names and not shares:
             raise UsageError("--policy fixed needs --shares, relative weights of variants, e.g. --shares b=3,c=1")
-        return [PolicySpec(name="fixed", shares=shares) if n == "fixed" else n for n in names]
+        given = parse_settings(self.settings, "--policy-set", "top_two=0.5")
+        if given and (len(names) != 1 or names[0] in (LOGGED, "fixed")):
+            raise UsageError("--policy-set needs one --policy of the registry that it belongs to (fixed has --shares, "
+                             f"logged --epsilon and --floor); found {', '.join(names) or 'none'}")  # fmt: skip
+        specs = [PolicySpec(name="fixed", shares=shares) if n == "fixed" else n for n in names]
+        return [with_policy_settings(names[0], given)] if given else specs
 
 
 def shares_of(text: str) -> dict[str, float]:
@@ -72,7 +83,8 @@ def run(
     policies, options = wanted.specs(), asked.options()
     got = what_if(
         asked.log(), policies=policies, variants=wanted.variants, mixed=wanted.mixed, estimator=estimator,
-        propensities=propensities, metric=metric, control=control, **options,
+        learning=learning_of(wanted.feedback, wanted.refresh_hours), propensities=propensities, metric=metric,
+        control=control, **options,
     )  # fmt: skip
     say(f"as of {clock.iso(got.as_of)}" + ("" if asked.as_of else " (the last receipt)"))
     for note in got.notes:

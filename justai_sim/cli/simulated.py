@@ -17,7 +17,7 @@ from justai_sim.scenario import Scenario, read
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import SIMULATED, Log
 
-COLUMNS = ("point", "right_leader", "shipped_wrong", "shipped_right", "lost_per_10k")
+COLUMNS = ("point", "right_leader", "days_until_right", "shipped_wrong", "shipped_right", "lost_per_10k")
 
 
 def demo(out: Path, workers: int | None, replications: int | None) -> None:
@@ -89,6 +89,8 @@ def recommend(folder: Path, criterion: str, day: float | None, limit: float, out
     from justai_sim.pages.recommend_page import write_recommend_page
     from justai_sim.sweeps.collect import read_tables
 
+    if out is not None and (out / "manifest.json").exists():
+        raise UsageError(f"{out} holds another report; choose another --out")
     data = read_tables(folder)
     found = api.recommend(api.Sweep(data), criterion, day=day, limit=limit)
     page = None if out is None else write_recommend_page(found, data, out)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from justai_sim.errors import UsageError, nearest
-from justai_sim.esp.parts import Files
+from justai_sim.esp.parts import ALL, Asked, Files
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import Log
 
@@ -52,7 +52,7 @@ class Adapter(Protocol):
         """The files of a bulk export (file or folder) in groups that `read` can take alone, in a fixed order."""
         ...
 
-    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
+    def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:
         """Stream a bulk export, or the files of one of its parts, in batches of rows."""
         ...
 

@@ -1,7 +1,7 @@
 """Braze: Currents as webhooks (Custom HTTP batches) and as bulk exports (Avro folders).
 
 A Purchase, a CustomEvent and the engagement of messages become events; `campaigns.Conversion` and its
-like tell the same again and are counted, not loaded.
+like tell the same again: they are counted, not loaded, unless a switch says so.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from justai_sim.esp.jsonbytes import (
     short,
     shown,
 )
-from justai_sim.esp.parts import Files, in_parts
+from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.tables import Log
 
@@ -66,6 +66,9 @@ class Braze:
 
     `variant_key`: the key of `message_extras` that holds the variant; sends without it (the control's, other mail) have
     the variation that Braze chose.
+    `restated`: keep Braze's own conversion events as conversions named 'campaigns.Conversion' and so on, with their
+    template and without amount. `soft_bounces`: a SoftBounce is a bounce. `state_changes`: a change of a subscription
+    (or of that to a group) to Unsubscribed is an unsubscribe, beside the Unsubscribe of a message.
     """
 
     name = "braze"
@@ -89,8 +92,15 @@ class Braze:
         OF_MACHINES, "events.machine of opens since 2026-02 if unknown (it is 0)",
     )  # fmt: skip
 
-    def __init__(self, *, variant_key: str = COPY) -> None:
-        self.variant_key = variant_key
+    def __init__(
+        self,
+        *,
+        variant_key: str = COPY,
+        restated: bool = False,
+        soft_bounces: bool = False,
+        state_changes: bool = False,
+    ) -> None:
+        self.how = f.reading(variant_key, restated, soft_bounces, state_changes)
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         """`serial` is the dispatch id; the order is kept among serials of equal length."""
@@ -122,20 +132,21 @@ class Braze:
         if not body.strip():
             return
         for where, element in elements(body, place, "events", lambda: rows):
-            _append_http(element, rows, where, received_at, self.variant_key)
+            _append_http(element, rows, where, received_at, self.how)
 
     def parts(self, path: Path) -> list[Files]:
         """The files in parts: each tells its own events."""
         return in_parts(files(path))
 
-    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:  # noqa: ARG002 - Braze writes epochs
+    def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:  # noqa: ARG002 - Braze writes epochs
         """Avro files (any folder layout), and files of Custom HTTP bodies (JSON, NDJSON, gzip)."""
         batches, found, passed = Batches(), False, list[str]()
         for file, place in files(path) if only is None else only:
             avro = file.name.lower().endswith(".avro")
             if avro or json_like(file):
                 found = True
-                yield from (_avro if avro else _json)(file, place, batches, self.variant_key)
+                read = _avro(file, place, batches, self.how, asked) if avro else _json(file, place, batches, self.how)
+                yield from read
             else:
                 passed.append(place)
                 batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
@@ -147,14 +158,14 @@ class Braze:
 ADAPTER = Braze()
 
 
-def _json(file: Path, place: str, batches: Batches, key: str) -> Iterator[Rows]:
+def _json(file: Path, place: str, batches: Batches, how: f.Reading) -> Iterator[Rows]:
     for where, document in documents(file, place, batches.current):
         for which, element in elements(document, where, "events", batches.current):
-            _append_http(element, batches.rows, which, MISSING, key)
+            _append_http(element, batches.rows, which, MISSING, how)
             yield from batches.full()
 
 
-def _avro(file: Path, place: str, batches: Batches, key: str) -> Iterator[Rows]:
+def _avro(file: Path, place: str, batches: Batches, how: f.Reading, asked: Asked) -> Iterator[Rows]:
     if find_spec("fastavro") is None:
         raise UsageError(f"{place} is an Avro file; reading it needs: pip install 'justai-sim[data]'")
     n = 0
@@ -171,9 +182,12 @@ def _avro(file: Path, place: str, batches: Batches, key: str) -> Iterator[Rows]:
             why = f"found a file that is not Avro ({type(e).__name__}: {e}), expected a Currents file"
             batches.rows.reject(place, "bad_avro", why)
             return
+        if not asked.wants(how.meaning.get(kind, "")):
+            batches.rows.skipped[f"file not asked for: {kind}"] += 1
+            return
         meaning, failure = f.MEANING.get(kind, ""), list[Exception]()
         usual, rows = braze_lane.append, batches.rows
-        meaning = meaning if key == COPY else ""  # the lane knows the usual key only
+        meaning = meaning if how.key == COPY else ""  # the lane knows the usual key only
         for record in _until_damage(records, failure):
             n += 1
             if type(record) is dict and meaning and usual(kind, meaning, record, rows):
@@ -183,7 +197,7 @@ def _avro(file: Path, place: str, batches: Batches, key: str) -> Iterator[Rows]:
                 continue
             if not isinstance(record, dict):
                 continue
-            _append(kind, record, record, record.get("properties"), rows, f"{place}:record {n}", MISSING, key)
+            _append(kind, record, record, record.get("properties"), rows, f"{place}:record {n}", MISSING, how)
             yield from batches.full()
             rows = batches.rows
         for wrong in failure:
@@ -201,13 +215,13 @@ def _until_damage(records: Iterator[Any], failure: list[Exception]) -> Iterator[
         failure.append(e)
 
 
-def _append_http(element: Element, rows: Rows, place: str, received_at: int, key: str) -> None:
+def _append_http(element: Element, rows: Rows, place: str, received_at: int, how: f.Reading) -> None:
     """One Custom HTTP event: the user and the rest in objects of their own."""
     kind, user, properties = element.get("event_type"), element.get("user"), element.get("properties")
     if not isinstance(kind, str) or not kind:
         reason = "missing_field" if not kind else "bad_value"
         rows.reject(place, reason, f"event_type: found {shown(kind)}, expected a name such as {f.CUSTOM}", raw(element))
-    elif kind not in f.MEANING:
+    elif kind not in how.meaning:
         rows.skipped[f.skipped(kind[:80])] += 1
     elif (user is not None and not isinstance(user, dict)) or not isinstance(properties, dict | None):
         bad = "properties" if isinstance(user, dict | None) else "user"
@@ -217,23 +231,26 @@ def _append_http(element: Element, rows: Rows, place: str, received_at: int, key
         p = properties or {}
         fields = {**(user or {}), "id": element.get("id"), "time": element.get("time")}
         custom = p.get("custom_properties")
-        _append(kind, fields, p, custom, rows, place, received_at, key, whole=element)
+        _append(kind, fields, p, custom, rows, place, received_at, how, whole=element)
 
 
 def _append(
-    kind: str, fields: Element, p: Element, custom: Any, rows: Rows, place: str, received_at: int, key: str,
+    kind: str, fields: Element, p: Element, custom: Any, rows: Rows, place: str, received_at: int, how: f.Reading,
     whole: Element | None = None,
 ) -> None:  # fmt: skip
     """One event: `fields` hold id, time and user, `p` the rest. In Avro both are the flat record."""
-    meaning = f.MEANING.get(kind)
+    meaning = how.meaning.get(kind)
     if meaning is None:
         rows.skipped[f.skipped(kind[:80])] += 1
+        return
+    if kind in f.STATE_CHANGES and p.get("subscription_status") != "Unsubscribed":
+        rows.skipped[f.skipped(kind)] += 1
         return
     try:
         t = f.happened(fields, rows, received_at)
         user = f.user(fields)
         if meaning == f.SEND:
-            rows.sends.append(_send_row(p, user, t, rows, received_at, key))
+            rows.sends.append(_send_row(p, user, t, rows, received_at, how.key))
         else:
             rows.events.append(_event_row(kind, meaning, fields, p, custom, user, t, rows, received_at, whole is None))
     except ElementError as e:
@@ -264,6 +281,9 @@ def _event_row(
     event = f"{serial}/{kind}" if serial else ""
     if not serial:
         rows.notes["events_without_id"] += 1
+    if kind in f.CONVERSIONS:
+        template, _ = f.template(p)
+        return EventRow(event, user, meaning, t, kind.removeprefix("users."), received_at, template_id=template)
     if meaning == "conversion":
         if kind == f.PURCHASE:
             value, currency = f.purchase_value(p, rows)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING, parse
@@ -57,20 +58,30 @@ MEANING = {
 } | {PURCHASE: "conversion", CUSTOM: "conversion"}  # fmt: skip
 """Event type -> the kind of row it becomes."""
 
-RESTATED = {
-    "users.campaigns.Conversion",
-    "users.canvas.Conversion",
-    "users.canvas.experimentstep.Conversion",
-    "users.behaviors.subscription.GlobalStateChange",
-    "users.behaviors.subscriptiongroup.StateChange",
-}
+CONVERSIONS = ("users.campaigns.Conversion", "users.canvas.Conversion", "users.canvas.experimentstep.Conversion")
+STATE_CHANGES = ("users.behaviors.subscription.GlobalStateChange", "users.behaviors.subscriptiongroup.StateChange")
+RESTATED = {*CONVERSIONS, *STATE_CHANGES}
 """They tell again what a Purchase, a CustomEvent or an Unsubscribe told."""
+SOFT_BOUNCE = "users.messages.email.SoftBounce"
 TRANSIENT = (".SoftBounce", ".Deferral", ".Abort", ".Retry")
 
 _ZERO_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _THREE_DECIMALS = "BHD IQD JOD KWD LYD OMR TND"
 _DIGITS = dict.fromkeys(_ZERO_DECIMALS.split(" "), 0) | dict.fromkeys(_THREE_DECIMALS.split(" "), 3)
 _MINOR = {0: Decimal(1), 2: Decimal("0.01"), 3: Decimal("0.001")}
+
+
+class Reading(NamedTuple):
+    """How Braze is read: the key of the variant in `message_extras`, and event type -> the kind of row it becomes."""
+
+    key: str
+    meaning: Mapping[str, str]
+
+
+def reading(key: str, restated: bool, soft_bounces: bool, state_changes: bool) -> Reading:
+    more = dict.fromkeys(CONVERSIONS if restated else (), "conversion")
+    more |= dict.fromkeys(STATE_CHANGES if state_changes else (), "unsubscribe")
+    return Reading(key, MEANING | more | ({SOFT_BOUNCE: "bounce"} if soft_bounces else {}))
 
 
 def skipped(event_type: str) -> str:

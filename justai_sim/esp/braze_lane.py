@@ -42,9 +42,13 @@ def append(kind: str, meaning: str, e: Element, rows: Rows) -> bool:
     event = f"{serial}/{kind}"
     if meaning == "conversion":
         return _conversion(kind, event, user, t, e, rows)
-    dispatch, template, canvas = get("dispatch_id"), _either(e, "campaign_api_id", "campaign_id"), False
+    dispatch, template, canvas = get("dispatch_id"), get("campaign_api_id"), False
     if template is None:
-        template, canvas = _either(e, "canvas_step_api_id", "canvas_step_id"), True
+        template = get("campaign_id")
+    if template is None:
+        template, canvas = get("canvas_step_api_id"), True
+        if template is None:
+            template = get("canvas_step_id")
     part = template if canvas else _either(e, "message_variation_api_id", "message_variation_id")
     if (
         type(dispatch) is not str or not 0 < len(dispatch) <= most or dispatch.isspace()

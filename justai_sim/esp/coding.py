@@ -87,15 +87,26 @@ def text_tables(rows: Rows) -> dict[str, pa.Table]:
     """
     out = {}
     for name in ROWS:
-        items = getattr(rows, name)
-        schema = text_schema(name)
-        columns = list(zip(*items, strict=True)) if items else [()] * len(schema)
-        arrays = [_arrow(v, COLUMNS[name][f.name]) for v, f in zip(columns, schema, strict=True)]
-        table = pa.Table.from_arrays(arrays, schema=schema)
+        items, made = getattr(rows, name), rows.tables.get(name, [])
+        if items or not made:
+            schema = text_schema(name)
+            columns = list(zip(*items, strict=True)) if items else [()] * len(schema)
+            arrays = [_arrow(v, COLUMNS[name][f.name]) for v, f in zip(columns, schema, strict=True)]
+            made = [pa.Table.from_arrays(arrays, schema=schema), *made]
+        table = pa.concat_tables(made)
         if name == "events":
             table = with_event_ids(table)
         out[name] = _complete(name, table, rows)
     return out
+
+
+def listed(rows: Rows) -> Rows:
+    """The same with every row in the lists and none in tables."""
+    for name in ROWS:
+        for table in rows.tables.pop(name, []):
+            whole = with_event_ids(table) if name == "events" else table
+            getattr(rows, name).extend(table_rows(name, whole))
+    return rows
 
 
 def _arrow(values: tuple[Any, ...], column: Column) -> pa.Array:
@@ -138,19 +149,19 @@ def with_event_ids(events: pa.Table) -> pa.Table:
         return events
     column = column.cast(pa.string())
     hole = pc.is_null(column).combine_chunks()
-    made = pa.array([auto_id(r) for r in event_rows(events.filter(hole))], pa.string())
+    made = pa.array([auto_id(r) for r in table_rows("events", events.filter(hole))], pa.string())
     filled = pc.replace_with_mask(column.combine_chunks(), hole, made)
     return events.set_column(events.schema.get_field_index("event_id"), events.schema.field("event_id"), filled)
 
 
-def event_rows(events: pa.Table) -> list[EventRow]:
-    """A text table of events as rows."""
+def table_rows(name: str, table: pa.Table) -> list[Any]:
+    """A text table as rows."""
     columns = []
-    for name in EventRow._fields:
-        c = COLUMNS["events"][name]
+    for field in ROWS[name]._fields:
+        c = COLUMNS[name][field]
         hole: Any = "" if arrow_type(c) == pa.string() else MISSING if c.text == "time" else c.missing
-        columns.append([hole if v is None else v for v in events[name].to_pylist()])
-    return [EventRow(*r) for r in zip(*columns, strict=True)]
+        columns.append([hole if v is None else v for v in table[field].to_pylist()])
+    return [ROWS[name]._make(r) for r in zip(*columns, strict=True)]
 
 
 def build(

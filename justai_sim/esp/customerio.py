@@ -36,7 +36,7 @@ from justai_sim.esp.jsonbytes import (
     raw,
     send_order,
 )
-from justai_sim.esp.parts import Files, in_parts
+from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import EventRow, Rows
 from justai_sim.tables import Log
 
@@ -105,10 +105,10 @@ class CustomerIo:
             (joined if _table(path, file, place) else alone).append((file, place))
         return in_parts(alone) + ([joined] if joined else [])
 
-    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
+    def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:
         """The Parquet export (any folder layout and version), and files of webhook bodies (JSON, NDJSON, gzip)."""
         batches, passed, found = Batches(), list[str](), False
-        export = Export(self.reading, batches, zone(timezone) if timezone else None)
+        export = Export(self.reading, batches, zone(timezone) if timezone else None, asked)
         for file, place in files(path) if only is None else only:
             table = _table(path, file, place)
             if table:

@@ -2,17 +2,15 @@
 
 Each file holds what changed since the one before it, so a row may come many times: the one with the largest
 `seq_num` counts (of equals the last). Deliveries, their contents and their metrics are first spread by a
-hash of the delivery over temporary files; then each part is joined by itself. People and the arms of splits
-are held whole.
+hash of the delivery over temporary files, people and the arms of splits are put where they can be looked up
+(`customerio_spread`); then each part is joined by itself.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
-import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
@@ -20,20 +18,21 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.esp import customerio_fields as f
 from justai_sim.esp import parquet
+from justai_sim.esp.customerio_spread import SPREAD, Lookups, Output, Spread, wrong
 from justai_sim.esp.jsonbytes import Batches, Element, ElementError, first_ident, raw, shown
+from justai_sim.esp.parts import Asked
 from justai_sim.esp.rows import Rows
 from justai_sim.esp.segment_fields import flag, instant
 
-PART = 1_000_000
+PART = 50_000
 """Rows of deliveries, contents and metrics of one part."""
 _READ = 20_000
-_MOST_PARTS = 64
+_MOST_PARTS = 1_000
 _LARGEST = (1 << 63) - 1
 _TABLE = re.compile(r"delivery_contents|deliveries|metrics|outputs|people|subjects|attributes|campaigns|broadcasts")
 _COLUMNS = {
@@ -50,8 +49,6 @@ _COLUMNS = {
     ),
 }  # fmt: skip
 _TIMES = ("created_at", "updated_at")
-_SPREAD = {"deliveries": (8, 2), "delivery_contents": (4, 1), "metrics": (5, 6)}
-"""Texts (delivery first, place last) and integers (`seq_num` first) of a spread row."""
 _FLAGS = ("proxied", "prefetched", "machine", "synthetic")
 
 
@@ -72,12 +69,9 @@ def table_of(place: str) -> str:
 class Export:
     """The files of one export; `read` gives their rows. `zone` is for times without one, else UTC."""
 
-    def __init__(self, reading: f.Reading, batches: Batches, zone: tzinfo | None) -> None:
-        self.reading, self.batches, self.zone = reading, batches, zone
+    def __init__(self, reading: f.Reading, batches: Batches, zone: tzinfo | None, asked: Asked) -> None:
+        self.reading, self.batches, self.zone, self.asked = reading, batches, zone, asked
         self.files: dict[str, list[tuple[Path, str]]] = {}
-        self.people: dict[str, tuple[tuple[int, int], str]] = {}
-        self.arms: dict[str, str] = {}
-        self.splits: dict[str, list[tuple[int, str]]] = {}
 
     def add(self, table: str, file: Path, place: str) -> None:
         if table in _COLUMNS:
@@ -87,50 +81,51 @@ class Export:
 
     def read(self) -> Iterator[Rows]:
         """Sends and events in batches, part by part."""
-        yield from self._lookups()
-        total = sum(_length(file) for table in _SPREAD for file, _ in self.files.get(table, []))
+        total = sum(_length(file) for table in SPREAD for file, _ in self.files.get(table, []))
         parts = min(_MOST_PARTS, max(1, -(-total // PART)))
-        with tempfile.TemporaryDirectory(prefix="customerio-") as folder:
-            with _Spread(Path(folder), parts) as spread:
-                for table in _SPREAD:
-                    for place, row in self._rows(table):
-                        with _Guard(self.batches.rows, place, row):
-                            spread.add(table, self._spread(table, row, place))
-                        yield from self.batches.full()
-            for part in range(parts):
-                yield from self._part(Path(folder), part)
+        with tempfile.TemporaryDirectory(prefix="customerio-", dir=self.asked.scratch) as name:
+            folder = Path(name)
+            with Lookups(folder) as known:
+                yield from self._lookups(known)
+                with Spread(folder, parts) as spread:
+                    for table in SPREAD:
+                        for place, row in self._rows(table):
+                            with _Guard(self.batches.rows, place, row):
+                                found = self._spread(table, row, place)
+                                if table != "metrics" or self._asked_for(found[2]):
+                                    spread.add(table, found)
+                            yield from self.batches.full()
+                for part in range(parts):
+                    yield from self._part(spread, known, part)
 
-    def _lookups(self) -> Iterator[Rows]:
-        """People, and the arms of splits by delivery and by subject (one pass of a person)."""
+    def _lookups(self, known: Lookups) -> Iterator[Rows]:
+        """People, and the arms of splits."""
         for place, row in self._rows("people"):
             with _Guard(self.batches.rows, place, row):
-                key, rank = _needed(row, "internal_customer_id"), (_seq(row), self._moment(row, "updated_at"))
-                if key not in self.people or rank >= self.people[key][0]:
-                    self.people[key] = rank, f.person(first_ident(row, ("customer_id",)), row.get("email_addr"), key)
+                key = _needed(row, "internal_customer_id")
+                user = f.person(first_ident(row, ("customer_id",)), row.get("email_addr"), key)
+                known.person(key, _seq(row), self._moment(row, "updated_at"), user)
             yield from self.batches.full()
-        newest: dict[str, tuple[int, str, Element]] = {}
         for place, row in self._rows("outputs"):
             with _Guard(self.batches.rows, place, row):
-                key, seq = _needed(row, "output_id"), _seq(row)
-                # A row without an arm matters only where it replaces one that had an arm.
-                told = row.get("split_test_index") is not None
-                if seq >= newest[key][0] if key in newest else told:
-                    newest[key] = seq, place, row
+                known.output(self._output(row, place))
             yield from self.batches.full()
-        for _, place, row in newest.values():
-            with _Guard(self.batches.rows, place, row):
-                self._note_arm(row)
-        for passed in self.splits.values():
-            passed.sort()
+        for bad in known.settle():
+            reason, _, message = bad.wrong.partition("\n")
+            self.batches.rows.reject(bad.place, reason, message, bad.raw)
+            yield from self.batches.full()
 
-    def _note_arm(self, row: Element) -> None:
-        """Note the arm of a split that an output tells of, by its delivery and its subject."""
-        if not (arm := first_ident(row, ("split_test_index",))):
-            return
-        if delivery := first_ident(row, ("delivery_id",)):
-            self.arms[delivery] = arm
-        if subject := first_ident(row, ("subject_name",)):
-            self.splits.setdefault(subject, []).append((max(EARLIEST, self._moment(row, "created_at")), arm))
+    def _output(self, row: Element, place: str) -> Output:
+        """What an output tells of the arm of a split; an error counts only if the row is the newest of its key."""
+        key, seq = _needed(row, "output_id"), _seq(row)
+        try:
+            arm = first_ident(row, ("split_test_index",))
+            if not arm:
+                return Output(key, seq)
+            delivery, subject = first_ident(row, ("delivery_id",)), first_ident(row, ("subject_name",))
+            return Output(key, seq, arm, delivery, subject, max(EARLIEST, self._moment(row, "created_at")))
+        except ElementError as e:
+            return Output(key, seq, wrong=wrong(e), place=place, raw=raw(row))
 
     def _rows(self, table: str) -> Iterator[tuple[str, Element]]:
         """(place, row) of a table's files. A damaged file is one reject; the rows before are kept."""
@@ -174,6 +169,14 @@ class Export:
         texts = [first_ident(row, ("event_id",)), metric, first_ident(row, ("link_url", "link_id"))]
         return delivery, *texts, place, _seq(row), t, *(flag(row.get(name)) for name in _FLAGS)
 
+    def _asked_for(self, metric: str) -> bool:
+        """Whether a metric's rows are wanted; those that are not, are counted."""
+        kind = f.MEANING.get(metric, "")
+        if not self.asked.wants(kind):
+            self.batches.rows.skipped[f"not asked for: {kind}"] += 1
+            return False
+        return True
+
     def _time(self, value: Any) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and value >= 10**14:
             if value < LATEST:
@@ -195,16 +198,16 @@ class Export:
             self.batches.rows.notes[f"{name}_unreadable"] += 1
             return MISSING
 
-    def _part(self, folder: Path, part: int) -> Iterator[Rows]:
+    def _part(self, spread: Spread, known: Lookups, part: int) -> Iterator[Rows]:
         held: dict[str, dict[str, tuple[Any, ...]]] = {}
         for table in ("deliveries", "delivery_contents"):
             newest = held[table] = {}
-            seq = _SPREAD[table][0]
-            for row in _spilled(folder, table, part):
+            seq = SPREAD[table][0]
+            for row in spread.rows(table, part):
                 if row[0] not in newest or row[seq] >= newest[row[0]][seq]:
                     newest[row[0]] = row
         metrics: dict[Any, tuple[Any, ...]] = {}
-        for row in _spilled(folder, "metrics", part):
+        for row in spread.rows("metrics", part):
             key = row[1] or (row[0], row[2], row[6], row[3])
             if key in metrics:
                 self.batches.rows.notes["export_rows_replaced_by_newer"] += 1
@@ -212,10 +215,12 @@ class Export:
                 metrics[key] = row
         for row in metrics.values():
             found = held["deliveries"].get(row[0])
-            self._metric(row, found, held["delivery_contents"].get(row[0]))
+            self._metric(row, found, held["delivery_contents"].get(row[0]), known)
             yield from self.batches.full()
 
-    def _metric(self, row: tuple[Any, ...], delivery: tuple[Any, ...] | None, content: tuple[Any, ...] | None) -> None:
+    def _metric(
+        self, row: tuple[Any, ...], delivery: tuple[Any, ...] | None, content: tuple[Any, ...] | None, known: Lookups
+    ) -> None:
         send, event, metric, link, place, _, t, *flags = row
         rows, told = self.batches.rows, dict(zip(_FLAGS, flags, strict=True))
         data = {"href": link} | {name: bool(v) for name, v in told.items() if v >= 0}
@@ -231,10 +236,10 @@ class Export:
             if metric == "sent" and not internal and kind not in self.reading.not_messages:
                 rows.skipped[f"anonymised: {kind} sent"] += 1  # the person was deleted before the first export
                 return
-            user = self.people[internal][1] if internal in self.people else f.person("", "", internal)
+            user = known.user(internal) or f.person("", "", internal)
             carriers: dict[str, str] = {}
             if metric == "sent":
-                arm = self.arms.get(send) or self._arm(subject, created)
+                arm = known.arm(send, subject, created)
                 carriers = {"split": f"split:{arm}" if arm else "", "content_id": content_id, "message": own}
                 if content:
                     carriers |= {"header": content[1], "comment": content[2]}
@@ -242,14 +247,6 @@ class Export:
             f.append(message, self.reading, rows, MISSING)
         except ElementError as bad:
             rows.reject(place, bad.reason, bad.message, raw(whole))
-
-    def _arm(self, subject: str, created: int) -> str:
-        """The arm of the last split that the subject passed before the message was made."""
-        found = ""
-        for t, arm in self.splits.get(subject, ()):
-            if created == MISSING or t <= created:
-                found = arm
-        return found
 
 
 class _Guard:
@@ -295,57 +292,3 @@ def _length(file: Path) -> int:
             return int(source.metadata.num_rows)
     except parquet.UNREADABLE:
         return 0  # told of when its rows are read
-
-
-# ----------------------------------------------------------------------------------- temporary files
-
-
-def _schema(table: str) -> pa.Schema:
-    texts, numbers = _SPREAD[table]
-    return pa.schema([(f"t{i}", pa.string()) for i in range(texts)] + [(f"n{i}", pa.int64()) for i in range(numbers)])
-
-
-class _Spread:
-    """Writes rows to the file of their part: a hash of the delivery."""
-
-    def __init__(self, folder: Path, parts: int) -> None:
-        self.folder, self.parts, self.open = folder, parts, ExitStack()
-        self.writers: dict[tuple[str, int], Any] = {}
-        self.waiting: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
-
-    def __enter__(self) -> _Spread:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self.open:
-            for key in self.waiting:
-                self._flush(key)
-
-    def add(self, table: str, row: tuple[Any, ...]) -> None:
-        key = table, zlib.crc32(row[0].encode("utf-8", "replace")) % self.parts
-        waiting = self.waiting.setdefault(key, [])
-        waiting.append(row)
-        if len(waiting) >= _READ // 4:
-            self._flush(key)
-
-    def _flush(self, key: tuple[str, int]) -> None:
-        if not self.waiting[key]:
-            return
-        schema = _schema(key[0])
-        if key not in self.writers:
-            path = self.folder / f"{key[0]}-{key[1]}.arrow"
-            self.writers[key] = self.open.enter_context(ipc.new_file(str(path), schema))
-        columns = zip(*self.waiting[key], strict=True)
-        arrays = [pa.array(c, kind) for c, kind in zip(columns, schema.types, strict=True)]
-        self.writers[key].write_batch(pa.record_batch(arrays, schema=schema))
-        self.waiting[key] = []
-
-
-def _spilled(folder: Path, table: str, part: int) -> Iterator[tuple[Any, ...]]:
-    path = folder / f"{table}-{part}.arrow"
-    if not path.exists():
-        return
-    with pa.memory_map(str(path)) as source:
-        reader = ipc.open_file(source)
-        for i in range(reader.num_record_batches):
-            yield from zip(*(c.to_pylist() for c in reader.get_batch(i).columns), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections import Counter
@@ -19,11 +18,11 @@ import pyarrow.parquet as pq
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, nearest
-from justai_sim.esp import limits, parquet
-from justai_sim.esp.bytelines import ByteLines
+from justai_sim.esp import csv_lane, limits, parquet, plain_lane
 from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, public_columns, rows_of, text_schema, text_tables
+from justai_sim.esp.csvlines import Lines, header_names, records, text_of
 from justai_sim.esp.jsonbytes import shown
-from justai_sim.esp.parts import Files, in_parts
+from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, default, micro_to_units, values_of
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import TABLES, Log
@@ -88,18 +87,18 @@ class Generic:
                 return
             raw = element if isinstance(element, bytes) else _ENCODE.encode(element)
             if not isinstance(element, dict):
-                rows.reject(where, "bad_json", f"found {_clip(raw)}, expected a JSON object", _text(raw))
+                rows.reject(where, "bad_json", f"found {_clip(raw)}, expected a JSON object", text_of(raw))
                 continue
             table = element.get("table", "events")
             if not isinstance(table, str) or table not in ROWS:
                 expected = f"expected sends, events or decisions; {nearest(str(table)[:80], ROWS)}"
-                rows.reject(where, "unknown_table", f"table: found {shown(table)}, {expected}", _text(raw))
+                rows.reject(where, "unknown_table", f"table: found {shown(table)}, {expected}", text_of(raw))
                 continue
             if "received_at" in COLUMNS[table] and element.get("received_at") in (None, "") and received_at != MISSING:
                 element["received_at"] = received_at
             # A required key that is absent is an empty value: its own reject, like any other.
             columns = {c: [element.get(c)] for c in COLUMNS[table] if c in element or c in REQUIRED[table]}
-            append(rows, table, columns, 1, Where(lambda _, p=where: p, lambda _, b=raw: _text(b)))  # type: ignore[misc]
+            append(rows, table, columns, 1, Where(lambda _, p=where: p, lambda _, b=raw: text_of(b)))  # type: ignore[misc]
 
     def export(self, log: Log, folder: Path) -> Counter[str]:
         """A Parquet file a table, rows in the order of the log, a row group every `BATCH` rows."""
@@ -117,7 +116,7 @@ class Generic:
         found = _tables(path)
         return in_parts([(f, str(f.relative_to(path))) for t in _ORDER for f in found.get(t, [])])
 
-    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
+    def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:  # noqa: ARG002 - a table holds all kinds
         """Decisions, sends, events of a folder, in batches of up to `BATCH` rows."""
         found, wanted = _tables(path), None if only is None else {file for file, _ in only}
         for table in _ORDER:
@@ -163,102 +162,106 @@ def _read_file(table: str, file: Path, place: str, timezone: str | None) -> Iter
     good = 0
     for rows, n in reader(table, file, place, timezone):
         good += n
-        naive = [r for r in rows.rejects if r.reason == "naive_time"]
-        if not good and naive and 2 * len(naive) >= len(rows.rejects):
-            raise DataError(f"nothing could be read, no time has an offset. {naive[0].place}: {naive[0].message}")
+        if not good:
+            _refuse_naive(rows)
         yield rows
+
+
+def _refuse_naive(rows: Rows) -> None:
+    naive = [r for r in rows.rejects if r.reason == "naive_time"]
+    if naive and 2 * len(naive) >= len(rows.rejects):
+        raise DataError(f"nothing could be read, no time has an offset. {naive[0].place}: {naive[0].message}")
 
 
 def _csv(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
     with Lines(file, place) as lines:
-        yield from _csv_batches(table, lines, place, timezone)
+        header = next(lines, "")
+        if lines.broken:
+            raise DataError(f"{place}: {lines.broken}; nothing could be read")
+        delimiter = max(",;\t", key=header.count)
+        names = header_names(header, delimiter, place)
+        if len(set(names)) < len(names):
+            twice = next(n for n in names if names.count(n) > 1)
+            raise DataError(f"{place}: column {twice!r} is there twice")
+        rows = Rows()
+        check_columns(table, names, place, rows)
+        yield rows, 0
+        form = csv_lane.Form(names, delimiter, frozenset(COLUMNS[table]))
+        # Whole blocks as Arrow reads them; one in which anything is odd, record by record.
+        while True:
+            block = lines.block(csv_lane.BLOCK)
+            found = csv_lane.split(block, form) if block else None
+            if found is not None:
+                yield _block(table, found, lines, timezone)
+                continue
+            lines.unread(block)
+            more = False
+            for rows, n in _csv_records(table, lines, form, timezone):
+                more = True
+                yield rows, n
+            if not more:
+                rows = Rows()
+                lines.report(rows)
+                yield rows, 0
+                return
 
 
-def _csv_batches(table: str, lines: Lines, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
-    header = next(lines, "")
-    if lines.broken:
-        raise DataError(f"{place}: {lines.broken}; nothing could be read")
-    delimiter = max(",;\t", key=header.count)
-    names = header_names(header, delimiter, place)
-    rows = Rows()
-    if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise DataError(f"{place}: column {twice!r} is there twice")
-    check_columns(table, names, place, rows)
+def _block(table: str, found: csv_lane.Block, lines: Lines, timezone: str | None) -> tuple[Rows, int]:
+    rows, place, before = Rows(), lines.place, lines.number - found.lines
+    for line, wrong in found.wrong:
+        rows.reject(f"{place}:{before + line + 1}", "field_count", wrong, text_of(found.raw(line)))
+
+    def where(row: int) -> str:
+        return f"{place}:{before + int(found.line[row]) + 1}"
+
+    at = Where(where, lambda row: text_of(found.raw(int(found.line[row]))), timezone)
+    n = plain_lane.append(
+        rows, table, found.columns, len(found.line), at, lambda f, i: found.columns[f].take(i).fill_null("").to_pylist()
+    )
+    lines.report(rows)
+    return _sorted(rows), n
+
+
+def _csv_records(table: str, lines: Lines, form: csv_lane.Form, timezone: str | None) -> Iterator[tuple[Rows, int]]:
+    """Batches of records one by one, at least until all lines that wait have been read; none at the end of the file."""
+    rows, place, width = Rows(), lines.place, len(form.names)
     # Three lists, not one of tuples: fewer objects for the garbage collector to walk.
     numbers, fields, texts, held = list[int](), list[list[str]](), list[str](), 0
 
     def flush() -> int:
-        columns = dict(zip(names, map(list, zip(*fields, strict=True)), strict=False))
-        where = Where(lambda i: f"{place}:{numbers[i]}", lambda i: _text(texts[i].rstrip("\r\n")), timezone)
-        n = append(rows, table, columns, len(fields), where) if fields else 0
+        columns = dict(zip(form.names, map(list, zip(*fields, strict=True)), strict=False))
+        where = Where(lambda i: f"{place}:{numbers[i]}", lambda i: text_of(texts[i].rstrip("\r\n")), timezone)
+        n = len(append(rows, table, columns, len(fields), where)) if fields else 0
         for kept in (numbers, fields, texts):
             kept.clear()
         return n
 
-    for number, found, text in records(lines, delimiter, len(names)):
+    for number, found, text in records(lines, form.delimiter, width):
         if isinstance(found, str):
-            rows.reject(f"{place}:{number}", "field_count", found, _text(text.rstrip("\r\n")))
-            continue
-        numbers.append(number)
-        fields.append(found)
-        texts.append(text)
-        held += len(text)
-        if len(fields) == BATCH or held > limits.HELD or rows.held > limits.HELD:
+            rows.reject(f"{place}:{number}", "field_count", found, text_of(text.rstrip("\r\n")))
+        else:
+            numbers.append(number)
+            fields.append(found)
+            texts.append(text)
+            held += len(text)
+        full = len(fields) == BATCH or held > limits.HELD or rows.held > limits.HELD
+        if full or not lines.waiting:
             held, n = 0, flush()
             lines.report(rows)
             yield _sorted(rows), n
             rows = Rows()
-    n = flush()
-    lines.report(rows)
-    yield _sorted(rows), n
+            if not lines.waiting:
+                return
+    if fields or rows.rejects:
+        n = flush()
+        lines.report(rows)
+        yield _sorted(rows), n
 
 
 def _sorted(rows: Rows) -> Rows:
     """Rejects in the order of their lines (a batch finds broken lines before bad values)."""
     rows.rejects.sort(key=lambda r: int(r.place.rpartition(":")[2]))
     return rows
-
-
-def records(lines: Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str] | str, str]]:
-    """(first line, fields or what is wrong, raw text) of each CSV record; blank lines are passed over.
-
-    A stray quote swallows the lines after it: such a record loses its first line only, the rest is
-    read again.
-    """
-    reader = csv.reader(lines, delimiter=delimiter)
-    while True:
-        raw = lines.start()
-        number = lines.number + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as e:
-            reader = csv.reader(lines, delimiter=delimiter)  # the old one is still within the quotes
-            fields, wrong = [], f"found a line that is not CSV ({e}), expected {width} fields"
-        else:
-            wrong = f"found {len(fields)} fields, expected {width}"
-            if len(fields) == width:
-                yield number, fields, raw[0] if len(raw) == 1 else "".join(raw)
-                continue
-            if len(fields) <= 1 and not "".join(fields).strip():
-                continue
-        if len(raw) > 1:
-            wrong = "found a quote that is never closed in its record, expected a closing quote"
-            if not lines.push_back(raw[1:]):
-                wrong += f"; the {len(raw) - 1:,} lines after it are refused with it, there were too many of its kind"
-        yield number, wrong, raw[0] if raw else ""
-
-
-def header_names(header: str, delimiter: str, place: str) -> list[str]:
-    """The columns of a CSV header; DataError if there are more than any export has."""
-    if header.count(delimiter) >= limits.COLUMNS:
-        raise DataError(f"{place}: found {header.count(delimiter) + 1:,} columns, expected at most {limits.COLUMNS:,}")
-    try:
-        return [h.strip() for h in next(csv.reader([header], delimiter=delimiter), [])]
-    except csv.Error as e:
-        raise DataError(f"{place}: the header is not CSV ({e}); expected names of columns") from None
 
 
 def _ndjson(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
@@ -277,8 +280,8 @@ def _ndjson_batches(table: str, lines: Lines, place: str, timezone: str | None) 
             checked = True
         wanted = [c for c in COLUMNS[table] if c in keys or c in REQUIRED[table]]
         columns = {c: [d.get(c) for _, _, d in batch] for c in wanted}
-        where = Where(lambda i: f"{place}:{batch[i][0]}", lambda i: _text(batch[i][1].strip()), timezone)
-        n = append(rows, table, columns, len(batch), where) if batch else 0
+        where = Where(lambda i: f"{place}:{batch[i][0]}", lambda i: text_of(batch[i][1].strip()), timezone)
+        n = _append_values(rows, table, columns, len(batch), where) if batch else 0
         batch.clear()
         return n
 
@@ -292,7 +295,7 @@ def _ndjson_batches(table: str, lines: Lines, place: str, timezone: str | None) 
         except _NOT_JSON as e:
             wrong = f"found a line that is not JSON ({e}), expected an object"
         if wrong:
-            rows.reject(f"{place}:{lines.number}", "bad_json", wrong, _text(line.strip()))
+            rows.reject(f"{place}:{lines.number}", "bad_json", wrong, text_of(line.strip()))
             continue
         batch.append((lines.number, line, found))
         held += len(line)
@@ -304,6 +307,15 @@ def _ndjson_batches(table: str, lines: Lines, place: str, timezone: str | None) 
     n = flush()
     lines.report(rows)
     yield _sorted(rows), n
+
+
+def _append_values(rows: Rows, table: str, columns: dict[str, list[Any]], n: int, where: Where) -> int:
+    """As `append`; whole columns at a time where each holds values of one type."""
+    try:
+        arrays = {name: pa.array(values) for name, values in columns.items()}
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return len(append(rows, table, columns, n, where))
+    return plain_lane.append(rows, table, arrays, n, where, lambda f, at: [columns[f][i] for i in at.to_pylist()])
 
 
 def _parquet(table: str, file: Path, place: str, timezone: str | None) -> Iterator[tuple[Rows, int]]:
@@ -332,80 +344,17 @@ def append_arrow(
     first: int = 1,
 ) -> int:
     """Append an Arrow table with the plain log's columns; rows are numbered from `first` in rejects."""
-    columns: dict[str, list[Any]] = {}
     where = Where(lambda i: f"{place}:{first + i}", lambda i: str(found.slice(i, 1).to_pylist()[0]), timezone, option)
-    for field in found.schema:
-        if field.name in COLUMNS[table]:
-            columns[field.name] = values_of(found[field.name], place, field.name, where)
-            if (field.metadata or {}).get(b"unit") == b"micro-units":
-                columns[field.name] = micro_to_units(columns[field.name])
-    return append(rows, table, columns, found.num_rows, where)
+    fields = {f.name: f for f in found.schema if f.name in COLUMNS[table]}
+    micro = frozenset(n for n, f in fields.items() if (f.metadata or {}).get(b"unit") == b"micro-units")
 
+    columns = {name: plain_lane.whole(found[name]) for name in fields}
 
-class Lines:
-    """The lines of a UTF-8 file, numbered from 1, until its end or until it breaks (see `ByteLines`)."""
+    def values(field: str, at: pa.Array) -> list[Any]:
+        out = values_of(columns[field].take(at), place, field, where)
+        return micro_to_units(out) if field in micro else out
 
-    def __init__(self, file: Path, place: str) -> None:
-        self.place, self.number = place, 0
-        self.record: list[str] = []
-        self.size = 0
-        self._back: list[str] = []
-        self._reread = 0
-        with file.open("rb") as f:
-            if f.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-                raise DataError(f"{place}: the text is UTF-16, expected UTF-8")
-        self._bytes = ByteLines(file, place, limits.LINE)
-
-    @property
-    def broken(self) -> str:
-        """Why the file could not be read to its end, '' if it was."""
-        return self._bytes.broken
-
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bytes.close()
-
-    def __iter__(self) -> Lines:
-        return self
-
-    def __next__(self) -> str:
-        if self.size > limits.LINE:
-            raise csv.Error(f"a record of more than {limits.LINE:,} bytes")
-        if self._back:
-            line = self._back.pop()
-            self.number += 1
-        else:
-            line = self._read()
-        self.size += len(line)
-        self.record.append(line)
-        return line
-
-    def _read(self) -> str:
-        raw = self._bytes.read()
-        if not raw:
-            raise StopIteration
-        self.number = self._bytes.number
-        return raw.decode("utf-8-sig" if self.number == 1 else "utf-8", "surrogateescape")
-
-    def start(self) -> list[str]:
-        """Begin a record: its lines will be in the list."""
-        self.record, self.size = [], 0
-        return self.record
-
-    def push_back(self, lines: list[str]) -> bool:
-        """Have lines read again; False if that was asked too often, and they are not."""
-        self._reread += len(lines)
-        if self._reread > limits.REREAD + 4 * self.number:
-            return False
-        self._back.extend(reversed(lines))
-        self.number -= len(lines)
-        return True
-
-    def report(self, rows: Rows) -> None:
-        """Rejects for lines that were passed over, and for the rest of a file that ended early."""
-        self._bytes.report(rows)
+    return plain_lane.append(rows, table, columns, found.num_rows, where, values, micro)
 
 
 def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
@@ -414,7 +363,7 @@ def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
     except _NOT_JSON as e:
         lines = [line for line in body.split(b"\n") if line.strip()]
         if len(lines) < 2:
-            rows.reject(place, "bad_json", f"found a body that is not JSON ({e}), expected an object", _text(body))
+            rows.reject(place, "bad_json", f"found a body that is not JSON ({e}), expected an object", text_of(body))
             return
         for i, line in enumerate(io.BytesIO(body), 1):
             if line.strip():
@@ -440,11 +389,6 @@ def body_of(table: str, columns: dict[str, list[Any]], row: int) -> bytes:
     return _ENCODE.encode(out)
 
 
-def _text(raw: str | bytes) -> str:
-    data = raw.encode("utf-8", "surrogateescape") if isinstance(raw, str) else raw
-    return data.decode("utf-8", "replace")
-
-
 def _clip(raw: str | bytes) -> str:
-    text = _text(raw)
+    text = text_of(raw)
     return text if len(text) <= 80 else text[:77] + "..."

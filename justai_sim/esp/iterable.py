@@ -16,6 +16,7 @@ from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp import iterable_fields as f
 from justai_sim.esp import iterable_writer
 from justai_sim.esp.coding import public_columns
+from justai_sim.esp.csvlines import Lines, header_names, records
 from justai_sim.esp.exports import (
     NO_NAME,
     NOBODY,
@@ -26,7 +27,6 @@ from justai_sim.esp.exports import (
     named,
     pieces,
 )
-from justai_sim.esp.generic import Lines, header_names, records
 from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
@@ -42,7 +42,7 @@ from justai_sim.esp.jsonbytes import (
     send_order,
     shown,
 )
-from justai_sim.esp.parts import Files, in_parts
+from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.tables import CONVERSION, Log
 
@@ -149,14 +149,17 @@ class IterableEsp:
         """The files in parts: each tells its own events."""
         return in_parts(files(path))
 
-    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:  # noqa: ARG002 - Iterable writes offsets
+    def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:  # noqa: ARG002 - Iterable writes offsets
         """Exports (JSON lines or CSV, the data type in the name of file or folder) and dumps of webhooks."""
         batches, found, passed = Batches(), False, list[str]()
         root = path if path.is_dir() else path.absolute().parent
         for file, place in files(path) if only is None else only:
             kind = f.data_type(f"{root.absolute().name}/{place}")
             table = file.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
-            if table or json_like(file):
+            if (table or json_like(file)) and kind and not asked.wants(f.meaning(kind)):
+                found = True
+                batches.rows.skipped[f"file not asked for: {kind}"] += 1
+            elif table or json_like(file):
                 found = True
                 yield from (self._csv if table else self._json)(file, place, kind, batches)
             else:

@@ -35,6 +35,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 # Possessive, and an open string runs to the end: linear on any input.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 _KEPT = 1_000
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _RUN = 2_000
 _LIMIT = Decimal(1 << 62)
 
@@ -133,7 +134,7 @@ def _parts(body: bytes, key: str, rows: Into, inherit: tuple[str, ...]) -> Itera
         else:
             yield from _walk(found, where, key, rows, inherit)
     if whole:
-        message = f"found {shown(_text(body[:_KEPT]))} ({why}), expected JSON"
+        message = f"found {shown(_text(body[:_KEPT]))} ({why}), expected JSON: a document or one event a line"
         yield "", _Bad(reason, message, _text(body[: limits.LINE]))
 
 
@@ -254,6 +255,9 @@ def groups(file: Path, place: str, rows: Into) -> Iterator[Group]:
     with ByteLines(file, place, limits.DOCUMENT) as source:
         lines = _lines(source, rows)
         number, line = next((found for found in lines if found[1].strip()), (0, b""))
+        if line[:2] in _UTF16:
+            rows().reject(place, "bad_encoding", "found text in UTF-16, expected UTF-8", _text(line[:_KEPT]))
+            return
         if number and not _is_json(line):
             yield from _whole_or_lines(number, line, lines, source, rows)
         elif number:
@@ -301,9 +305,27 @@ def _whole_or_lines(
     if not _is_json(whole) and (many or any(_is_json(line) for line in objects)):
         yield from _runs(source.place, held)
         return
+    printed = [] if _is_json(whole) else _printed(held)
     held.clear()
     objects.clear()
-    yield Group(source.place, 0, [whole])
+    if len(printed) > 1:
+        yield from (Group(source.place, number, [document]) for number, document in printed)
+    else:
+        yield Group(source.place, 0, [whole])
+
+
+def _printed(numbered: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Printed documents one after the other: each ends with a bracket that stands alone at the left margin."""
+    out, lines = list[tuple[int, bytes]](), list[tuple[int, bytes]]()
+    for found in numbered:
+        if lines or found[1].strip():
+            lines.append(found)
+        if found[1].rstrip() in (b"}", b"]"):
+            out.append((lines[0][0], b"".join(line for _, line in lines)))
+            lines = []
+    if lines:
+        out.append((lines[0][0], b"".join(line for _, line in lines)))
+    return out
 
 
 def _like_json(line: bytes) -> bool:
@@ -366,7 +388,8 @@ class NothingReadableError(DataError):
         self.found, self.expected = list(found), expected
         rest = len(self.found) - 8
         what = ", ".join(self.found[:8]) + (f" and {rest:,} more" if rest > 0 else "") or "nothing"
-        super().__init__(f"{path}: found {what}; expected {expected}")
+        packed = "; a packed file (.gz) must hold JSON" if any(n.lower().endswith(".gz") for n in self.found) else ""
+        super().__init__(f"{path}: found {what}; expected {expected}{packed}")
 
 
 nothing_readable = NothingReadableError

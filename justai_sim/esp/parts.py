@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+
+from justai_sim.tables import KINDS
 
 Files: TypeAlias = list[tuple[Path, str]]
 """Files, each with its name for messages."""
 
+
+class Asked(NamedTuple):
+    """What is asked of a reader: kinds of events (None: all), and a folder for temporary files (None: the system's).
+
+    A reader may leave out events of other kinds, and counts what it leaves out; sends and decisions always come.
+    """
+
+    kinds: frozenset[str] | None = None
+    scratch: Path | None = None
+
+    def wants(self, kind: str) -> bool:
+        """Whether rows of a kind are wanted; a bounce may turn out to be a drop."""
+        drop = kind == "bounce" and "drop" in (self.kinds or ())
+        return self.kinds is None or kind in self.kinds or kind not in KINDS or drop
+
+
+ALL = Asked()
 BYTES = 256 << 20
 FILES = 5_000
 """A part ends with the file that reaches one of these."""

@@ -35,7 +35,7 @@ _DIGITS = re.compile(r"[+-]?\d{1,25}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _FLAGS = {"true": 1, "1": 1, "false": 0, "0": 0, "": -1}
 _MICROS = Context(prec=400, rounding=ROUND_HALF_EVEN)
-_SUSPECT = 366 * clock.DAY
+SUSPECT = 366 * clock.DAY
 _EXPECTED_TIME = "ISO-8601 with an offset (2026-01-05T09:30:00Z) or integer microseconds"
 
 
@@ -58,8 +58,8 @@ class _Bad(dict[int, tuple[str, str]]):
         self.setdefault(row, (reason, f"{field}: found {shown(found)}, expected {expected}"))
 
 
-def append(rows: Rows, table: str, columns: Mapping[str, list[Any]], n: int, where: Where) -> int:
-    """Append `n` rows given by columns (absent: all missing) to `rows`; the number that were good.
+def append(rows: Rows, table: str, columns: Mapping[str, list[Any]], n: int, where: Where) -> list[int]:
+    """Append `n` rows given by columns (absent: all missing) to `rows`; which of them were good.
 
     Bad rows become rejects with a reason, in order; their neighbours stay.
     """
@@ -68,7 +68,7 @@ def append(rows: Rows, table: str, columns: Mapping[str, list[Any]], n: int, whe
     for field in ROWS[table]._fields:
         column = COLUMNS[table][field]
         values = columns.get(field)
-        must = field in REQUIRED[table] and (table, field) not in _MAY_BE_EMPTY
+        must = must_be_filled(table, field)
         if values is None:
             made.append(repeat(default(column), n))
         else:
@@ -80,26 +80,31 @@ def append(rows: Rows, table: str, columns: Mapping[str, list[Any]], n: int, whe
                 out[i] = r._replace(event_id=auto_id(r))
     for i in sorted(bad):
         rows.reject(where.place(i), *bad[i], where.raw(i))
-    good = [r for i, r in enumerate(out) if i not in bad] if bad else out
+    at = [i for i in range(n) if i not in bad]
+    good = [out[i] for i in at] if bad else out
     getattr(rows, table).extend(good)
-    _note(rows, table, good)
-    return len(good)
+    early = sum(getattr(r, OWN_TIME[table]) < SUSPECT for r in good)
+    note(rows, table, early, sum(r.received_at == MISSING for r in good) if table != "decisions" else 0)
+    return at
 
 
-def _note(rows: Rows, table: str, good: list[Any]) -> None:
+def must_be_filled(table: str, field: str) -> bool:
+    """Whether a row without a value there is refused."""
+    return field in REQUIRED[table] and (table, field) not in _MAY_BE_EMPTY
+
+
+def note(rows: Rows, table: str, early: int, unheard: int) -> None:
+    """Note rows whose own time looks like seconds, and rows that do not say when they were heard of."""
     own = OWN_TIME[table]
-    early = sum(getattr(r, own) < _SUSPECT for r in good)
     if early:
         rows.notes[f"{table} with {own} before 1971 (integers are microseconds; were seconds meant?)"] += early
-    if table == "decisions":
-        return
-    unheard = sum(r.received_at == MISSING for r in good)
     if unheard:
         rows.notes[f"{table} without received_at ({own} is used)"] += unheard
 
 
-def check_columns(table: str, found: list[str], place: str, rows: Rows) -> None:
-    """Refuse a missing required column; note a name that is nearly one that is read."""
+def check_columns(table: str, found: list[str], place: str, rows: Rows) -> list[str]:
+    """Refuse a missing required column; note and return names that are nearly one that is read."""
+    said = list[str]()
     for name in REQUIRED[table]:
         if name in found:
             continue
@@ -112,7 +117,9 @@ def check_columns(table: str, found: list[str], place: str, rows: Rows) -> None:
         absent = [c for c in COLUMNS[table] if c not in found]
         close = get_close_matches(extra, absent, n=1, cutoff=0.8) if extra not in COLUMNS[table] else []
         if close:
-            rows.notes[f"{place}: column {extra!r} is not read; is it {close[0]!r}?"] += 1
+            said.append(f"{place}: column {extra!r} is not read; is it {close[0]!r}?")
+    rows.notes.update(said)
+    return said
 
 
 def default(c: Column) -> Any:

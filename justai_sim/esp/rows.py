@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from justai_sim.clock import MISSING
 from justai_sim.esp import limits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NO_VALUE = MISSING
 NO_SENDS = "deliveries but no send event; --esp segment-deliveries reads them as sends"
@@ -102,10 +105,13 @@ class Rows:
     notes: Counter[str] = field(default_factory=Counts)
     held: int = field(default=0, compare=False)
     """Bytes of input that the rows were made of, as far as they are counted, and of raw text in the rejects."""
+    tables: dict[str, list[pa.Table]] = field(default_factory=dict)
+    """More rows of each table, as text tables (see `coding.text_schema`): what is read a column at a time."""
 
     def reject(self, place: str, reason: str, message: str, raw: str = "") -> None:
         self.held += len(raw)
         self.rejects.append(Reject(place, reason, message, raw))
 
     def __len__(self) -> int:
-        return len(self.sends) + len(self.events) + len(self.decisions)
+        listed = len(self.sends) + len(self.events) + len(self.decisions)
+        return listed + sum(t.num_rows for tables in self.tables.values() for t in tables)

@@ -30,9 +30,10 @@ from justai_sim.esp.jsonbytes import (
     short,
     shown,
 )
-from justai_sim.esp.parts import Files, in_parts
+from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import NO_SENDS, EventRow, Rows, SendRow
 from justai_sim.esp.segment_lane import Lane
+from justai_sim.esp.segment_people import known_as
 from justai_sim.tables import Log
 
 _INHERIT = ("context", "sentAt")
@@ -60,6 +61,11 @@ class Segment:
     cannot know while reading whether sends will still come. `read` notes when none came.
     `variant_path`: where a send holds its variant, e.g. "properties.experiment.arm" or "context.campaign.name"; what
     lacks it is looked at in the usual places.
+    `restated`: keep Braze's own conversions (Campaign Converted, Canvas Converted) as conversions of that name.
+    `soft_bounces`: an Email Soft Bounced is a bounce.
+    `join_anonymous`: an event without `userId` belongs to the user whom another call of the export names beside the
+    same anonymous id (`segment_people`); the files are then read twice. Else, and in webhooks, its user is 'anon:' and
+    that id.
     """
 
     name = "segment"
@@ -76,8 +82,19 @@ class Segment:
         "events.currency of an amount without one (it is USD)", NO_NAME, OF_MACHINES,
     )  # fmt: skip
 
-    def __init__(self, *, deliveries_as_sends: bool = False, variant_path: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        deliveries_as_sends: bool = False,
+        variant_path: str = "",
+        restated: bool = False,
+        soft_bounces: bool = False,
+        join_anonymous: bool = False,
+    ) -> None:
         self.deliveries_as_sends, self.variant_path = deliveries_as_sends, variant_path
+        self.join_anonymous, self._known, self._known_of = join_anonymous, dict[str, str](), Path()
+        self._meaning = f.MEANING | dict.fromkeys(f.CONVERTED if restated else (), "conversion")
+        self._meaning |= {f.SOFT_BOUNCE: "bounce"} if soft_bounces else {}
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         return serial
@@ -121,9 +138,11 @@ class Segment:
         """The files in parts: each tells its own events."""
         return in_parts(files(path))
 
-    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
+    def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:
         """Raw logs: gzip or plain NDJSON, a JSON document or array; other files are counted."""
         where = zone(timezone) if timezone else None
+        if self.join_anonymous and self._known_of != path:
+            self._known, self._known_of = known_as(files(path), _INHERIT), path
         batches, found, passed, sends, delivered = Batches(), False, list[str](), 0, 0
         for file, place in files(path) if only is None else only:
             if not json_like(file):
@@ -131,7 +150,7 @@ class Segment:
                 batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
                 continue
             found = True
-            for rows in self._file(file, place, batches, where):
+            for rows in self._file(file, place, batches, where, asked):
                 sends, delivered = sends + len(rows.sends), delivered + rows.notes["delivered"]
                 yield rows
         if not found:
@@ -142,28 +161,34 @@ class Segment:
             rows.notes[NO_SENDS] = delivered
         yield rows
 
-    def _file(self, file: Path, place: str, batches: Batches, where: tzinfo | None) -> Iterator[Rows]:
-        lane = Lane(sends=not self.variant_path)
+    def _file(self, file: Path, place: str, batches: Batches, where: tzinfo | None, asked: Asked) -> Iterator[Rows]:
+        lane = Lane(sends=not self.variant_path, asked=asked)
         for whole in groups(file, place, batches.current):
             for group in whole.parts(lambda: batches.room):
                 for at, document in lane.read(group, batches.current):
                     for which, element in elements(document, at, "batch", batches.current, _INHERIT):
-                        self._append(element, batches.rows, which, MISSING, where)
+                        self._append(element, batches.rows, which, MISSING, where, asked)
                         yield from batches.full()
                 yield from batches.full()
 
-    def _append(self, e: Element, rows: Rows, place: str, received_at: int, where: tzinfo | None) -> None:
+    def _append(
+        self, e: Element, rows: Rows, place: str, received_at: int, where: tzinfo | None, asked: Asked = ALL
+    ) -> None:
         try:
             name = _name(e, rows)
             if name:
-                self._track(name, e, rows, received_at, where)
+                self._track(name, e, rows, received_at, where, asked)
         except ElementError as bad:
             rows.reject(place, bad.reason, bad.message, raw(e))
 
-    def _track(self, name: str, e: Element, rows: Rows, received_at: int, where: tzinfo | None) -> None:
-        meaning = f.MEANING.get(name.lower(), "conversion")
+    def _track(self, name: str, e: Element, rows: Rows, received_at: int, where: tzinfo | None, asked: Asked) -> None:
+        meaning = self._meaning.get(name.lower(), "conversion")
         if meaning in (f.SKIP, f.RESTATED, f.TRANSIENT):
             rows.skipped[name if meaning == f.SKIP else f"{meaning}: {name}"] += 1
+            return
+        kind = f.KIND.get(meaning, meaning)
+        if not asked.wants(kind) and not (kind == "delivery" and self.deliveries_as_sends):
+            rows.skipped[f"not asked for: {kind}"] += 1
             return
         p = e.get("properties")
         if p is None:
@@ -172,6 +197,10 @@ class Segment:
             raise ElementError("bad_value", f"properties: found {shown(p)}, expected a JSON object")
         t, received = f.happened(e, where, rows, received_at)
         user = f.user(e)
+        if user.startswith(f.ANONYMOUS):
+            joined = self._known.get(user.removeprefix(f.ANONYMOUS), "")
+            rows.notes["anonymous_joined" if joined else "events_of_anonymous_users"] += 1
+            user = joined or user
         if meaning == "delivery":
             rows.notes["delivered"] += 1
         if meaning == f.SEND or (meaning == "delivery" and self.deliveries_as_sends):
@@ -259,7 +288,7 @@ def _iso(t: int) -> str:
 
 
 def _track(name: str, serial: str, user: str, t: int, received: int, properties: Element) -> Element:
-    anonymous = user.removeprefix("anon:") if user.startswith("anon:") else None
+    anonymous = user.removeprefix(f.ANONYMOUS) if user.startswith(f.ANONYMOUS) else None
     happened, heard = _iso(t), _iso(received)
     # sentAt = receivedAt: the skew formula then gives the timestamp that is written.
     return {

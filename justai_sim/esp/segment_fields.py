@@ -27,6 +27,11 @@ from justai_sim.esp.rows import Rows
 
 SEND, SKIP, RESTATED, TRANSIENT, ORDER, REFUND = "send", "skip", "restated", "transient", "order", "refund"
 MACHINE_OPEN = "email machine opened"
+ANONYMOUS = "anon:"
+"""Before the id of a user whose own is not known."""
+KIND = {ORDER: "conversion", REFUND: "conversion"}
+SOFT_BOUNCE = "email soft bounced"
+CONVERTED = ("campaign converted", "canvas converted")
 CONTROL_ENTERED = "Campaign Control Group Entered"
 
 MEANING = {
@@ -163,7 +168,7 @@ def _try(e: Element, field: str, zone: tzinfo | None, rows: Rows) -> int:
 
 def user(e: Element) -> str:
     """`userId` (or the old `user_id`), else 'anon:' and the anonymous id, else ''."""
-    for prefix, names in (("", ("userId", "user_id")), ("anon:", ("anonymousId", "anonymous_id"))):
+    for prefix, names in (("", ("userId", "user_id")), (ANONYMOUS, ("anonymousId", "anonymous_id"))):
         for name in names:
             value = e.get(name)
             if value is not None:

@@ -16,6 +16,7 @@ from justai_sim.esp import limits
 from justai_sim.esp import segment_fields as f
 from justai_sim.esp.isotimes import instants
 from justai_sim.esp.jsonbytes import Element, ElementError, Group, Into, decode, first_ident, raw
+from justai_sim.esp.parts import ALL, Asked
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 
 _LEFT = {f.SKIP, f.RESTATED, f.TRANSIENT, f.REFUND, "delivery"}
@@ -46,14 +47,15 @@ _CONVERSIONS = ("conversion", f.ORDER)
 class Lane:
     """Reads groups of lines; what names mean is kept from one to the next."""
 
-    def __init__(self, sends: bool = True) -> None:
+    def __init__(self, sends: bool = True, asked: Asked = ALL) -> None:
         """`sends`: whether it reads sends; their variant may lie where only the usual way looks."""
-        self.sends = sends
+        self.sends, self.asked = sends, asked
         self._names: dict[str, tuple[str, str]] = {}
 
     def read(self, group: Group, into: Into) -> Iterator[tuple[str, bytes]]:
         """Append the rows of the group's lines; (place, line) of each that is not for the lane, in its turn."""
         rows, most, known, late = into(), limits.TEXT, self._names, 5 * MINUTE
+        all_kinds = self.asked.kinds is None
         found = _all_decoded(group.documents)
         times = instants([e and e.timestamp for e in found] + [e and e.receivedAt for e in found])
         for i, (e, t, received) in enumerate(zip(found, times, times[len(found) :], strict=False)):
@@ -80,6 +82,8 @@ class Lane:
                         rows = into()
                         continue
                     rows.sends.append(_send(send or event, user, template, variant, t, received))
+                elif not all_kinds and not self.asked.wants(kind := f.KIND.get(meaning, meaning)):
+                    rows.skipped[f"not asked for: {kind}"] += 1
                 else:
                     rows.events.append(_event(event, user, meaning, name, t, received, p, rows))
             except ElementError as bad:

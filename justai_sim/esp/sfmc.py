@@ -34,7 +34,7 @@ from justai_sim.esp.jsonbytes import (
     send_order,
     shown,
 )
-from justai_sim.esp.parts import Files
+from justai_sim.esp.parts import ALL, Asked, Files
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.esp.sfmc_extract import SendLog, Setting, Table, header_of, pick_variant, read_send_log, read_table
 from justai_sim.esp.sfmc_files import Source, sources
@@ -160,7 +160,7 @@ class Sfmc:
         """One part: a send log anywhere in an export tells of the sends in all of it."""
         return [files(path)]
 
-    def read(self, path: Path, timezone: str | None, only: Files | None = None) -> Iterator[Rows]:
+    def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:
         """Tracking extracts (zips, folders of their tables), exported data views, files of bodies.
 
         `timezone`: the zone of the dates, a name or an offset such as 'UTC-7'; without it UTC-6 in winter
@@ -186,6 +186,9 @@ class Sfmc:
             elif table.kind in ("", "other"):
                 found = found or table.kind == "other"
                 batches.rows.skipped[f"file: {Path(source.name).name}"] += 1
+            elif not asked.wants(table.kind):
+                found = True
+                batches.rows.skipped[f"file not asked for: {table.kind}"] += 1
             else:
                 found = True
                 yield from read_table(source, s, log, batches)

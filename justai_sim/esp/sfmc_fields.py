@@ -154,10 +154,21 @@ def event_key(who: str, kind: str, t: int, link: str = "") -> str:
 
 
 def link_key(number: str, url: str) -> str:
-    """What tells two clicks of one second apart: the number of the link, else a hash of its address."""
-    if no_zero(number):
-        return number
-    return hashlib.blake2b(url.encode("utf-8", "replace"), digest_size=6).hexdigest() if url else ""
+    """What tells two clicks of one second apart: a hash of the page that the link leads to, else the link's number.
+
+    The page and not the number, since the view `_Click` has none; without query and fragment, since those differ by
+    where one looks (they are filled in by recipient, and cut after 900 characters). So two links of one message to
+    the same page, clicked by the same person in the same second, are one click.
+
+    >>> link_key("55", "https://X.com/a%20b/?utm=1#top") == link_key("", "http://x.com/a b"), link_key("55", " ")
+    (True, '55')
+    """
+    page = re.split(r"[?#]", url.strip()[:900], maxsplit=1)[0]
+    host, slash, path = page.partition("://")[2].partition("/") if "://" in page else (page, "", "")
+    page = (host.lower() + slash + unquote(path)).rstrip("/")
+    if not page:
+        return no_zero(number)
+    return hashlib.blake2b(page.encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
 def composite(e: Element) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
 from justai_sim.esp import limits
-from justai_sim.esp.generic import Lines
+from justai_sim.esp.csvlines import Lines
 from justai_sim.esp.parts import Files
 from justai_sim.esp.rows import Rows
 

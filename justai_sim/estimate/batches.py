@@ -15,11 +15,14 @@ def batched_ols(trials: Trials, of: int, against: int | None = None, level: floa
     """The batched least-squares estimator (Zhang, Janson & Murphy 2020): each batch's difference, studentised, is
     close to N(0, 1) whatever shares the batch had. With w = 1 / its error, sum w d / sum w has error sqrt(B) / sum w.
 
-    Variances are pooled over batches, one an arm. A batch counts in which each arm has a row. With users the error is
-    that of the sums over users.
+    Variances are pooled over batches, one an arm. A batch counts in which each arm has a row, or two with users, where
+    the error is that of the sums over users. B is the number of batches since the first that counts, those without an
+    arm included: how many are left out depends on luck (an arm that begins badly is shown no more, and its bad luck is
+    not diluted), so that with B the number of those that count a 95 % interval held the truth in 91 %.
     """
     cells = _cells(trials, [of] if against is None else [of, against], "batched_ols")
-    there = (cells.n >= 1).all(-1)
+    # Over users the spread is that of the rows around their batch's mean, and a single row has none.
+    there = (cells.n >= (1 if trials.user is None else 2)).all(-1)
     freedom = np.maximum(cells.n - 1, 0).sum(-2)
     pooled = cells.squares.sum(-2) / np.where(freedom > 0, freedom, np.nan)
     varies = (pooled > 0).any(-1)
@@ -27,11 +30,14 @@ def batched_ols(trials: Trials, of: int, against: int | None = None, level: floa
     spread = (pooled[..., None, :] / np.maximum(cells.n, 1)).sum(-1)
     w = np.where(there, np.nan_to_num(1 / np.sqrt(np.where(spread > 0, spread, np.nan))), 0.0)
     got = _combine(trials, cells, w, of, against)
+    since = (np.cumsum(there, -1) > 0).sum(-1)
+    wider = np.sqrt(since / np.maximum(there.sum(-1), 1))
+    got = got._replace(influence=got.influence * wider[..., None])
     caveat = (
-        "Normal if every batch is large and has all compared arms: what is left out where an arm is missing lets luck "
-        "back in, so keep a floor. A difference that changes over time is averaged by precision."
+        "Normal if every batch is large and has all compared arms; where batches lack one the interval is wider than "
+        "need be, so keep a floor. A difference that changes over time is averaged by precision."
     )
-    se = None if trials.user is not None else varies * np.sqrt(there.sum(-1)) / count(w)
+    se = None if trials.user is not None else varies * np.sqrt(since) / count(w)
     return estimated(trials, got, level, "batched_ols", caveat, se)
 
 

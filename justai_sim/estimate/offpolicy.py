@@ -115,7 +115,7 @@ def clustered(
     """An estimate from its influences; `wider`, what it may be off by besides, widens the interval on both sides."""
     by_user: F8 = np.bincount(c.cluster, influence, c.users).astype(np.float64)
     low, high = influence_interval(value, by_user, c.users)
-    se = math.sqrt(float(by_user @ by_user) * c.users / (c.users - 1)) if c.users > 1 else math.nan
+    se = math.sqrt(float((by_user * by_user).sum()) * c.users / (c.users - 1)) if c.users > 1 else math.nan
     words = WORDS[method]
     return Estimate(value, se, low - wider, high + wider, len(c.reward), diagnostics, method, words, influence)
 

@@ -106,7 +106,7 @@ def fitting(o: Overlap, learnt: bool) -> tuple[str, str]:
 
 
 def _kish(w: F8) -> float:
-    square = float(w @ w)
+    square = float((w * w).sum())
     return float(w.sum()) ** 2 / square if square > 0 else 0.0
 
 

@@ -11,6 +11,7 @@ from justai_sim.estimate.trials import (
     Trials,
     aipw_scores,
     contrast,
+    dense,
     error,
     estimated,
     first_row,
@@ -18,7 +19,7 @@ from justai_sim.estimate.trials import (
     mean_of,
     propensity_of,
 )
-from justai_sim.tables import F8
+from justai_sim.tables import F8, I8
 
 
 def confidence_sequence(
@@ -34,9 +35,48 @@ def confidence_sequence(
     method = "confidence_sequence"
     got = contrast(lambda k: mean_of(aipw_scores(trials, k, first, method, False)), trials, of, against)
     plain = estimated(trials, got, level, method, "")
-    radius = stats.mixture_radius(plain.se * np.sqrt(trials.n), trials.n, np.sqrt(8.2 / tuned), 1 - level)
+    radius = sequence_radius(plain.se, trials.n, level, tuned)
     caveat = "Holds at every look at once, for many trials; the propensities must be those that were drawn from."
     return Estimate(plain.estimate, plain.se, plain.estimate - radius, plain.estimate + radius, level, method, caveat)
+
+
+def confidence_path(trials: Trials, of: int, against: int, *, at: I8) -> tuple[F8, F8]:
+    """Estimate and standard error (m,) of `confidence_sequence` after the first `at` (m,) rows, in one pass over (n,).
+
+    Where outcomes arrive over time and users keep their variant, what a user adds later is like what it added before:
+    looks agree more than those of a martingale do, and the bound holds all the more (Slepian's inequality).
+    The radius is `sequence_radius(se, at, level, tuned)`. Nan where fewer than 2 users were seen.
+    """
+    user = np.arange(trials.n) if trials.user is None else dense(trials.user)[0]
+    first = None if trials.user is None else first_row(user)
+    a, b = (aipw_scores(trials, k, first, "confidence_sequence", False) for k in (of, against))
+    score = a - b
+    order = np.argsort(user, kind="stable")
+    x, start = score[order], np.flatnonzero(np.diff(user[order], prepend=-1))
+    length = np.diff(np.append(start, trials.n))
+    rank = np.arange(trials.n) - np.repeat(start, length)
+    sums = np.cumsum(x)
+    earlier = np.empty(trials.n)  # what the row's user had added before, and from how many rows
+    earlier[order] = sums - x - np.repeat(sums[start] - x[start], length)
+    rows = np.empty(trials.n)
+    rows[order] = rank
+
+    def after(step: F8) -> F8:
+        return np.append(0.0, np.cumsum(step))[at]
+
+    n = np.where(at > 0, at, np.nan)
+    mean = after(score) / n
+    # The sum over users of (sum of scores - mean x rows)^2, by what each row adds to its three terms.
+    squares = after(score * (score + 2 * earlier)) - 2 * mean * after(earlier + score * (rows + 1))
+    squares += mean * mean * after(2 * rows + 1)
+    users = after((rows == 0).astype(np.float64))
+    users = np.where(users >= 2, users, np.nan)
+    return mean, np.sqrt(np.maximum(squares, 0.0) * users / (users - 1)) / n
+
+
+def sequence_radius(se: F8, n: F8 | I8 | int, level: float, tuned: int) -> F8:
+    """Half-width after n rows whose mean has the standard error `se`, tightest at `tuned` rows."""
+    return np.asarray(stats.mixture_radius(se * np.sqrt(n), n, np.sqrt(8.2 / tuned), 1 - level))
 
 
 def bernstein_sequence(

@@ -113,9 +113,7 @@ class Divided:
             batch = batches.until(now)
             state.store(batch.sends, batch.events)
             for change in (f.changes[k] for f in self.found):
-                rows = place["s"][change.sends]
-                for name, values in change.earned.items():
-                    getattr(state.earned, name)[rows] = values
+                state.book(place["s"][change.sends], change.earned)
                 c = change.credits
                 moved = Credits(event_row=place["e"][c.event_row], send_row=place["s"][c.send_row], weight=c.weight)
                 state.recredit(place["e"][change.judged], moved)
@@ -141,14 +139,17 @@ class _Watched(State):
     judged: I8
     columns = ("counted", "ghost", *Earned.NUMBERS)
 
+    known = 0
+    """Sends that were attributed before; the others are changed in any case."""
+
     def write(self, send_rows: I8, event_rows: I8, got: Attribution) -> None:
-        before = [getattr(self.earned, n)[send_rows] for n in self.columns]
+        before = self.earnings.take(send_rows)
         super().write(send_rows, event_rows, got)
-        after = [getattr(self.earned, n)[send_rows] for n in self.columns]
-        new = np.zeros(len(send_rows), bool)
-        for x, y in zip(before, after, strict=True):
-            new |= x != y
-        self.changed, self.judged = send_rows[new], event_rows
+        after = self.earnings.take(send_rows)
+        new = send_rows >= self.known
+        for n in self.columns:
+            new |= getattr(before, n) != getattr(after, n)
+        self.changed, self.judged, self.known = send_rows[new], event_rows, self.sends.n
 
 
 def _steps(part: Part) -> list[Change]:
@@ -160,9 +161,10 @@ def _steps(part: Part) -> list[Change]:
         state.changed = state.judged = np.zeros(0, np.int64)
         learn(part.bound, state, batches.until(now), now)
         rows, judged = state.changed, state.judged if part.weighted else state.judged[:0]
-        c = state.credits.take(np.isin(state.credits.event_row, judged)) if part.weighted else Credits.empty()
+        c = state.credits if part.weighted else Credits.empty()
+        c = c.take(np.isin(c.event_row, judged))
         moved = Credits(event_row=event_at[c.event_row], send_row=send_at[c.send_row], weight=c.weight)
-        earned = {n: getattr(state.earned, n)[rows] for n in state.columns}
+        earned = {n: state.earnings.column(n, rows) for n in state.columns}
         out.append(Change(send_at[rows], earned, event_at[judged], moved))
     return out
 

@@ -1,4 +1,4 @@
-"""Compiled sums over the sends known; imported only where it runs."""
+"""Compiled passes of the loop: who has something new, and sums over sends; imported only where it runs."""
 
 from __future__ import annotations
 
@@ -7,56 +7,151 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def tally(
-    template, variant, rep, segment, decided, sent, counted, ghost, close, value, scale, weight, arm_of,
-    known_before, first, end, start, refresh, cohorts, reps, segments, arms, missing,
-):  # fmt: skip
-    """n, y, y2 of shape (templates, reps, segments, arms, cohorts); `known_before` is the latest close that counts,
-    [first, end) the instants of sending, `weight` (n,) the part of a trial that each send is, empty: 1."""
-    shape = (arm_of.shape[0], reps, segments, arms, max(cohorts, 1))
-    n, y, y2 = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+def cells(template, variant, rep, segment, decided, sent, arm_of, start, refresh, missing, reps, segments, arms, out):
+    """Into `out` where each send is counted: a flat index by (cohort, template, replication, segment, arm), -1 for
+    nowhere. Returns the latest instant at which one was decided or left."""
+    last = missing
     for i in range(len(template)):
-        if not counted[i] or ghost[i] or close[i] > known_before or sent[i] < first or sent[i] >= end:
-            continue
-        a = arm_of[template[i], variant[i]]
-        if a < 0:
-            continue
         at = sent[i] if decided[i] == missing else decided[i]
-        h = min(max((at - start) // refresh, 0), max(cohorts - 1, 0))
+        last = max(last, at, sent[i])
+        t, a = template[i], arm_of[template[i], variant[i]]
+        h = max((at - start) // refresh, 0)
         s = segment[i] + 1 if segments > 1 else 0
-        v = value[i] * scale
-        n[template[i], rep[i], s, a, h] += weight[i] if len(weight) else 1.0
-        y[template[i], rep[i], s, a, h] += v
-        y2[template[i], rep[i], s, a, h] += v * v
-    return n, y, y2
+        row = ((h * arm_of.shape[0] + t) * reps + rep[i]) * segments + s
+        out[i] = -1 if a < 0 else row * arms + a
+    return last
 
 
 @njit(cache=True, nogil=True)
-def more(
-    template, variant, rep, segment, decided, sent, counted, ghost, close, value, scale, propensity, minimise, arm_of,
-    known_before, first, end, start, refresh, cohorts, reps, segments, arms, missing,
-):  # fmt: skip
+def _in_last(cell, size, n):
+    """The cell, or that of the last cohort where it lies beyond."""
+    return cell if cell < n else n - size + cell % size
+
+
+@njit(cache=True, nogil=True)
+def tally(cell, use, close, sent, value, scale, weight, size, known_before, first, end, n, y, y2):
+    """Added to n, y, y2, flat arrays of `cells`, `size` of them a cohort. `known_before` is the latest close that
+    counts (`close` empty: all), [first, end) the instants of sending (`sent` empty: all), `weight` the part of a trial
+    that each send is (empty: 1)."""
+    for i in range(len(cell)):
+        if cell[i] < 0 or not use[i] or (len(close) and close[i] > known_before):
+            continue
+        if len(sent) and (sent[i] < first or sent[i] >= end):
+            continue
+        c = _in_last(cell[i], size, len(n))
+        v = value[i] * scale
+        n[c] += weight[i] if len(weight) else 1.0
+        y[c] += v
+        y2[c] += v * v
+
+
+@njit(cache=True, nogil=True)
+def more(cell, use, close, sent, value, scale, propensity, minimise, size, known_before, first, end, out):
     """decided, positive, log, log2 and reward_ip, in one array with that axis first; else as `tally`. A reward without
     a propensity counts as if it had been certain."""
-    out = np.zeros((5, arm_of.shape[0], reps, segments, arms, max(cohorts, 1)))
-    for i in range(len(template)):
-        if not counted[i] or ghost[i]:
+    for i in range(len(cell)):
+        if cell[i] < 0 or not use[i]:
             continue
-        a = arm_of[template[i], variant[i]]
-        if a < 0:
-            continue
-        at = sent[i] if decided[i] == missing else decided[i]
-        h = min(max((at - start) // refresh, 0), max(cohorts - 1, 0))
-        s = segment[i] + 1 if segments > 1 else 0
-        t, r = template[i], rep[i]
-        out[0, t, r, s, a, h] += 1.0  # of any age: what was sent was sent
-        if close[i] > known_before or sent[i] < first or sent[i] >= end:
+        c = _in_last(cell[i], size, out.shape[1])
+        out[0, c] += 1.0  # of any age: what was sent was sent
+        if (len(close) and close[i] > known_before) or (len(sent) and (sent[i] < first or sent[i] >= end)):
             continue
         v = value[i] * scale
         if v > 0:
-            out[1, t, r, s, a, h] += 1.0
-            out[2, t, r, s, a, h] += np.log(v)
-            out[3, t, r, s, a, h] += np.log(v) ** 2
+            out[1, c] += 1.0
+            out[2, c] += np.log(v)
+            out[3, c] += np.log(v) ** 2
         p = propensity[i]
-        out[4, t, r, s, a, h] += (1.0 - v if minimise else v) / (p if p > 0 else 1.0)
-    return out
+        out[4, c] += (1.0 - v if minimise else v) / (p if p > 0 else 1.0)
+
+
+@njit(cache=True, nogil=True)
+def _add(n, y, y2, c, sign, v):
+    n[c] += sign
+    y[c] += sign * v
+    y2[c] += sign * v * v
+
+
+@njit(cache=True, nogil=True)
+def move(cell, was, old, use, value, unit, n, y, y2):
+    """Take out of n, y, y2 what these sends counted for and add what they do now, outcomes in units. Whether that is
+    exact (whole outcomes below 2^20, cohorts that there is room for), and the greatest outcome."""
+    most, exact = 0, True
+    for i in range(len(cell)):
+        c = cell[i]
+        if c < 0 or not (was[i] or use[i]):
+            continue
+        if c >= len(n) or value[i] % unit != 0 or value[i] < 0 or value[i] >> 20 >= unit:
+            exact = False
+            continue
+        if was[i]:
+            _add(n, y, y2, c, -1.0, float(old[i] // unit))
+        if use[i]:
+            most = max(most, value[i] // unit)
+            _add(n, y, y2, c, 1.0, float(value[i] // unit))
+    return exact, most
+
+
+@njit(cache=True, nogil=True)
+def claim(owner, key, user, again):
+    """Note who a send id belongs to: `owner` (ids,) is 1 + its first user, 0 for none. Into `again` go the rows
+    whose id was known; returns how many."""
+    count = 0
+    for i in range(len(key)):
+        if owner[key[i]] == 0:
+            owner[key[i]] = user[i] + 1
+        else:
+            again[count] = i
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def chain(account, user, first, newest, before, size):
+    """Hang rows first, first + 1, ... of these users on the chain of their account: `newest` (accounts,) is its last
+    row, `before` (rows,) the row before each, -1 at the end; `size` counts them."""
+    for i in range(len(user)):
+        a = account[user[i]]
+        before[first + i] = newest[a]
+        newest[a] = first + i
+        size[a] += 1
+
+
+@njit(cache=True, nogil=True)
+def touched(account, user, mark, out, count):
+    """Add to `out` the accounts of these users that are not yet marked, `mark` (accounts,) flags them."""
+    for i in range(len(user)):
+        a = account[user[i]]
+        if not mark[a]:
+            mark[a] = True
+            out[count] = a
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def walk(accounts, newest, before, out):
+    """All rows of these accounts."""
+    count = 0
+    for a in accounts:
+        row = newest[a]
+        while row >= 0:
+            out[count] = row
+            count += 1
+            row = before[row]
+
+
+@njit(cache=True, nogil=True)
+def ranks(a, b, users):
+    """Users (users,) numbered from 0 in their order, of those in `a` and `b` only."""
+    rank = np.zeros(users, np.int32)
+    for u in a:
+        rank[u] = 1
+    for u in b:
+        rank[u] = 1
+    count = 0
+    for i in range(users):
+        if rank[i]:
+            rank[i] = count
+            count += 1
+    return rank

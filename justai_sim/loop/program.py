@@ -20,18 +20,35 @@ KeyMetric = Literal["conversion_rate", "open_rate", "click_rate", "unsubscribe_r
 Feedback = Literal["all", "mature", "weighted"]
 Sticky = Literal["none", "arm", "variant"]
 Split = Literal["internal", "external"]
+Pending = Literal["dropped", "kept"]
 CONTROL = "control"
 NEVER_BEFORE, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One touchpoint. The first variant is the control. `added`, `archived`: the instants (microseconds) from which a
-    variant may be served, and from which it may not."""
+    variant may be served, and from which it may not. `reset`: the instant before which nothing counts of a variant for
+    the policy, because it was then made another under the same id."""
 
     id: str
     variants: list[str]
     added: dict[str, int] = {}
     archived: dict[str, int] = {}
+    reset: dict[str, int] = {}
+
+    def __post_init__(self) -> None:
+        for name in ("added", "archived", "reset"):
+            for variant in getattr(self, name):
+                if variant not in self.variants[1:]:
+                    what = "is the control, which is always there" if variant in self.variants else "is no variant"
+                    raise UsageError(f"{name} of template {self.id!r}: {variant!r} {what}; "
+                                     f"{nearest(variant, self.variants[1:])}")  # fmt: skip
+
+    @property
+    def most_live(self) -> int:
+        """The largest number of variants besides the control that may be served at one instant."""
+        spans = [(self.added.get(v, NEVER_BEFORE), self.archived.get(v, NEVER)) for v in self.variants[1:]]
+        return max((sum(start <= at < end for start, end in spans) for at, _ in spans), default=0)
 
 
 class Shipping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,7 +68,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What production is told. `goals`: names of the conversion events; empty means any name. `training`: the ages
     of the sends that the policy learns from (None: all); it never touches credit, which is `rule`. `sticky`: a user
     stays with control or treatment ("arm"), or gets the same variant of a template again ("variant"). `segments`: the
-    attributes that contextual policies learn from, each with its values or the upper ends of its buckets.
+    attributes that contextual policies learn from, each with its values or the upper ends of its buckets; `themes`: of
+    each variant, texts that are features of its own model. `pending`: whether sends that were under way when their
+    variant was reset are forgotten with the others ("dropped"), or still count ("kept").
     `shipping`: None goes on for ever. `holdout_share`: users who get no message at all, only a ghost of it. `split`:
     "external" leaves the choice to the provider, which splits evenly and tells no propensity."""
 
@@ -64,7 +83,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     refresh_hours: float = 24
     feedback: Feedback = "all"
     sticky: Sticky = "none"
+    pending: Pending = "dropped"
     segments: dict[str, list[str | float]] = {}
+    themes: dict[str, list[str]] = {}
     training: TrainingWindow | None = None
     shipping: Shipping | None = None
     policy: PolicySpec = PolicySpec()
@@ -91,6 +112,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise UsageError(f"segments.{name} is {values}; expected either values or ends of buckets")
             if not isinstance(values[0], str) and [float(v) for v in values] != sorted(float(v) for v in values):
                 raise UsageError(f"segments.{name} is {values}; expected ends of buckets in rising order")
+        for variant, texts in self.themes.items():
+            if not texts or not all(texts) or len(set(texts)) < len(texts):
+                raise UsageError(f"themes.{variant} is {texts}; expected texts, each once")
         seen: set[str] = set()
         for t in self.templates:
             if t.id in seen:
@@ -98,11 +122,41 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             seen.add(t.id)
             if not t.variants or len(set(t.variants)) < len(t.variants):
                 raise UsageError(f"template {t.id!r} needs distinct variants, found {t.variants}")
+        if self.templates:
+            fits(self)
+
+    def spec_of(self, variants: Sequence[str]) -> PolicySpec:
+        """The policy's settings for a template of these variants: what names variants names these only."""
+        kept = {
+            f: {v: x for v, x in getattr(self.policy, f).items() if v in variants} for f in ("warm_start", "shares")
+        }
+        if self.policy.name == "fixed" and not sum(kept["shares"].values()) > 0:
+            raise UsageError(f"policy.shares gives no weight to a variant of {', '.join(variants[1:])}")
+        return msgspec.structs.replace(self.policy, **kept)
 
     @property
     def refresh(self) -> int:
         """Microseconds between refreshes."""
         return round(self.refresh_hours * clock.HOUR)
+
+
+def fits(program: Program) -> None:
+    """UsageError where settings name variants that no template has, or ask for more than the variants of one."""
+    spec, treated = program.policy, {v for t in program.templates for v in t.variants[1:]}
+    for name, given in (("policy.warm_start", spec.warm_start), ("policy.shares", spec.shares),
+                        ("themes", program.themes)):  # fmt: skip
+        for variant in given:
+            if variant not in treated:
+                controls = {t.variants[0] for t in program.templates}
+                what = "the control" if variant in controls else "no variant of any template"
+                raise UsageError(f"{name} names {variant!r}, {what}; {nearest(variant, sorted(treated))}")
+    for t in program.templates:
+        if spec.name == "fixed":
+            program.spec_of(t.variants)
+        most = t.most_live
+        if most * spec.floor > 1 + 1e-12:
+            raise UsageError(f"policy.floor is {spec.floor}; expected at most {1 / most:.4g}: template {t.id!r} has "
+                             f"{most} variants at once besides the control")  # fmt: skip
 
 
 def cannot_work(program: Program) -> str:
@@ -140,6 +194,7 @@ class Layout:
         self.variant: I8 = np.full((len(templates), self.arms), -1, np.int64)
         self.added: I8 = np.full((len(templates), self.arms), NEVER_BEFORE)
         self.archived: I8 = np.full((len(templates), self.arms), NEVER)
+        self.reset: I8 = np.full((len(templates), self.arms), NEVER_BEFORE)
         by_id = {t.id: t for t in program.templates}
         code = {v: i for i, v in enumerate(variants)}
         for i, name in enumerate(templates):
@@ -153,6 +208,7 @@ class Layout:
                 self.live[i, a] = a > 0
                 self.added[i, a] = by_id[name].added.get(v, NEVER_BEFORE)
                 self.archived[i, a] = by_id[name].archived.get(v, NEVER)
+                self.reset[i, a] = by_id[name].reset.get(v, NEVER_BEFORE)
 
     def live_at(self, now: int) -> B1:
         """(templates, arms): the treatment arms that may be served at an instant."""

@@ -117,9 +117,10 @@ def with_decisions(sends: Sends, decisions: Decisions) -> Sends:
     if not len(decisions) or not len(sends):
         return sends
     d, n = decisions, len(decisions)
-    ids = [np.stack([t.user, t.template, t.variant]) for t in (d, sends)]
-    _, group = np.unique(np.concatenate(ids, axis=1), axis=1, return_inverse=True)
-    group = group.ravel()
+    group = np.zeros(n + len(sends), np.int64)  # one number for user, template and variant
+    for ids in ("user", "template", "variant"):
+        code = np.concatenate([getattr(d, ids), getattr(sends, ids)])
+        group = group * (int(code.max()) + 2) + code + 1
     time = np.concatenate([d.decided_at, sends.sent_at + 5 * clock.MINUTE])
     is_send = np.arange(len(time)) >= n
     order = np.lexsort((is_send, time, group))

@@ -10,20 +10,24 @@ import numpy as np
 from justai_sim.tables import F8
 
 
-def features(segments: Sequence[str], arms: int) -> F8:
-    """(segments + 1, arms, d): an intercept and an indicator for each `attribute=value` of a text like
-    'industry=saas|size=small'. The first row stands for users of whom nothing is known.
+def features(segments: Sequence[str], themes: Sequence[Sequence[str]]) -> F8:
+    """(segments + 1, arms, d): an intercept, an indicator for each `attribute=value` of a text like
+    'industry=saas|size=small', and one for each theme of an arm. The first row stands for users of whom nothing is
+    known; `themes` has one entry an arm, the control's first.
 
-    >>> features(["plan=free|age=new", "plan=free|age=old"], 1)[:, 0].tolist()
+    >>> features(["plan=free|age=new", "plan=free|age=old"], [[]])[:, 0].tolist()
     [[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 1.0]]
+    >>> features([], [[], ["urgency"], ["price"]])[0].tolist()
+    [[1.0, 0.0, 0.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
     """
-    parts = [{p for p in text.split("|") if p} for text in segments]
-    known = sorted(set().union(*parts)) if parts else []
-    x = np.zeros((len(segments) + 1, 1 + len(known)))
-    x[:, 0] = 1
-    for i, found in enumerate(parts):
-        x[i + 1, 1:] = [v in found for v in known]
-    return np.ascontiguousarray(np.broadcast_to(x[:, None, :], (len(x), arms, x.shape[1])))
+    parts = [set(), *({p for p in text.split("|") if p} for text in segments)]
+    known, named = sorted(set().union(*parts)), sorted(set().union(*themes))
+    x = np.array([[1.0, *(v in found for v in known)] for found in parts])
+    own = np.array([[v in found for v in named] for found in themes], np.float64).reshape(len(themes), -1)
+    shape = len(x), len(themes)
+    return np.concatenate(
+        [np.broadcast_to(x[:, None], (*shape, x.shape[1])), np.broadcast_to(own, (*shape, own.shape[1]))], 2
+    )
 
 
 def segment_of(definitions: Mapping[str, Sequence[str | float]], attrs: Mapping[str, Any] | None) -> str:

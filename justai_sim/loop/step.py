@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from justai_sim import clock
-from justai_sim.attribution import Bound, TrainingWindow, attribute
+from justai_sim.attribution import Bound, attribute
 from justai_sim.bandit.choose import final_shares
 from justai_sim.bandit.registry import policy
-from justai_sim.bandit.tally import LOWER_IS_BETTER, MORE, Shape, Tally
+from justai_sim.bandit.tally import LOWER_IS_BETTER, Shape, Tally
 from justai_sim.clock import DAY, MISSING
-from justai_sim.loop.exposure import exposure
 from justai_sim.loop.lifecycle import Change, Lifecycle
 from justai_sim.loop.program import Layout, Program
 from justai_sim.loop.segments import features
-from justai_sim.loop.state import State, metric_of
+from justai_sim.loop.state import State
+from justai_sim.loop.sums import Moving, tally
 from justai_sim.tables import B1, F8, I8, Events, Sends
 
 
@@ -33,8 +33,8 @@ class Batch:
 class Tick:
     """What a refresh found and decided.
 
-    n, y: trials and sums of the key metric, (templates, R, K); shares: (templates, R, C, K), what `choose` draws from
-    until the next refresh; C is 1, or of a contextual policy the segments, users without one first.
+    n, y, y2: trials, sums of the key metric and of its square, (templates, R, K); shares: (templates, R, C, K), what
+    `choose` draws from until the next refresh; C is 1, or of a contextual policy the segments, users without one first.
     """
 
     index: int
@@ -45,6 +45,7 @@ class Tick:
     shares: F8
     changes: tuple[Change, ...]
     live: B1
+    y2: F8
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,20 @@ class Machine:
     def shape(self, template: int, reps: int) -> Shape:
         arms = self.layout.arms
         names = self.variants[template] + ("",) * (arms - len(self.variants[template]))
-        x = features(self.segments, arms) if self.segments else None
+        x = None
+        if policy(self.program.policy.name).contextual:
+            x = features(self.segments, [self.program.themes.get(v, []) if i else [] for i, v in enumerate(names)])
         return Shape(reps, self.rows, arms, names, self.program.key_metric, x)
 
 
 def step(machine: Machine, state: State, batch: Batch, now: int) -> tuple[State, Tick]:
     """Refresh at `now` (microseconds), with every row received up to then; consumes `state`.
 
-    Attributes again each user of whom something new is known, forms the tallies from the rows known (a
-    snapshot, never incremented) and asks the policy for the shares until the next refresh.
+    Attributes again each user of whom something new is known, forms the tallies of the rows known (a snapshot: how
+    they came does not matter) and asks the policy for the shares until the next refresh.
     """
+    if state.moving is None:
+        state.moving = Moving(machine.program, machine.layout, state.reps, machine.rows, state.start)
     learn(machine.bound, state, batch, now)
     return state, refresh(machine, state, now)
 
@@ -97,28 +102,37 @@ def learn(bound: Bound, state: State, batch: Batch, now: int) -> tuple[I8, I8]:
         raise ValueError(f"a row received at {clock.iso(late)} cannot be known at {clock.iso(now)}")
     if not (len(batch.sends) or len(batch.events)):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    accounts = state.add(batch.sends, batch.events)
-    send_rows, event_rows = state.rows_of(accounts)
-    got = attribute(bound, state.sends.take(send_rows), state.events.take(event_rows), now)
+    send_rows, event_rows = state.add(batch.sends, batch.events, bound.rule.explicit != "ignore")
+    got = attribute(bound, *state.taken(send_rows, event_rows), now)
+    if state.moving is None:
+        state.write(send_rows, event_rows, got)
+        return send_rows, event_rows
+    before = state.moving.counts(state.earnings, send_rows, state.sends.n - len(batch.sends))
     state.write(send_rows, event_rows, got)
+    after = state.moving.counts(state.earnings, send_rows, state.sends.n)
+    state.moving.move(state.sends, send_rows, before, after, now)
     return send_rows, event_rows
 
 
 def refresh(machine: Machine, state: State, now: int) -> Tick:
     """The tallies of what the state knows, and the shares that follow from them."""
+    if state.moving is None:  # what was found was not followed: all sends are summed up
+        state.moving = Moving(machine.program, machine.layout, state.reps, machine.rows, state.start)
+        state.moving.exact = False
     index = (now - state.start) // machine.program.refresh
     shown = tally(machine, state, now, max(index, 0))
     training = machine.program.training  # the page shows all sends, whatever the policy learns from
     tallies = shown if training is None else tally(machine, state, now, max(index, 0), training)
     changes = _advance(machine, state, shown, now)
     shares = allocate(machine, state, tallies, now)
+    y2 = np.stack([t.y2.sum(axis=(1, 3)) for t in shown]) if shown else np.zeros((0, state.reps, machine.layout.arms))
     none = np.zeros((0, state.reps, machine.layout.arms))
     n = np.stack([t.n.sum(axis=(1, 3)) for t in shown]) if shown else none
     y = np.stack([t.y.sum(axis=(1, 3)) for t in shown]) if shown else none
     still = machine.layout.live_at(now)
     live = np.broadcast_to(still[:, None], (len(still), state.reps, machine.layout.arms))
     live = live if state.lifecycle is None else state.lifecycle.still(live)
-    return Tick(index, now, n, y, tallies, shares, changes, live)
+    return Tick(index, now, n, y, tallies, shares, changes, live, y2)
 
 
 def _advance(machine: Machine, state: State, shown: tuple[Tally, ...], now: int) -> tuple[Change, ...]:
@@ -130,62 +144,6 @@ def _advance(machine: Machine, state: State, shown: tuple[Tally, ...], now: int)
         state.lifecycle = Lifecycle.fresh(len(live), state.reps, machine.layout.arms)
     low = program.key_metric in LOWER_IS_BETTER
     return tuple(state.lifecycle.advance(program.shipping.stop(), shown, live, state.start, now, low))
-
-
-def tally(
-    machine: Machine, state: State, now: int, cohorts: int, training: TrainingWindow | None = None
-) -> tuple[Tally, ...]:
-    """Sums over the sends known (that `training` holds), by template, replication, segment, arm and decision cohort;
-    shape (R, C, K, H)."""
-    program = machine.program
-    spec = program.policy
-    chosen = policy(spec.name)
-    sums = _Summing(machine, state, now, cohorts, training or TrainingWindow())
-    main = sums.of(program.key_metric)
-    extra = sums.more(program.key_metric) if set(chosen.stats) & set(MORE) or spec.burn_in else {}
-    others = {m: sums.of(m) for m in spec.weights if m != program.key_metric}
-    return tuple(
-        Tally(main[0][t], main[1][t], main[2][t], {k: a[t] for k, a in extra.items()},
-              {m: Tally(of[0][t], of[1][t], of[2][t]) for m, of in others.items()})
-        for t in range(len(main[0]))
-    )  # fmt: skip
-
-
-class _Summing:
-    """The sends of a state as the compiled sums take them."""
-
-    def __init__(self, machine: Machine, state: State, now: int, cohorts: int, training: TrainingWindow) -> None:
-        self.machine, self.state, self.now = machine, state, now
-        program, n = machine.program, state.sends.n
-        self.sends, self.n = state.sends.table, n
-        allowance = round(program.rule.mature_allowance_hours * clock.HOUR)
-        limit = now - allowance if program.feedback == "mature" else np.iinfo(np.int64).max
-        first, end = training.bounds(now)
-        self.end = (machine.layout.arm, limit, first, end, state.start, program.refresh, cohorts, state.reps,
-                    machine.rows, machine.layout.arms, MISSING)  # fmt: skip
-        s = self.sends
-        self.who = (s.template, s.variant, s.rep, s.segment, s.decided_at, s.sent_at, state.earned.counted[:n],
-                    state.earned.ghost[:n])  # fmt: skip
-
-    def of(self, metric: str) -> tuple[F8, F8, F8]:
-        from justai_sim.loop import kernel
-
-        program = self.machine.program
-        value, close, scale = metric_of(self.state.earned, metric, self.n)
-        weight = np.zeros(0)
-        if program.feedback == "weighted":
-            weight, heard = exposure(self.state, program.rule, metric, close, self.now)
-            value = np.where(heard, value, 0)
-        n, y, y2 = kernel.tally(*self.who, close, value, scale, weight, *self.end)
-        return n, y, y2
-
-    def more(self, metric: str) -> dict[str, F8]:
-        from justai_sim.loop import kernel
-
-        value, close, scale = metric_of(self.state.earned, metric, self.n)
-        low = metric in LOWER_IS_BETTER
-        got = kernel.more(*self.who, close, value, scale, self.sends.propensity, low, *self.end)
-        return dict(zip(MORE, got, strict=True))
 
 
 def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: int) -> F8:
@@ -200,7 +158,11 @@ def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: in
         live = np.broadcast_to(there[t], (state.reps, machine.layout.arms))
         if state.lifecycle is not None:
             live = live & ~state.lifecycle.archived[t]
-        memory = chosen.init(spec, machine.shape(t, state.reps))
+        shape = machine.shape(t, state.reps)
+        if not machine.layout.live[t].any():  # a template that the program does not have
+            out.append(np.broadcast_to(np.eye(1, shape.K), (shape.R, shape.C, shape.K)))
+            continue
+        memory = chosen.init(program.spec_of(shape.variants), shape)
         # Folding what is final anew at each refresh keeps the shares a function of the snapshot alone.
         done = min(max((now - wait - state.start) // program.refresh, 0), counts.n_cohorts)
         if chosen.memory:

@@ -2,6 +2,7 @@
 
 from justai_sim.pages.age import plot_age
 from justai_sim.pages.bias import plot_bias
+from justai_sim.pages.brief import plot_brief
 from justai_sim.pages.delay import plot_delay
 from justai_sim.pages.interpretations import plot_interpretations
 from justai_sim.pages.race import plot_race
@@ -15,6 +16,7 @@ from justai_sim.pages.window_map import plot_window_map
 __all__ = [
     "plot_age",
     "plot_bias",
+    "plot_brief",
     "plot_delay",
     "plot_interpretations",
     "plot_race",

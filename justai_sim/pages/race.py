@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim import stats
+from justai_sim.pages.looks import QUESTION, plot_looks
 from justai_sim.pages.style import End, label_ends, look, panels, room_for, shown, units
 from justai_sim.tables import F8
 
-QUESTION = "When will I know, and what does waiting cost?"
 MOST_LINES = 4
 MEASURES = (
     "right_leader", "right_for_good", "best_share", "shipped_wrong", "shipped_right", "lost_per_10k",
@@ -21,12 +21,15 @@ MEASURES = (
 
 
 def plot_race(race: pd.DataFrame, *, lines: str = "window", ax: Axes | None = None) -> Axes:
-    """Three panels over the days since the start, one line a label of the axis `lines`.
+    """Three panels over the days since the start, one line a label of the axis `lines`; of a log (`Verdict.race`) what
+    it would have told on every day (`plot_looks`).
 
     `race`: `point`, a column per axis, `rep, day, right_leader, shipped_wrong, lost_per_10k`. Other axes stay
     at the label of the first row. At most four lines: the first label (in use) and those that end with the
     right leader most often. The returned axes are a container; its `child_axes` are the panels.
     """
+    if "difference_per_1000" in race or not len(race.columns):
+        return plot_looks(race, ax)
     here, lines, fixed = same_elsewhere(race, lines)
     labels, left_out = _choose(here, lines)
     names = [shown(v, 16) for v in labels]

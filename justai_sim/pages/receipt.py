@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from justai_sim.pages.reasons import plot_reasons
 from justai_sim.pages.style import FONT, GREY, GRID, INK, PALETTE, SMALL, panels, text_width, units, width_of, wrap
 from justai_sim.whatif.words import REASON, signed
 
@@ -20,8 +21,11 @@ def plot_receipt(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The bridge of `Reconciliation.receipt` over all its variants, as bars that start where the last one ended.
 
     Green: they count it and we do not (what it is for us); orange: the reverse (what it is for them); grey:
-    unexplained. Returns the container; `child_axes` holds the panel.
+    unexplained. Of `Replay.reason_counts()` the receipt of the log itself, by reason (`plot_reasons`). Returns the
+    container; `child_axes` holds the panel.
     """
+    if "kind" in frame:
+        return plot_reasons(frame, ax)
     rows = frame[frame["template_id"] == "ALL"].reset_index(drop=True)
     if not len(rows):
         return panels(ax, QUESTION, "Nothing to compare: the dashboard gives no conversions.", [])[0]

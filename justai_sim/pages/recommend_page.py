@@ -22,9 +22,11 @@ def write_recommend_page(found: Recommendation, data: SweepData, out: Path) -> P
     from justai_sim.sheets import write_csv
 
     out.mkdir(parents=True, exist_ok=True)
+    first, _, rest = found.answer.rstrip(".").partition(". ")
     write_csv(found.table, out / "recommend.csv", "%.10g")
     return write_page(
-        "recommend.html.j2", out, title=data.scenario.name, question=data.scenario.question, answer=found.answer,
+        "recommend.html.j2", out, title=data.scenario.name, question=data.scenario.question, answer=f"{first}.",
+        rest=f"{rest}." if rest else "",
         what=found.question.what.title, method=found.method,
         pictures=[picture(plot_recommend(found.table), out, "recommend", ALT, "A tie is a tie: more worlds may tell.")],
         parts_=[p for p in (standings(found.table, "Every decision", "", ""), stopped(data)) if p.rows],

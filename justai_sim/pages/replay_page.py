@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from justai_sim.estimate.metrics import ALL, HELD_OUT
 from justai_sim.pages.figures import plot_age, plot_delay, plot_shares, plot_window_map
 from justai_sim.pages.inputs import ReplayData
 from justai_sim.pages.page import AGE, DELAY, WEIGHTS, WINDOWS, Picture, picture, write_page
+from justai_sim.pages.reasons import MEANING, plot_reasons
+from justai_sim.pages.reasons import QUESTION as REASONED
+from justai_sim.pages.replay_tabs import key_columns, tabs, with_key, write_tables
 from justai_sim.pages.table import Column, Form, Part, write
 from justai_sim.surfaces import ADVICE
+from justai_sim.verdicts.desk import Desk
 
 LESS_IS_BETTER = ("unsubscribe_rate",)
 RATES: dict[str, tuple[str, str, Form]] = {
@@ -26,41 +31,33 @@ RATES: dict[str, tuple[str, str, Form]] = {
     "revenue_per_send": ("revenue", "revenue per send", "money"),
 }
 """Metric -> its numerator, its name, how it is written."""
-MEANING = {
-    "not_yet_known": "received after the moment of the report",
-    "too_late": "received too long after it happened",
-    "duplicate": "a copy of an event that is already there",
-    "status_event": "tells of a message, is no response",
-    "machine": "made by a machine",
-    "wrong_event": "not one of the goals",
-    "currency": "a currency without a rate",
-    "refund": "a refund, taken off the revenue of its order",
-    "refund_without_order": "a refund whose order is not known",
-    "unknown_send": "names a send that is not there",
-    "outside_engagement_window": "an open, click or unsubscribe too long after its send",
-    "credited": "credited to a send",
-    "in_offset": "within the ignored first days",
-    "past_lookback": "after the last day that counts",
-    "before_send": "before any send of the user",
-    "no_anchor": "the send was not delivered, opened or clicked as the rule demands",
-    "not_delivered": "the send did not arrive",
-    "no_send": "the user had no send",
-}
+TABS = (
+    ("verdict", "Verdict"), ("results", "Results"), ("window", "Window"), ("interpretations", "Interpretations"),
+    ("doctor", "Doctor"), ("what-if", "What if"),
+)  # fmt: skip
 
 
-def write_replay_report(data: ReplayData, out: Path) -> Path:
+def write_replay_report(data: ReplayData, out: Path, desk: Desk | None = None) -> Path:
     """Write index.html, and the figures as PNG and SVG, into the folder `out` (made if absent); returns the page.
 
-    The same data gives the same bytes.
+    With `desk` the page begins with the verdict, and has tabs for everything that is asked of a log; its slide and
+    tables are written, too. The same data gives the same bytes.
     """
     out.mkdir(parents=True, exist_ok=True)
+    if desk is not None:
+        write_tables(desk, out)
     facts = [("source", data.source), ("as of", clock.iso(data.as_of)), ("key metric", _name(data.key_metric)),
              ("control", _control(data)), *data.settings.items()]  # fmt: skip
+    table = data.metrics if desk is None else desk.results
+    added = [] if desk is None else key_columns(desk.verdict.reference)
     return write_page(
-        "replay.html.j2", out, title=data.title, simulated=data.simulated, headline=headline(data),
-        rule=rule_words(data.rule), facts=facts, notes=data.notes, pictures=_pictures(data, out),
-        results=results(data.metrics, ""), mature=results(data.metrics, "mature_"), reasons=reasons(data.reasons),
+        "replay.html.j2", out, title=data.title, simulated=data.simulated,
+        headline=headline(data) if desk is None else desk.verdict.sentence,
+        rule=rule_words(data.rule), facts=facts, notes=data.notes,
+        pictures={p.name: p for p in _pictures(data, out)},
+        results=results(data.metrics, ""), mature=results(table, "mature_", added), reasons=reasons(data.reasons),
         maturity=maturity(data.metrics), warnings=data.warnings, captured=captured(data), shares=last_shares(data),
+        desk=None if desk is None else tabs(desk, out), tab_names=TABS,
     )  # fmt: skip
 
 
@@ -223,10 +220,10 @@ def captured(data: ReplayData) -> Part:
     return Part("What messages add, and what of it the window sees", text, rows, columns)
 
 
-def results(metrics: pd.DataFrame, prefix: str) -> Part:
-    """The five metrics on all sends (prefix '') or on mature ones ('mature_')."""
+def results(metrics: pd.DataFrame, prefix: str, added: Sequence[Column] = ()) -> Part:
+    """The five metrics on all sends (prefix '') or on mature ones ('mature_'); `added` columns after the sends."""
     n, rows = f"{prefix}sends", []
-    for row in metrics.to_dict("records"):
+    for row in with_key(metrics.to_dict("records")):
         for rate, (count, _, _) in RATES.items():
             # The counts behind a rate are shown as a fraction only where that fraction is the rate: engagement
             # matures at another time than conversions, and some rules divide by users.
@@ -240,14 +237,20 @@ def results(metrics: pd.DataFrame, prefix: str) -> Part:
             row[f"{prefix}{rate}_of"] = whole if same else None
         rows.append(row)
     columns = [Column("template_id", "template"), Column("variant_id", "variant"), Column(n, "sends", "int")]
+    columns += added
     columns += [
         Column(prefix + rate, name, form, interval=True, over=(prefix + count, f"{prefix}{rate}_of"))
         for rate, (count, name, form) in RATES.items()
     ]
     if prefix:
-        return Part("Results on mature sends", "Only sends whose window has closed: young sends still wait for theirs.",
-                    rows, columns)  # fmt: skip
-    return Part("Results", "All sends so far. Below each rate its 95 % interval and the counts. "
+        more = (
+            " Differences are of the key metric; their intervals hold for all variants of the template and all days at "
+            "once (none below 1,000 mature sends of either). Chance to be the best: within the template. "
+            f"{ALL}: every event once."
+        )
+        return Part("Results on mature sends", "Only sends whose window has closed: young sends still wait for theirs."
+                    + (more if added else ""), rows, columns)  # fmt: skip
+    return Part("Results so far", "All sends. Below each rate its 95 % interval and the counts. "
                 f"{ALL}: every event once, because steps cannot be added up.", rows, columns)  # fmt: skip
 
 
@@ -298,6 +301,10 @@ def _pictures(data: ReplayData, out: Path) -> list[Picture]:
             WINDOWS,
             "Every rectangle is a window. A coloured one has a leader: its difference per 1,000 sends is beyond the "
             "bound that the largest of all windows passes in 5 % of logs of equal variants. " + ADVICE,
+        ),
+        picture(
+            plot_reasons(data.reasons), out, "reasons", REASONED,
+            "In the order in which the rule checks; the table below has all kinds of events.",
         ),
         picture(
             plot_shares(data.shares, control=data.control), out, "shares",

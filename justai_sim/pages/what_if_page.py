@@ -32,13 +32,14 @@ def write_what_if_report(got: WhatIf, out: Path, title: str) -> Path:
     facts = [("as of", clock.iso(got.as_of)), ("metric", got.metric.replace("_", " "))]
     return write_page(
         "what_if.html.j2", out, title=title, simulated=got.simulated, headline=got.headline, facts=facts,
-        answers=got.answers, check=got.check_said, notes=[*got.notes, LIMITS], estimates=_estimates(got),
-        overlap=_overlap(got),
+        answers=got.answers, check=got.check_said, notes=[*got.notes, LIMITS], estimates=estimates_part(got),
+        overlap=overlap_part(got),
         picture=picture(plot_what_if(got.estimates, got.check, got.headline), out, "what_if", QUESTION, CAPTION),
     )  # fmt: skip
 
 
-def _estimates(got: WhatIf) -> Part:
+def estimates_part(got: WhatIf) -> Part:
+    """Every estimate with its diagnostics."""
     form: Form = "money" if got.metric == "revenue_per_send" else "percent2"
     rows: list[dict[str, Any]] = []
     for r in records(got.estimates):
@@ -60,7 +61,8 @@ def _estimates(got: WhatIf) -> Part:
     )  # fmt: skip
 
 
-def _overlap(got: WhatIf) -> Part:
+def overlap_part(got: WhatIf) -> Part:
+    """How often each variant was drawn, and with which probability."""
     columns = (
         Column("template_id", "template"), Column("segment", "segment"), Column("variant_id", "variant"),
         Column("decisions", "decisions", "int"), Column("share", "share", "percent"),

@@ -21,9 +21,10 @@ from litestar.types import Receive, Scope, Send
 from justai_sim import clock
 from justai_sim.errors import DataError, JustaiError, UsageError, nearest
 from justai_sim.esp import signatures
-from justai_sim.service.engine import Engine, NotFoundError
+from justai_sim.service.engine import Engine
 from justai_sim.service.page import results_page
 from justai_sim.service.store import Decision, StoreError
+from justai_sim.service.variants import Change, NotFoundError, states
 
 MAX_WEBHOOK = 10_000_000
 """Bytes of a webhook body."""
@@ -98,6 +99,12 @@ def create_app(engine: Engine, api_key: str = "", secrets: Mapping[str, Sequence
     async def replay(request: Req) -> Response[bytes]:
         return await answer(request, lambda found: replayed(engine, found))
 
+    @route("/api/variants", http_method=["GET", "POST"], request_max_body_size=MAX_REQUEST)
+    async def variants(request: Req) -> Response[bytes]:
+        if request.method == "GET":
+            return await answer(request, lambda _: {"variants": states(engine.program)})
+        return await answer(request, lambda found: {"variants": states(engine.change(change_of(found)))})
+
     @get("/")
     async def page(request: Req) -> Response[str]:
         allow(dict(request.headers))
@@ -109,7 +116,7 @@ def create_app(engine: Engine, api_key: str = "", secrets: Mapping[str, Sequence
         return error_response(error)
 
     return Litestar(
-        [webhook, generate, results, replay, page],
+        [webhook, generate, results, replay, variants, page],
         exception_handlers={Exception: failed, HTTPException: failed},
         openapi_config=None,
         logging_config=None,
@@ -253,15 +260,16 @@ def time_of(found: dict[str, Any]) -> int | None:
     )
 
 
-REQUEST_FIELDS = ("template_id", "user_id", "tracking_id", "fields", "attrs", "copy_id", "epsilon")
+REQUEST_FIELDS = ("template_id", "user_id", "tracking_id", "fields", "attrs", "copy_id", "epsilon", "eligible")
 
 
 def generated(engine: Engine, org: str, found: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request for a choice."""
     ids = {f: text_of(found, f, REQUEST_FIELDS) for f in ("template_id", "user_id", "tracking_id", "copy_id")}
     decision: Decision = engine.generate(
-        org, attrs=object_field(found, "attrs"), epsilon=share_of(found, "epsilon"), **ids
-    )
+        org, attrs=object_field(found, "attrs"), epsilon=share_of(found, "epsilon"),
+        eligible=list_of(found, "eligible"), **ids,
+    )  # fmt: skip
     return {
         "copy": {"id": decision.variant_id, "vars": {}},
         "tracking_id": decision.tracking_id,
@@ -273,13 +281,36 @@ def generated(engine: Engine, org: str, found: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def share_of(found: dict[str, Any], field: str) -> float:
+def list_of(found: dict[str, Any], field: str) -> list[str] | None:
+    """A list of texts, or one text with commas (the GET form); None if it is missing."""
+    value = found.get(field)
+    if isinstance(value, str):
+        return [v.strip() for v in value.split(",") if v.strip()]
+    if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+        raise UsageError(f"{field}: found {_shown(value)}, expected a list of texts")
+    return value
+
+
+def change_of(found: dict[str, Any]) -> Change:
+    """What a request wants of a variant."""
+    fields = Change.__struct_fields__
+    for key in found:
+        if key not in fields:
+            raise UsageError(f"field {key[:80]!r} is not known; {nearest(key[:80], fields)}")
+    ids: Any = {f: text_of(found, f) for f in ("action", "template_id", "variant_id")}
+    numbers: Any = {f: share_of(found, f, "a number of at least 0") for f in ("sends", "outcomes")}
+    return Change(themes=list_of(found, "themes") or [], **ids, **numbers)
+
+
+def share_of(found: dict[str, Any], field: str, expected: str = "a number from 0 to 1") -> float:
     """A number, or a text of one (the GET form); 0 if it is missing."""
     value = found.get(field)
     try:
-        return 0.0 if value is None or isinstance(value, bool) else float(value)
+        if isinstance(value, bool):
+            raise TypeError
+        return 0.0 if value is None else float(value)
     except (TypeError, ValueError):
-        raise UsageError(f"{field}: found {_shown(value)}, expected a number from 0 to 1") from None
+        raise UsageError(f"{field}: found {_shown(value)}, expected {expected}") from None
 
 
 def replayed(engine: Engine, found: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ import numpy as np
 
 from justai_sim import clock, streams
 from justai_sim.attribution import with_settings
-from justai_sim.bandit.choose import choose, pinned
+from justai_sim.bandit.choose import choose, pinned, requested
 from justai_sim.bandit.policy import PolicySpec
+from justai_sim.bandit.registry import policy
 from justai_sim.errors import UsageError, nearest
 from justai_sim.esp.base import adapter
 from justai_sim.estimate.metrics import metrics_table
@@ -27,7 +28,8 @@ from justai_sim.loop.replay import attribute_log
 from justai_sim.loop.segments import segment_of
 from justai_sim.loop.step import Tick
 from justai_sim.service.book import Book, read_arrival, refresh
-from justai_sim.service.store import Decision, Store
+from justai_sim.service.store import Decision, Store, StoreError
+from justai_sim.service.variants import Change, NotFoundError, changed, check_variants, gone, served
 from justai_sim.service.words import rule_in_words
 from justai_sim.tables import B1, F8, I1, KINDS, REASONS, Log
 
@@ -37,10 +39,6 @@ REPEAT = 10 * clock.MINUTE
 _ORG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LOCKS = 64
 _MAX_ID = 512
-
-
-class NotFoundError(UsageError):
-    """Something named in the request does not exist."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,12 @@ class Receipt:
 @dataclass(frozen=True)
 class Shares:
     """What `choose` draws from since the refresh `at`: template id -> (1, C, K), K arms, control first; the first
-    of the C rows is for users of no known segment."""
+    of the C rows is for users of no known segment; `templates` as the program had them then."""
 
     at: int
     by_template: dict[str, F8]
     live: dict[str, B1]
+    templates: dict[str, Template]
     segments: tuple[str, ...] = ()
 
 
@@ -89,17 +88,35 @@ class Engine:
         clock: Callable[[], int] = now_us,
         seed: int = 1,
         declared_in: Path | str = "program.toml",
+        keep: Callable[[Program], None] = lambda _: None,
     ) -> None:
-        """`declared_in`: the file that the program was read from, for messages."""
+        """`declared_in`: the file that the program was read from, for messages; `keep` writes a changed one."""
         if not program.templates:
             raise UsageError("the program has no templates; the service needs at least one [[templates]]")
         self.program, self.store, self.clock, self.seed = program, store, clock, seed
-        self.declared_in = declared_in
-        self.templates: dict[str, Template] = {t.id: t for t in program.templates}
+        self.declared_in, self._keep = declared_in, keep
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._books: dict[str, Book] = {}
         self._shares: dict[str, Shares] = {}
         self._lock = threading.RLock()
+
+    @property
+    def templates(self) -> dict[str, Template]:
+        return {t.id: t for t in self.program.templates}
+
+    def change(self, change: Change) -> Program:
+        """Add, archive or reset a variant from now on, durably. An archived one is served no more at once; an added one
+        is from the next refresh on. UsageError for what cannot be; then nothing has changed."""
+        check_id("variant_id", change.variant_id)
+        with self._lock:
+            program = changed(self.program, change, self.store.now(self.clock))
+            try:
+                self._keep(program)
+            except OSError as e:
+                raise StoreError(f"{self.declared_in}: could not be written ({e})") from e
+            self.program = program
+            self._shares.clear()
+            return program
 
     # -- webhooks ------------------------------------------------------------------------------------
 
@@ -125,13 +142,15 @@ class Engine:
         attrs: Mapping[str, Any] | None = None,
         copy_id: str = "",
         epsilon: float = 0.0,
+        eligible: Sequence[str] | None = None,
     ) -> Decision:
         """Choose a variant, durably, or give the decision that this message already has.
 
         An equal `tracking_id` (same user and template) shares its decision at any time; so does the same user
         and template within 10 minutes, unless both requests name different tracking ids or another variant
         is forced by `copy_id`. `attrs` place the user in a segment, `epsilon` is this request's own part that is drawn
-        evenly from the live variants, on top of the policy's.
+        evenly from the live variants, on top of the policy's; `eligible`: the variants that this user may have besides
+        the control (None: all), which share the treatment traffic in proportion.
         """
         check_org(org)
         if not 0 <= epsilon <= 1:
@@ -146,15 +165,17 @@ class Engine:
                 f"template_id {template_id!r} is not in the program; {nearest(template_id, self.templates)} "
                 f"(templates are declared in {self.declared_in})"
             )
-        variants = self.templates[template_id].variants
-        if copy_id and copy_id not in variants:
-            raise NotFoundError(f"copy_id {copy_id!r} is no variant of {template_id!r}; {nearest(copy_id, variants)}")
+        template = self.templates[template_id]
+        check_variants(template, copy_id, eligible)
+        may = frozenset(template.variants) if eligible is None else frozenset((template.variants[0], *eligible))
         who = _hash(org, user_id)
         with self._locks[(who ^ _hash(template_id)) % _LOCKS]:
             last = self.store.latest(org, user_id, template_id)
             found = self._shared(org, user_id, template_id, tracking_id, copy_id, last)
             segment = segment_of(self.program.segments, attrs)
-            return found or self._decide(org, template_id, user_id, tracking_id, copy_id, last, segment, epsilon)
+            if found is not None and found.variant_id in may:
+                return found
+            return self._decide(org, template_id, user_id, tracking_id, copy_id, last, segment, epsilon, may)
 
     def _shared(
         self, org: str, user: str, template: str, tracking: str, copy: str, last: tuple[int, Decision] | None
@@ -170,47 +191,53 @@ class Engine:
 
     def _decide(
         self, org: str, template: str, user: str, tracking: str, copy: str, last: tuple[int, Decision] | None,
-        segment: str, epsilon: float,
+        segment: str, epsilon: float, may: frozenset[str],
     ) -> Decision:  # fmt: skip
         """A new decision; `last` is the last one for this user and template, with its serial."""
         now, serial = self.store.now(self.clock), last[0] if last else 0
-        variants = self.templates[template].variants
-        stays = self._stays(org, user, template, now) if self.program.sticky == "variant" and not copy else None
+        stays = self._stays(org, user, template, now, may) if self.program.sticky == "variant" and not copy else None
         if copy:
             variant, propensity, mode = copy, float("nan"), "forced"
         elif stays is not None:
             variant, propensity, mode = stays.variant_id, stays.propensity, "sticky"
         else:
-            arm, propensity = self._draw(org, template, user, serial, segment, epsilon, now)
-            variant, mode = variants[arm], "policy"
+            variant, propensity = self._draw(org, template, user, serial, segment, epsilon, now, may)
+            mode = "policy"
         name = f"dec_{_hash(org, user, template, str(serial)):016x}"
         d = Decision(name, tracking or name, org, user, template, variant, segment, now, propensity, mode)
         self.store.append_decision(d)
         return d
 
     def _draw(
-        self, org: str, template: str, user: str, serial: int, segment: str, epsilon: float, now: int
-    ) -> tuple[int, float]:
-        """An arm from the shares of the latest refresh, and its propensity."""
+        self, org: str, template: str, user: str, serial: int, segment: str, epsilon: float, now: int,
+        may: frozenset[str],
+    ) -> tuple[str, float]:  # fmt: skip
+        """A variant from the shares of the latest refresh, and its propensity."""
         found = self.shares(org, now)
-        shares, zero = found.by_template[template], np.zeros(1, np.int64)
+        shares, zero, t = found.by_template[template], np.zeros(1, np.int64), found.templates[template]
         row = np.array([found.segments.index(segment) + 1 if segment in found.segments else 0])
         u = np.array([streams.uniform_one(self.seed, "choice", 0, _hash(org, user), _hash(template), serial)])
         if self.program.sticky == "arm":
             split = streams.uniform_one(self.seed, "split", 0, _hash(org, user))
             u = pinned(u, np.array([split]), shares[0, row, 0])
         own = np.array([epsilon]) if epsilon else None
-        arm, p = choose(shares, zero, row, u, epsilon=own, live=found.live[template])
-        return int(arm[0]), float(p[0])
+        # What was archived after the refresh still has a share, but is not served.
+        mask = served(t, may, now, shares.shape[2])
+        eligible = None if mask[0, : len(t.variants)].all() else mask
+        arm, p = choose(shares, zero, row, u, eligible=eligible, epsilon=own, live=found.live[template])
+        return t.variants[int(arm[0])], float(p[0])
 
-    def _stays(self, org: str, user: str, template: str, now: int) -> Decision | None:
+    def _stays(self, org: str, user: str, template: str, now: int, may: frozenset[str]) -> Decision | None:
         """The choice that a user keeps: the last that was not forced, unless its variant is no longer served."""
-        found, variants = self.store.chosen(org, user, template), self.templates[template].variants
-        if found is None or found.variant_id not in variants:
+        found, shares = self.store.chosen(org, user, template), self.shares(org, now)
+        t = shares.templates[template]
+        if found is None or found.variant_id not in t.variants or found.variant_id not in may:
             return None
-        shares, arm = self.shares(org, now), variants.index(found.variant_id)
-        gone = self.program.shipping is not None and not shares.live[template][0, arm]
-        return None if gone and (arm or shares.by_template[template][0, 0, 0] == 0) else found
+        if gone(t, found.variant_id, now):
+            return None
+        arm = t.variants.index(found.variant_id)
+        stopped = self.program.shipping is not None and not shares.live[template][0, arm]
+        return None if stopped and (arm or shares.by_template[template][0, 0, 0] == 0) else found
 
     def shares(self, org: str, now: int | None = None) -> Shares:
         """The shares of the latest refresh t_k <= now, from everything received up to t_k."""
@@ -219,9 +246,10 @@ class Engine:
             cached = self._shares.get(org)
             if cached is not None and cached.at <= now < cached.at + self.program.refresh:
                 return cached
+            templates = self.templates
             tick, rows, segments = self.tick(org, now)
             shares, live = ({t: a[i] for t, i in rows.items()} for a in (tick.shares, tick.live))
-            found = Shares(tick.now, shares, live, segments)
+            found = Shares(tick.now, shares, live, templates, segments)
             if tick.now < now:  # at the very instant of a refresh, a row received at that instant may still come
                 self._shares[org] = found
             return found
@@ -301,12 +329,14 @@ class Engine:
         }
 
     def _shares_table(self, org: str) -> dict[str, Any]:
-        found = self.shares(org)
-        table = {
-            t.id: dict(zip(t.variants, found.by_template[t.id][0, 0].tolist(), strict=False))
-            for t in self.program.templates
-        }
-        return {"refreshed_at": clock.iso(found.at), "by_template": table}
+        now = self.store.now(self.clock)
+        found, table = self.shares(org, now), {}
+        for t in found.templates.values():
+            mask = served(t, frozenset(t.variants), now, found.by_template[t.id].shape[2])
+            rows = requested(found.by_template[t.id][0, :1], np.zeros(1, np.int64), mask, None, found.live[t.id])
+            table[t.id] = dict(zip(t.variants, rows[0].tolist(), strict=False))
+        sure = policy(self.program.policy.name).deterministic
+        return {"refreshed_at": clock.iso(found.at), "deterministic": sure, "by_template": table}
 
 
 def check_org(org: str) -> str:

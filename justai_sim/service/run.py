@@ -44,7 +44,7 @@ def serve(host: str, port: int, data_dir: Path | str, program_source: Path | str
     with locked(data), listen(host, port) as listener:
         store = Store(data / STORE)
         try:
-            engine = Engine(program, store, declared_in=data / PROGRAM)
+            engine = Engine(program, store, declared_in=data / PROGRAM, keep=lambda p: kept(data / PROGRAM, p))
             ahead = store.last - now_us()
             if ahead > clock.MINUTE:
                 _say(f"warning: the newest row is of {clock.iso(store.last)}, later than the clock; time stands still")
@@ -60,14 +60,25 @@ def settled_program(data: Path, source: Path | str | None) -> Program:
     path = data / PROGRAM
     if not path.exists():
         program = read_program(find_source(source if source is not None else DEFAULT))
-        part = path.with_suffix(".part")
-        part.write_text(program_toml(program), encoding="utf-8")
-        part.replace(path)
+        kept(path, program)
         return program
     program = read_program(path)
     if source is not None and read_program(find_source(source)) != program:
-        raise UsageError(f"{path} differs from {source}; edit {path.name} or name another --data folder")
+        raise UsageError(
+            f"{path} differs from {source}; edit {path.name}, leave --program out to go on with it (it holds what was "
+            "changed through /api/variants too), or name another --data folder"
+        )
     return program
+
+
+def kept(path: Path, program: Program) -> None:
+    """Write a program durably: the file is the old one or the new one, whatever happens."""
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as f:
+        f.write(program_toml(program))
+        f.flush()
+        os.fsync(f.fileno())
+    part.replace(path)
 
 
 def locked(data: Path) -> IO[str]:

@@ -100,7 +100,7 @@ def _key(key: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }" if value else "{}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
     if isinstance(value, str):  # a JSON string is a TOML string, but for the delete character
         return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

@@ -40,8 +40,8 @@ class Block:
     ticks: list[Tick]
     codes: dict[str, Codes]
     wire: Wire | None
-    replaced: int = 0
-    """Organic purchases that did not happen, because a caused one took their place."""
+    replacing: Truth
+    """The caused purchases that took the place of an organic one, which did not happen."""
 
     def signed_up(self, rep: I4, user: I8) -> I8:
         """When each user signed up, microseconds."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from justai_sim.errors import UsageError
 from justai_sim.scenario import Blast, Scenario, Step, Trigger
 
-SECONDS_PER_SEND = 3e-6
+SECONDS_PER_SEND = 2e-6
 """One send through choice, response, attribution and learning on one core of a laptop, roughly."""
-BYTES_PER_SEND = 500
-BYTES_PER_USER = 250
+BYTES_PER_SEND = 220
+"""Row, outcome, plan, and the events that come back, machine opens among them; measured in `benchmarks/simulate.py`."""
+BYTES_PER_USER = 100
 BYTES_AT_LEAST = 300e6
 """The interpreter with what it has loaded."""
 

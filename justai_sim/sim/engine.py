@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,21 @@ from justai_sim.sim.inbox import Inbox
 from justai_sim.sim.organics import Organics
 from justai_sim.sim.plan import by_code, most_times, plan
 from justai_sim.sim.wire import Wire, carried_by
-from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, NONE, SENT, SUPPRESSED, Codes, MadeCodes, Sends, TextCodes
+from justai_sim.tables import (
+    B1,
+    F8,
+    HELD_OUT,
+    I4,
+    I8,
+    KINDS,
+    NONE,
+    SENT,
+    SUPPRESSED,
+    Codes,
+    MadeCodes,
+    Sends,
+    TextCodes,
+)
 from justai_sim.truth import Truth
 from justai_sim.world.codes import MISNAMED, TEMPLATES, kind_of_event, send_code
 from justai_sim.world.faults import Faults
@@ -78,7 +93,7 @@ class Engine:
     """One block of worlds from start to end."""
 
     def __init__(self, scenario: Scenario, reps: range, wire: bool, keep_journal: bool) -> None:
-        self.scenario, self.reps = scenario, reps
+        self.scenario, self.reps, self.keep_tallies = scenario, reps, keep_journal
         esp = adapter(scenario.esp)
         self.program = program = scenario.full_program()
         goal = program.goals[0] if program.goals else "purchase"
@@ -108,6 +123,7 @@ class Engine:
         span = int(self.users.user.max(initial=0)) + 1
         self.state = State(len(reps), span, span * len(self.touches) * self.many, start, len(self.plan.at))
         self.wire = Wire(esp, self.codes, len(reps), keep_journal) if wire else None
+        self.seen: I4 = np.zeros(len(self.users.rep), np.int32)
         self.stop_at: I8 = np.full(len(self.users.rep), NEVER, np.int64)
         pins = len(self.touches) if program.sticky == "variant" else 0
         self.pinned: I8 = np.full((pins, len(self.users.rep)), NONE, np.int64)
@@ -134,7 +150,7 @@ class Engine:
         return Block(
             self.scenario, self.reps, self.program, self.machine, self.state, Truth.concat(self.truths),
             np.concatenate(self.origins), self.inbox.rest(), Sends.concat(self.suppressed), self.users, self.ticks,
-            self.codes, self.wire, self.organics.replaced if self.organics is not None else 0,
+            self.codes, self.wire, Truth.concat(self.organics.by if self.organics is not None else []),
         )  # fmt: skip
 
     def calendar(self, env: Any, on_tick: Callable[[int], None] | None) -> Generator[Any, Any, None]:
@@ -146,7 +162,7 @@ class Engine:
                 batch, origin = self.wire.carry(batch, origin)
             self.origins.append(origin)
             self.state, tick = step(self.machine, self.state, batch, at)
-            self.ticks.append(tick)
+            self.ticks.append(tick if self.keep_tallies else replace(tick, tallies=()))
             if k + 1 < len(self.times):
                 self.serve(at, int(self.times[k + 1]), tick)
                 self.happen_anyway(at, int(self.times[k + 1]))
@@ -155,8 +171,10 @@ class Engine:
 
     def serve(self, start: int, stop: int, tick: Tick) -> None:
         """All messages of [start, stop): who is still mailed, the choice, the message, the responses."""
+        from justai_sim.sim import kernel
+
         at, who, place = self.plan.within(start, stop)
-        turn = _turns(who, len(self.stop_at))
+        turn = kernel.turns(who, self.seen)
         # Within one tick a user's messages are served in turn: an unsubscribe stops the next one.
         for wave in range(int(turn.max(initial=-1)) + 1):
             w = np.flatnonzero((turn == wave) & (self.stop_at[who] > at))
@@ -246,20 +264,6 @@ def even(live: B1, rep: Any, u: F8) -> I8:
     may[:, 0] = True
     edges = np.cumsum(may, axis=1) / may.sum(axis=1, keepdims=True)
     return np.asarray((u[:, None] >= edges[rep]).sum(axis=1), np.int64)
-
-
-def _turns(who: I8, users: int) -> I8:
-    """For each row how many earlier rows have the same value; values below `users`."""
-    last = np.empty(users, np.int64)
-    last[who] = np.arange(len(who))
-    if np.array_equal(last[who], np.arange(len(who))):  # the rule, where a user has a message a week
-        return np.zeros(len(who), np.int64)
-    order = np.argsort(who, kind="stable")
-    s = who[order]
-    first = np.searchsorted(s, s, side="left")
-    out = np.empty(len(who), np.int64)
-    out[order] = np.arange(len(who)) - first
-    return out
 
 
 def simulate_block(

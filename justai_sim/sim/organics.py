@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from justai_sim.tables import B1, CONVERSION, I8
+from justai_sim.truth import Truth
 from justai_sim.world.codes import COPIES
 from justai_sim.world.people import Draws, Users
 from justai_sim.world.world import Happened
@@ -22,6 +23,8 @@ class Organics:
         self.sale, self.who = self.sale[order], who[order]
         self.at = e.occurred_at[self.sale]
         self.gone: B1 = np.zeros(len(self.sale), bool)
+        self.by: list[Truth] = []
+        """The caused purchases that took the place of another."""
 
     def replace(self, caused: Happened, start: int, stop: int) -> None:
         """Of the caused purchases of [start, stop), earliest first: a `share` of them takes the user's next organic
@@ -33,18 +36,17 @@ class Organics:
         rows = rows[self.u("replaces", e.rep[rows], e.event[rows]) < self.share]
         rows = rows[np.lexsort((e.event[rows], e.occurred_at[rows]))]
         who = self.users.row(e.rep[rows], e.user[rows])
-        for user, t in zip(who.tolist(), e.occurred_at[rows].tolist(), strict=True):
+        took = np.zeros(len(rows), bool)
+        for k, (user, t) in enumerate(zip(who.tolist(), e.occurred_at[rows].tolist(), strict=True)):
             low, high = np.searchsorted(self.who, [user, user + 1])
             i = low + int(np.searchsorted(self.at[low:high], t, side="right"))
             while i < high and self.gone[i]:
                 i += 1
             if i < high:
-                self.gone[i] = True
-
-    @property
-    def replaced(self) -> int:
-        """How many did not happen."""
-        return int(self.gone.sum())
+                self.gone[i] = took[k] = True
+        truth, span = caused.truth, int(self.users.rep.max(initial=0)) + 1
+        won = e.event[rows[took]] * span + e.rep[rows[took]]
+        self.by.append(truth.take(np.isin(truth.event * span + truth.rep, won)))
 
     def of(self, start: int, stop: int) -> Happened:
         """The purchases of [start, stop) that happen after all, with their refunds (whenever they are)."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from justai_sim.bandit.stopping import Look, Significance
 from justai_sim.biases.identity import identity
-from justai_sim.biases.match import HELD
+from justai_sim.biases.match import HELD, Index
 from justai_sim.biases.terms import ADDED, MISSED, TERM
 from justai_sim.clock import DAY, HOUR
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
@@ -14,7 +14,7 @@ from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.scenario import Scenario
 from justai_sim.sim.block import Block, rates_of, values_of
 from justai_sim.sim.plan import by_code
-from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array
+from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array, Sends
 from justai_sim.truth import Behind
 from justai_sim.world.codes import user_of_event
 from justai_sim.world.people import cell_shares
@@ -71,6 +71,7 @@ def metrics_of(block: Block) -> Columns:
     with np.errstate(invalid="ignore"):
         out["conversion_rate"] = np.where(out["sends"] > 0, out["conversions"] / out["sends"], np.nan)
     out |= causes_of(block)
+    out["added"] = out["caused"] - replaced_of(block)
     out["true_rate"] = np.broadcast_to(block.rates, shape).ravel()
     out["share_at_end"] = np.moveaxis(block.ticks[-1].shares[:, :, 0], 0, 1).ravel()
     return _long(block, out, shape)
@@ -103,6 +104,17 @@ def causes_of(block: Block) -> dict[str, F8]:
     return {k: v + 0.0 for k, v in out.items()}  # no -0
 
 
+def replaced_of(block: Block) -> F8:
+    """Organic purchases that did not happen, by the cell of the send whose purchase took their place."""
+    truth, shape = block.replacing, block_shape(block)
+    sends = Sends.concat([block.state.sends.table, block.unheard.sends])
+    row = Index(sends.rep, sends.send).find(truth.rep, truth.cause)
+    sends = sends.take(row[row >= 0])
+    arm = block.machine.layout.arm[sends.template, sends.variant]
+    cell = np.ravel_multi_index((sends.rep, sends.template, arm), shape)
+    return np.bincount(cell, minlength=int(np.prod(shape))).astype(np.float64)
+
+
 def _long(block: Block, values: dict[str, F8], shape: tuple[int, int, int]) -> Columns:
     there = np.broadcast_to(block.machine.layout.variant >= 0, shape).ravel()
     rep, template, arm = (i.ravel()[there] for i in np.indices(shape))
@@ -128,7 +140,8 @@ def race_of(block: Block) -> Columns:
     leader = np.argmin(rate, axis=-1) if lower else np.argmax(rate, axis=-1)
     template = np.arange(n.shape[1])[None, :, None]
     right = best[template, leader] & (y.sum(axis=-1) > 0)
-    shipped, arm = _shipped(n, y, lower) if block.program.shipping is None else shipped_by(block)
+    y2 = np.stack([t.y2 for t in block.ticks])
+    shipped, arm = _shipped(n, y, y2, lower) if block.program.shipping is None else shipped_by(block)
     good = best[template[0], arm]
     lost_per_10k, lost_revenue = lost_of(block)
     # From each tick on, whether the leader stays right until the end.
@@ -213,13 +226,13 @@ def shipped_by(block: Block) -> tuple[B1, I8]:
     return np.arange(len(block.ticks))[:, None, None] >= first[None], arm
 
 
-def _shipped(n: F8, y: F8, lower: bool) -> tuple[B1, I8]:
+def _shipped(n: F8, y: F8, y2: F8, lower: bool) -> tuple[B1, I8]:
     """Whether the product's shipping rule has fired by each tick (ticks, T, R), and for which arm (T, R).
 
     It is looked at at every refresh; the first variant to be ready stays.
     """
-    flat, total = n.reshape(-1, n.shape[-1]), y.reshape(-1, n.shape[-1])
-    look = Look(flat, total, total, np.ones(flat.shape, bool), 0.0, lower)
+    flat, total, squares = (a.reshape(-1, n.shape[-1]) for a in (n, y, y2))
+    look = Look(flat, total, squares, np.ones(flat.shape, bool), 0.0, lower)
     ship = Significance().decide(look).ship.reshape(n.shape[:-1])
     ready = ship > 0
     first = np.argmax(ready, axis=0)

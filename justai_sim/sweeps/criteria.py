@@ -28,7 +28,7 @@ CRITERIA = {
     c.name: c
     for c in (
         Criterion("right_by_day", "the best variant leads", "share of worlds and steps"),
-        Criterion("conversions", "true conversions earned", "conversions a world"),
+        Criterion("conversions", "true conversions earned", "true conversions a world"),
         Criterion("revenue", "true revenue earned", "a world"),
         Criterion("decision_time", "time to decision", "days", higher=False, races=False),
     )
@@ -65,10 +65,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 def values(question: Question, point: Point, metrics: pd.DataFrame, race: pd.DataFrame) -> F8:
     """The criterion in each world, (R,), in the order of the worlds; the frames hold the rows of this point only.
 
-    right_by_day: share of templates whose leader is the best at the last refresh up to that day. conversions: caused by
-    the sends of the run, credited or not. revenue: the same times the mean amount of a purchase, which does not depend
-    on the variant: the amounts themselves would only add noise. decision_time: days until the product's rule ships a
-    variant, the mean over templates; the run's length where it never does.
+    right_by_day: share of templates whose leader is the best at the last refresh up to that day. conversions: all
+    purchases of the users since they signed up, credited or not; what would have happened anyway is the same under
+    every decision, so that differences are what decisions earn, less what they displace. revenue: each of them at the
+    mean amount of its cause (a variant, or nothing), before refunds: the amounts themselves would only add noise.
+    decision_time: days until the rule ships a variant, the mean over templates; the run's length where it never does.
     """
     if question.criterion == "right_by_day":
         days = race["day"][race["day"] <= (question.day or np.inf)]
@@ -78,8 +79,24 @@ def values(question: Question, point: Point, metrics: pd.DataFrame, race: pd.Dat
     if question.criterion == "decision_time":
         open_share = 1 - _by_day(race, "shipped_wrong") - _by_day(race, "shipped_right")
         return np.asarray(open_share.to_numpy()[:, :-1] @ np.diff(open_share.columns.to_numpy(np.float64)))
-    earned = metrics[metrics["metric"] == "caused"].groupby("rep")["value"].sum().sort_index().to_numpy(np.float64)
-    return earned * point.scenario.world.value.mean if question.criterion == "revenue" else earned
+    happened = _by_world(race[race["day"] == race["day"].max()], "happened")
+    return _revenue(point.scenario, happened, metrics) if question.criterion == "revenue" else happened
+
+
+def _revenue(scenario: Scenario, happened: F8, metrics: pd.DataFrame) -> F8:
+    """Money of each world's purchases, (R,): those that a variant caused at its mean amount, others at the world's."""
+    organic = scenario.world.value.expected
+    extra = {
+        (t.id, v.id): v.value.expected - organic
+        for t in scenario.touches for v in scenario.variants_of(t) if v.value is not None
+    }  # fmt: skip
+    money = happened * organic
+    if extra:
+        caused = metrics[metrics["metric"] == "caused"].sort_values("rep", kind="stable")
+        keys = zip(caused["template_id"], caused["variant_id"], strict=True)
+        each = np.array([extra.get(k, 0.0) for k in keys]) * caused["value"].to_numpy(np.float64)
+        money = money + np.bincount(caused["rep"].to_numpy(np.int64), each, len(happened))
+    return money
 
 
 def false_ships(race: pd.DataFrame) -> F8:

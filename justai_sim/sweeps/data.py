@@ -40,7 +40,8 @@ class SweepData:
     conversions (numerator of the rate), conversion_count, unsubscribes, revenue (units), conversion_rate,
     true_rate (causal conversions per delivered send that the variant was given), share_at_end (what the policy
     gives the variant at the end); and the bias identity (`biases.terms`), counted as conversions: caused (by the
-    variant's sends in the run, credited or not), caused_sends (those that caused one), credited_own (credited to
+    variant's sends in the run, credited or not), added (less the purchases whose place they took),
+    caused_sends (those that caused one), credited_own (credited to
     the send that caused it), credited_organic, credited_borrowed (caused by another send),
     credited_extra_copies, credited_spurious, missed_TERM (caused, and not credited to the send that caused it,
     by the first reason that applies: lost, not_yet_known, heard_too_late, wrong_event, machine, currency,

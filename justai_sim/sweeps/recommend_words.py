@@ -42,8 +42,13 @@ def method(r: Recommendation) -> str:
         f"Bonferroni: 95 % for all {several(r.comparisons // r.looks, 'pair')} of decisions{looks} together. What "
         "cannot be told from the best is called tied."
     )
+    if r.question.criterion in ("conversions", "revenue"):
+        text += (
+            " All purchases count, credited or not: what would have happened anyway is the same under every decision, "
+            "so differences are what decisions earn."
+        )
     if r.question.criterion == "revenue":
-        text += " Revenue is true conversions times the mean amount of a purchase."
+        text += " Each counts with the mean amount of what caused it, before refunds."
     if r.question.criterion == "decision_time":
         text += (
             " A decision counts where it is shown (95 %, one-sided, by Wilson's interval over worlds) that at most "
@@ -85,7 +90,7 @@ def _tie(r: Recommendation, best: Standing, tied: list[Standing], worse: list[st
     if not worse:
         said = f"No difference that {worlds} can tell between {names}"
         return f"{said}: {_does(r, best)}; none is further than {_size(r, far)} away."
-    return f"A tie: {names} cannot be told apart ({_size(r, far)} at most); they do better than {listed(worse)}."
+    return f"A tie: {names} cannot be told apart ({_size(r, far)} at most); they do better than {_names(worse)}."
 
 
 def _does(r: Recommendation, s: Standing) -> str:
@@ -128,7 +133,7 @@ def _flip(f: Flip) -> str:
 
 
 def _names(names: Iterable[str]) -> str:
-    return listed(names, most=4)
+    return listed([f'"{n}"' if "," in n else n for n in names], most=4)
 
 
 def _percent(x: float) -> str:

@@ -147,6 +147,6 @@ def _prepare(folder: Path, mark: str, resume: bool) -> None:
 
 def _compile(scenario: Scenario) -> None:
     """Fill the compiler's cache on disk once, so that the workers need not all compile at the same time."""
-    world = msgspec.structs.replace(scenario.world, signups_per_day=20)
+    world = msgspec.structs.replace(scenario.world, signups_per_day=20, initial_users=0)
     small = msgspec.structs.replace(scenario, world=world, days=2, replications=1, sweep={})
     record(simulate_block(small, range(1)), True)

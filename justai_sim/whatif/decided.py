@@ -73,11 +73,22 @@ class Decided:
         return bool(np.abs(rows - first[self.context]).max(initial=0.0) > 1e-3)
 
     @property
+    def deterministic(self) -> B1:
+        """(n,) decisions in which one of several treatment variants had all of the treatment traffic, as policies that
+        take the best arm log them (propensity 1, or what the control leaves)."""
+        treated = (self.behaviour[:, 1:] > 0).sum(1)
+        return (treated == 1) & (self.live[self.context][:, 1:].sum(1) > 1)
+
+    @property
     def notes(self) -> list[str]:
         """What a reader needs to know of how the decisions were found."""
         said = [f"{several(n, 'decision')} left out: {why}" for why, n in self.left_out.items()]
         if not self.estimated:
-            return said
+            sure = int(self.deterministic.sum())
+            return said + [
+                f"{sure:,} of {several(len(self), 'decision')} were deterministic: their policy gave one variant all "
+                "of the treatment traffic, so that they tell nothing of the others"
+            ] * (sure > 0)
         learnt = "" if self.estimated.endswith(WHOLE) else (
             "; if the log was made by a policy that learns, this leaves a part of the bias of plain means (variants "
             "that began badly look worse than they are), and intervals hold the truth in about 9 of 10 logs"
@@ -141,11 +152,14 @@ def _joined(sends: Sends, decisions: Decisions) -> tuple[Sends, I8, I8]:
     found = with_decisions(asked, decisions.with_(propensity=np.arange(n, dtype=np.float64))).propensity
     row = np.where(np.isnan(found), NONE, np.nan_to_num(found)).astype(np.int64)
     there = row >= 0
-    joined = with_decisions(sends, decisions)
-    segment = np.where(there & (sends.segment == NONE), decisions.segment[row], sends.segment)
+    joined = sends.with_(
+        decided_at=np.where(there & (sends.decided_at == MISSING), decisions.decided_at[row], sends.decided_at),
+        propensity=np.where(there & np.isnan(sends.propensity), decisions.propensity[row], sends.propensity),
+        segment=np.where(there & (sends.segment == NONE), decisions.segment[row], sends.segment),
+    )
     # A send without decision and propensity, where others have decisions, was chosen elsewhere.
     own = np.where(np.isnan(joined.propensity), EXTERNAL, POLICY)
-    return joined.with_(segment=segment), np.where(there, decisions.mode[row], own).astype(np.int64), row
+    return joined, np.where(there, decisions.mode[row], own).astype(np.int64), row
 
 
 def _first_choices(sends: Sends, d: Decisions, mode: I8, matched: I8) -> Sends:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -11,9 +12,9 @@ import numpy as np
 from justai_sim import clock
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.clock import MISSING
-from justai_sim.errors import UsageError
-from justai_sim.loop.program import Layout, Program
-from justai_sim.loop.replay import machine_of, with_decisions
+from justai_sim.errors import UsageError, nearest
+from justai_sim.loop.program import Feedback, Layout, Program
+from justai_sim.loop.replay import MAX_REFRESHES, machine_of, with_decisions
 from justai_sim.loop.state import State
 from justai_sim.loop.step import Batch, step
 from justai_sim.stats import influence_interval
@@ -79,7 +80,34 @@ def _uneven_counts(d: Decided) -> str:
     return ""
 
 
-def learnt(s: Study, d: Decided, spec: PolicySpec, control_share: float | None, refresh_hours: float = 24) -> Learnt:
+@dataclass(frozen=True)
+class Learning:
+    """How a learning policy is told of outcomes: the program's `feedback` and `refresh_hours`."""
+
+    feedback: Feedback = "all"
+    refresh_hours: float = 24
+
+    def __post_init__(self) -> None:
+        if self.feedback not in get_args(Feedback):
+            raise UsageError(f"--feedback {self.feedback!r} is not known; {nearest(self.feedback, get_args(Feedback))}")
+
+
+def learning_of(feedback: str | None, refresh_hours: float | None) -> Learning | None:
+    """What was said of how a policy learns; None where nothing was."""
+    said: Any = {"feedback": feedback, "refresh_hours": refresh_hours}
+    said = {k: v for k, v in said.items() if v is not None}
+    return Learning(**said) if said else None
+
+
+def learner(d: Decided, spec: PolicySpec, learning: Learning | None) -> Program:
+    """The log's program with a policy that learns. UsageError for what does not go together."""
+    told = vars(learning or Learning())
+    return msgspec.structs.replace(d.program, policy=spec, control_share=0.0, **told)
+
+
+def learnt(
+    s: Study, d: Decided, spec: PolicySpec, control_share: float | None, learning: Learning | None = None
+) -> Learnt:
     """Step a learning policy through an evenly drawn log (Li et al., 2011), refresh by refresh.
 
     A decision is kept with probability share / (largest possible share / its own propensity), so that those kept are
@@ -88,9 +116,13 @@ def learnt(s: Study, d: Decided, spec: PolicySpec, control_share: float | None, 
     """
     if control_share is not None:
         raise UsageError("--control-share cannot be changed for a policy that learns; the log's own is kept")
-    program = msgspec.structs.replace(
-        d.program, policy=spec, control_share=0.0, refresh_hours=refresh_hours
-    )  # fmt: skip
+    program = learner(d, spec, learning)
+    many = int(np.ptp(d.at)) // program.refresh
+    if many > MAX_REFRESHES:
+        raise UsageError(
+            f"--refresh-hours is {program.refresh_hours:g}, {many:,} refreshes of the log; "
+            f"expected at most {MAX_REFRESHES:,}"
+        )
     passes = np.stack([_pass(s, d, program, k) for k in range(PASSES)])
     counts = passes.sum(1)
     if not counts.all():

@@ -25,7 +25,7 @@ from justai_sim.tables import F8, Log, badge
 from justai_sim.version import __version__
 from justai_sim.whatif.decided import Decided, decided
 from justai_sim.whatif.holdout import Check, choices, held_out, said
-from justai_sim.whatif.learning import Learnt, learnt, uneven
+from justai_sim.whatif.learning import Learning, Learnt, learner, learnt, uneven
 from justai_sim.whatif.policy_words import ALL, answer, form_of, headline, misdrawn, overlap_table
 from justai_sim.whatif.study import Study, control_of, metric_of, study
 from justai_sim.whatif.targets import FIXED, LOGGED, Mixed, Target, fixed, logged, only, policy_of, shared_variants
@@ -79,6 +79,7 @@ def what_if(
     policies: Sequence[PolicySpec | str] = (),
     variants: Sequence[str] = (),
     mixed: Mixed | None = None,
+    learning: Learning | None = None,
     estimator: str | None = None,
     propensities: str = "auto",
     metric: str = "conversion_rate",
@@ -97,9 +98,17 @@ def what_if(
     `variants`: sending one variant only. Without either: the log's own policy, `uniform` and each single variant.
     `estimator`: one of `estimate.offpolicy.ESTIMATORS`, `all`, or None, chosen by the overlap of each policy with the
     log. `propensities`: `auto` takes the logged ones if there are any, else estimates them from shares.
-    Raises UsageError for a wrong setting, DataError where no decision is left.
+    `learning`: how policies that learn are told of outcomes.
+    Raises UsageError for a wrong setting, and for one that no policy asked for has a use for, DataError where no
+    decision is left.
     """
     wanted = [_checked(p) for p in policies]
+    learners = [p.name for p in wanted if isinstance(p, PolicySpec) and p.name not in FIXED]
+    if estimator is not None and learners:
+        raise UsageError(f"--estimator {estimator!r} is for policies that learn nothing; {learners[0]!r} learns and is "
+                         "replayed over an evenly drawn log: ask for it in a run of its own")  # fmt: skip
+    if learning is not None and not learners:
+        raise UsageError("--feedback and --refresh-hours are for a --policy that learns; none is asked for")
     if estimator not in (None, EVERY, *ESTIMATORS):
         raise UsageError(f"--estimator {estimator!r} is not known; {nearest(str(estimator), [*ESTIMATORS, EVERY])}")
     if propensities not in PROPENSITIES:
@@ -111,7 +120,7 @@ def what_if(
     if not wanted and not variants:
         wanted, variants = [LOGGED, PolicySpec(name="uniform")], shared_variants(d)
     mixed = mixed or Mixed()
-    found = [_rows(s, d, one, mixed, estimator) for one in wanted]
+    found = [_rows(s, d, one, mixed, estimator, learning) for one in wanted]
     found += [_valued(d, only(d, v, mixed.control_share), estimator) for v in variants]
     table = overlap_table(d)
     return WhatIf(
@@ -128,14 +137,16 @@ def _checked(p: PolicySpec | str) -> PolicySpec | str:
     return LOGGED if name == LOGGED else p if isinstance(p, PolicySpec) else PolicySpec(name=name)
 
 
-def _rows(s: Study, d: Decided, asked: PolicySpec | str, mixed: Mixed, estimator: str | None) -> list[dict[str, Any]]:
+def _rows(
+    s: Study, d: Decided, asked: PolicySpec | str, mixed: Mixed, estimator: str | None, learning: Learning | None
+) -> list[dict[str, Any]]:
     """The rows of one policy."""
     if isinstance(asked, str):
         return _valued(d, logged(d, mixed), estimator)
     spec = msgspec.structs.replace(asked, epsilon=asked.epsilon or mixed.epsilon, floor=asked.floor or mixed.floor)
     if spec.name in FIXED:
         return _valued(d, fixed(d, spec, mixed.control_share), estimator)
-    return _learning(s, d, spec, mixed)
+    return _learning(s, d, spec, mixed, learning)
 
 
 def _valued(d: Decided, target: Target, asked: str | None) -> list[dict[str, Any]]:
@@ -198,16 +209,18 @@ def _gain(gain: float, influence: F8, c: Choices | Decided, wider: float = 0.0) 
     return gain, low - wider, high + wider
 
 
-def _learning(s: Study, d: Decided, spec: PolicySpec, mixed: Mixed) -> list[dict[str, Any]]:
+def _learning(s: Study, d: Decided, spec: PolicySpec, mixed: Mixed, learning: Learning | None) -> list[dict[str, Any]]:
     """The row of a policy that learns: replayed where variants were drawn evenly, refused elsewhere."""
+    learner(d, spec, learning)  # what does not go together is said, whatever the log
+    name = " ".join([spec.name, *_settings(spec, learning)])
     head = {
-        "policy": spec.name, "words": f"the policy {spec.name}, which learns", "metric": d.metric,
+        "policy": name, "words": f"the policy {name}, which learns", "metric": d.metric,
         "template_id": ALL if len(set(d.templates)) > 1 else d.templates[0],
         "estimator": "replay", "chosen": True, "because": "",
     }  # fmt: skip
     why = uneven(d)
     if not why:
-        got = learnt(s, d, spec, mixed.control_share)
+        got = learnt(s, d, spec, mixed.control_share, learning)
         kept = float(got.kept.sum(1).mean())
         gain = got.value - float(d.reward.mean())
         own = (d.reward - d.reward.mean()) / len(d)
@@ -227,6 +240,16 @@ def _learning(s: Study, d: Decided, spec: PolicySpec, mixed: Mixed) -> list[dict
     )
     o = {"decisions": len(d), "users": len(np.unique(d.user)), "tuned": None, "status": "refused", "why": reason}
     return [head | _value(None, None) | o]
+
+
+def _settings(spec: PolicySpec, learning: Learning | None) -> list[str]:
+    """What is not as it comes, `key=value`."""
+    plain, told = PolicySpec(name="uniform"), vars(learning or Learning())
+    changed = {f: getattr(spec, f) for f in spec.__struct_fields__[1:] if getattr(spec, f) != getattr(plain, f)}
+    changed |= {k: v for k, v in told.items() if v != vars(Learning())[k]}
+    parts = {f: v if isinstance(v, dict) else {"": v} for f, v in changed.items()}
+    each = {f"{f}.{k}".rstrip("."): x for f, v in parts.items() for k, x in v.items()}
+    return [f"{k}={x:g}" if isinstance(x, float) else f"{k}={x}" for k, x in each.items()]
 
 
 def check_record(got: WhatIf) -> dict[str, Any]:

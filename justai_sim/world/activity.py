@@ -68,7 +68,11 @@ def local_hour(zone: str, at: F8) -> I8:
 
 def offsets(zone: str, at: F8) -> I8:
     """Local time less UTC, microseconds, at each instant; looked up once an hour."""
-    hour, back = np.unique(at.astype(np.int64) // HOUR, return_inverse=True)
-    where = clock.zone(zone)
-    found = [datetime.fromtimestamp(h * 3600, UTC).astimezone(where).utcoffset() for h in hour.tolist()]
-    return np.array([0 if o is None else round(o.total_seconds() * 1e6) for o in found], np.int64)[back]
+    hour = at.astype(np.int64) // HOUR
+    if not len(hour):
+        return hour
+    first, where = int(hour.min()), clock.zone(zone)
+    hours = range(first, int(hour.max()) + 1)
+    found = [datetime.fromtimestamp(h * 3600, UTC).astimezone(where).utcoffset() for h in hours]
+    table = np.array([0 if o is None else round(o.total_seconds() * 1e6) for o in found], np.int64)
+    return table[hour - first]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from justai_sim.clock import DAY
+from justai_sim.errors import UsageError
 from justai_sim.streams import uniform
 from justai_sim.tables import F8, I4, I8
 from justai_sim.world import laws
@@ -123,6 +124,9 @@ def organic(world: World, u: Draws, users: Users, start: int, end: int) -> tuple
         alive = t < end
         rows, t, rate = rows[alive], t[alive], rate[alive]
         out.append((rows, np.full(len(rows), k), t))
+    if len(rows):
+        rate_set = f"organic_per_user_day is {world.organic_per_user_day:g}"
+        raise UsageError(f"{rate_set}: a user would buy more than {SHARED_ID:,} times in this run; expected less")
     none = np.zeros(0, np.int64)
     row, number, at = (np.concatenate([none, *(o[i] for o in out)]) for i in range(3))
     return row, number, at

@@ -86,7 +86,7 @@ def _moss(state: State, n: F8, mean: F8, t: F8, arms: I8) -> F8:
 
 def _policy(name: str, said: str, index: Index, *settings: str, stats: tuple[str, ...] = ()) -> Policy:
     return Policy(name, "reference", said, of_index(index), stats=("n", "y", "decided", *stats),
-                  settings=(*settings, "reward_max"))  # fmt: skip
+                  settings=(*settings, "reward_max"), deterministic=True)  # fmt: skip
 
 
 GREEDY = _policy("greedy", "the larger mean so far", _greedy)

@@ -2,7 +2,8 @@
 
 Purchases are Bernoulli (Beta posterior), amounts log-normal (normal-inverse-gamma posterior of the logarithms). The
 logarithm of revenue per send, log theta + mu + sigma^2 / 2, is taken as normal with the exact posterior mean and
-variance of that sum; for a handful of purchases the true posterior has a longer right tail.
+variance of that sum; for a handful of purchases the true posterior has a longer right tail. Against draws of the true
+posterior a share is off by up to .03 below five purchases a variant, .004 at twenty, .001 at fifty.
 """
 
 from __future__ import annotations

@@ -1,0 +1,158 @@
+"""The tabs of a replay's page that hold what else is asked of the log: verdict, interpretations, doctor, what-if."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from justai_sim.checks.doctor import Diagnosis
+from justai_sim.errors import listed
+from justai_sim.pages.brief import save_brief, window_words
+from justai_sim.pages.figures import plot_interpretations, plot_race, plot_what_if
+from justai_sim.pages.interpretations import QUESTION as READINGS
+from justai_sim.pages.looks import QUESTION as RACE
+from justai_sim.pages.page import picture
+from justai_sim.pages.table import Column, Form, Part
+from justai_sim.pages.what_if import QUESTION as POLICIES
+from justai_sim.pages.what_if_page import CAPTION, LIMITS, estimates_part, overlap_part
+from justai_sim.sheets import write_csv
+from justai_sim.verdicts.desk import Desk
+from justai_sim.verdicts.verdict import Verdict
+from justai_sim.whatif.interpretations import Interpretations, records
+from justai_sim.whatif.words import verdict as readings_said
+
+TOLD = {1: "better", -1: "worse", 0: "not told apart"}
+LOOKS = (
+    "What the log would have told on every day. The band is the leader's interval; it holds for all variants and all "
+    "days at once (95 %), so that looking daily costs nothing. Rows that were heard of late count on the day on which "
+    "their send was mature. Below, the smallest difference that was visible."
+)
+
+
+def tabs(desk: Desk, out: Path) -> dict[str, Any]:
+    """Values of the template; writes the figures and the slide into `out`."""
+    readings, other = desk.readings, desk.what_if
+    return {
+        "verdict": desk.verdict,
+        "window_words": window_words(desk.verdict.rule),
+        "differences": differences(desk.verdict),
+        "trust": trust(desk.verdict),
+        "race": picture(plot_race(desk.verdict.race), out, "race", RACE, LOOKS),
+        "brief": save_brief(desk.verdict, out / "brief.png").name,
+        "segments": segments(desk),
+        "readings": None if readings is None else _readings(readings, out),
+        "doctor": None if desk.diagnosis is None else _doctor(desk.diagnosis),
+        "what_if": None if other is None else {
+            "headline": other.headline, "answers": other.answers, "check": other.check_said,
+            "notes": [*other.notes, LIMITS], "estimates": estimates_part(other), "overlap": overlap_part(other),
+            "picture": picture(plot_what_if(other.estimates, other.check, other.headline), out, "what_if", POLICIES,
+                               CAPTION),
+        },
+        "why": desk.why,
+    }  # fmt: skip
+
+
+def write_tables(desk: Desk, out: Path) -> None:
+    """results.csv, race.csv, segments.csv, interpretations.csv: what the page shows, as long tables."""
+    write_csv(desk.results, out / "results.csv")
+    if len(desk.verdict.race):
+        write_csv(desk.verdict.race.assign(as_of=desk.verdict.race["as_of"].map(lambda t: t.isoformat())),
+                  out / "race.csv", "%.10g")  # fmt: skip
+    if len(desk.segments):
+        write_csv(desk.segments, out / "segments.csv")
+    if desk.readings is not None:
+        write_csv(desk.readings.table, out / "interpretations.csv")
+
+
+def differences(got: Verdict) -> Part:
+    """Every variant against the control."""
+    rows: list[dict[str, Any]] = []
+    for r in got.table.to_dict("records"):
+        ends = {"difference_low": r["low_per_1000"], "difference_high": r["high_per_1000"]}
+        shown = {"difference": r["difference_per_1000"], **ends} if r["ready"] else {}
+        said = TOLD[int(r["told"])] if r["ready"] else "too few mature sends"
+        rows.append({"variant_id": r["variant_id"], "sends": r["sends"], "against": r["against_sends"], **shown,
+                     "said": said})  # fmt: skip
+    columns = (
+        Column("variant_id", "variant"),
+        Column("difference", f"{got.unit} per 1,000 sends minus {got.reference}", "number", interval=True),
+        Column("said", "told"), Column("sends", "mature sends", "int"),
+        Column("against", f"of {got.reference}", "int"),
+    )  # fmt: skip
+    note = (
+        "Below a number: its interval, for all variants and all days at once (95 %). Shares that changed are allowed "
+        "for by the probabilities with which variants were drawn."
+    )
+    return Part(f"Differences against {got.reference}", "", rows, columns, note)
+
+
+def trust(got: Verdict) -> Part:
+    """The six checks."""
+    rows = [{"name": c.name, "status": c.status, "said": c.said} for c in got.checks]
+    columns = (Column("name", "check"), Column("status", "result"), Column("said", "because"))
+    return Part("Can these numbers be trusted?", "", rows, columns)
+
+
+def segments(desk: Desk) -> Part:
+    """The key metric by segment, on mature sends."""
+    metric = desk.verdict.metric
+    form: Form = "money" if metric == "revenue_per_send" else "percent2"
+    columns = [Column("segment", "segment"), Column("template_id", "template"), Column("variant_id", "variant")]
+    columns += [Column("sends", "sends", "int"), Column("mature_sends", "mature sends", "int")]
+    columns += [Column(f"mature_{metric}", f"{metric.replace('_', ' ')}, mature", form, interval=True)]
+    note = "All five metrics of every segment are in segments.csv. Of many segments some differ by chance."
+    return Part("By segment", "", records(desk.segments), columns, note)
+
+
+def _readings(got: Interpretations, out: Path) -> dict[str, Any]:
+    t = got.table
+    rows = []
+    for r in records(t[t["status"].isin(["in use", "changes"])]):
+        own = {"difference": r["difference_per_1000"], "effect": r["effect_per_1000"]}
+        own |= {f"{k}_{e}": r[f"{k}_{e}"] for k in ("difference", "effect") for e in ("low", "high")}
+        rows.append(r | own)
+    columns = (
+        Column("reading", "reading"), Column("meaning", "meaning"), Column("total", "counts", "int"),
+        Column("leader", "leader"), Column("difference", "difference per 1,000", "number", interval=True),
+        Column("effect", "changes it by", "number", interval=True),
+    )  # fmt: skip
+    return {
+        "said": readings_said(t),
+        "notes": got.notes,
+        "picture": picture(plot_interpretations(t), out, "interpretations", READINGS, "Each reading changes one option "
+                           "of the rule; presets count as other systems do."),
+        "table": Part("Readings that change something", "", rows, columns),
+    }  # fmt: skip
+
+
+def _doctor(got: Diagnosis) -> dict[str, Any]:
+    rows = [{"severity": f.severity, "name": f.name.replace("_", " "), "said": f.sentence, "next": f.next_step}
+            for f in got.findings]  # fmt: skip
+    columns = (Column("severity", "severity"), Column("name", "finding"), Column("said", "what was found"),
+               Column("next", "next step"))  # fmt: skip
+    return {
+        "headline": got.headline,
+        "table": Part("Findings", "", rows, columns),
+        "unchecked": got.not_checked,
+        "clean": listed(got.clean, 99),
+    }
+
+
+def key_columns(against: str) -> list[Column]:
+    """The columns that `verdicts.results` adds to the results table."""
+    return [
+        Column("difference", f"per 1,000 sends minus {against}", "number", interval=True),
+        Column("chance_best", "chance to be the best", "percent"),
+    ]
+
+
+def with_key(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `verdicts.results` with the keys that a column with an interval asks for."""
+    out = []
+    for r in rows:
+        ends = {"difference": r.get("difference_per_1000"), "difference_low": r.get("low_per_1000"),
+                "difference_high": r.get("high_per_1000")}  # fmt: skip
+        out.append(r | {k: None if v is None or not np.isfinite(v) else v for k, v in ends.items()})
+    return out
