@@ -214,6 +214,31 @@ def test_a_learning_policy_is_valued_on_uniform_logs_and_refused_elsewhere() -> 
         asked(on_even, policies=["weighted_thompson"], mixed=Mixed(control_share=0.5))
 
 
+def test_a_learning_policy_has_the_variants_that_were_drawn() -> None:
+    """One that was only forced is no arm: a policy that tries what it does not know would wait for it for ever."""
+    log = logs("uniform", 40)[0]
+    c = log.sends.variant == log.names("variant").index("c")
+    p = np.where(c, np.nan, np.where(log.sends.variant == log.names("variant").index("control"), 0.1, 0.45))
+    forced = log.decisions.with_(mode=np.where(c, MODES.index("forced"), log.decisions.mode), propensity=p)
+    got = asked(
+        replace(log, sends=log.sends.with_(propensity=p), decisions=forced),
+        policies=[PolicySpec(name="epsilon_greedy", explore=1.0)],
+    )
+    r = row(got, "epsilon_greedy explore=1")
+    assert 0.44 < r["effective"] / r["decisions"] < 0.56
+    assert r["gain_low"] < 0 < r["gain_high"]
+
+
+def test_a_learning_policy_keeps_the_logs_mix_of_templates() -> None:
+    """Of a template with more variants fewer decisions are kept; a policy that spreads evenly still gains nothing."""
+    few = [Variant(id=v, conversion_rate=0.3) for v in ("control", "a", "b")]
+    many = [Variant(id=v, conversion_rate=0.02) for v in ("control", "c", "d", "e", "f", "g")]
+    flow = [Step(id="few", day=0, variants=few), Step(id="many", day=10, variants=many)]
+    log = simulate_block(msgspec.structs.replace(scenario("uniform"), flow=flow, variants=[]), range(1)).log(0)
+    r = row(asked(log, policies=[PolicySpec(name="epsilon_greedy", explore=1.0)]), "epsilon_greedy explore=1", "ALL")
+    assert r["gain_low"] < 0 < r["gain_high"]
+
+
 def test_settings_of_a_learning_policy_change_what_it_earns() -> None:
     """Each is named in the answer, and leads to other shares on the same decisions."""
     log = logs("uniform", 40)[0]
