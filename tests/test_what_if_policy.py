@@ -26,7 +26,7 @@ from justai_sim.estimate import overlap as overlap_limits
 from justai_sim.estimate.offpolicy import ESTIMATORS
 from justai_sim.loop.program import Program
 from justai_sim.pages.figures import plot_what_if, render
-from justai_sim.scenario import Scenario, Step, read
+from justai_sim.scenario import Blast, Scenario, Step, read
 from justai_sim.sim.engine import simulate_block
 from justai_sim.tables import MODES, NONE, Decisions, Log
 from justai_sim.whatif.decided import Decided, decided
@@ -340,6 +340,36 @@ def test_a_sticky_repeat_has_the_first_choices_propensity_and_day() -> None:
     assert len(np.unique(d.user)) == 40
 
 
+@pytest.mark.parametrize("mode", ["forced", "external"])
+def test_a_repeat_of_what_was_not_drawn_never_enters(mode: str) -> None:
+    """Half of the users were first given their variant by somebody else, and keep it."""
+    t0 = 1_767_571_200_000_000
+    sends, choices = [], []
+    for u in range(80):
+        for k in (0, 1):
+            at = t0 + 2 * k * DAY + u * 60_000_000
+            who = {"user_id": f"u{u}", "template_id": "T", "variant_id": "ab"[u % 2]}
+            sends.append(who | {"send_id": f"s{u}-{k}", "sent_at": at})
+            first = mode if u < 40 else "policy"
+            choices.append(who | {"decision_id": f"d{u}-{k}", "decided_at": at, "mode": "sticky" if k else first})
+    events = [{"event_id": "e", "user_id": "u0", "kind": "conversion", "name": "purchase", "occurred_at": t0 + DAY}]
+    log = frames.from_frames(pd.DataFrame(sends), pd.DataFrame(events), pd.DataFrame(choices))
+    d = decided(study(log, rule=RULE, goals=["purchase"], as_of=t0 + 40 * DAY), "conversion_rate", None)
+    assert d.left_out == {mode: 80}
+    assert len(d) == 80
+    assert all(int(x[1:]) >= 40 for x in log.text("user", log.sends.user[d.send]))
+
+
+def test_repeats_of_an_external_split_are_external() -> None:
+    base = scenario()
+    program = msgspec.structs.replace(base.program, split="external", sticky="variant")
+    blast = Blast(id="hello", day=3, times=3, every_days=3)
+    world = msgspec.structs.replace(base.world, initial_users=50)
+    made = msgspec.structs.replace(base, program=program, flow=[], blasts=[blast], days=12, world=world)
+    log = simulate_block(made, range(1)).log(0)
+    assert set(log.decisions.mode.tolist()) == {MODES.index("external")}
+
+
 def test_immature_outcomes_and_bounces_are_left_out() -> None:
     log = logs()[0]
     d = of(log)
@@ -427,6 +457,16 @@ def test_wrong_propensities_are_refused_and_noted() -> None:
     assert any("look wrong" in note for note in got.notes)
     with pytest.raises(DataError, match=r"propensity of send .* is 2"):
         asked(replace(log, sends=log.sends.with_(propensity=np.full(len(log.sends), 2.0))))
+
+
+def test_a_setting_that_nothing_asked_for_has_a_use_for_is_refused() -> None:
+    log = logs("uniform", 40)[0]
+    with pytest.raises(UsageError, match=r"--epsilon is for a --policy.*--policy fixed --shares b=1"):
+        asked(log, variants=["b"], mixed=Mixed(epsilon=0.3))
+    with pytest.raises(UsageError, match="--floor is for a --policy"):
+        asked(log, variants=["b"], mixed=Mixed(floor=0.1))
+    with pytest.raises(UsageError, match="--logged-epsilon is for --policy logged"):
+        asked(log, policies=["uniform"], mixed=Mixed(logged_epsilon=0.1))
 
 
 def test_a_small_log_is_refused() -> None:
