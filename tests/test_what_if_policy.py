@@ -24,7 +24,7 @@ from justai_sim.clock import DAY
 from justai_sim.errors import DataError, UsageError
 from justai_sim.estimate import overlap as overlap_limits
 from justai_sim.estimate.offpolicy import ESTIMATORS
-from justai_sim.loop.program import Program
+from justai_sim.loop.program import Program, Shipping
 from justai_sim.pages.figures import plot_what_if, render
 from justai_sim.scenario import Blast, Scenario, Step, read
 from justai_sim.sim.engine import simulate_block
@@ -358,6 +358,44 @@ def test_a_repeat_of_what_was_not_drawn_never_enters(mode: str) -> None:
     assert d.left_out == {mode: 80}
     assert len(d) == 80
     assert all(int(x[1:]) >= 40 for x in log.text("user", log.sends.user[d.send]))
+
+
+def kept_over_days(variants: list[Variant], **settings: Any) -> pd.DataFrame:
+    """Decisions by day, variant and mode of users who keep their variant, with three blasts, five days apart."""
+    base = scenario()
+    program = msgspec.structs.replace(base.program, sticky="variant", **settings)
+    world = msgspec.structs.replace(base.world, initial_users=3000, signups_per_day=0)
+    blast = Blast(id="hello", day=0.5, times=3, every_days=5)
+    made = msgspec.structs.replace(base, program=program, flow=[], blasts=[blast], days=12, world=world,
+                                   variants=variants)  # fmt: skip
+    log = simulate_block(made, range(1)).log(0)
+    d = log.decisions
+    frame = pd.DataFrame({"day": (d.decided_at - d.decided_at.min()) // (4 * DAY), "mode": [MODES[m] for m in d.mode],
+                          "variant": log.text("variant", d.variant), "user": d.user, "p": d.propensity})  # fmt: skip
+    return frame.sort_values(["day", "user"]).reset_index(drop=True)
+
+
+def test_users_who_kept_the_control_get_what_is_shipped() -> None:
+    variants = [Variant(id="control", conversion_rate=0.05), Variant(id="b", conversion_rate=0.4)]
+    d = kept_over_days(variants, control_share=0.3, shipping=Shipping(rule="significance"))
+    assert set(d.loc[d["day"] == 0, "variant"]) == {"control", "b"}
+    late = d[d["day"] > 0]
+    assert set(late["variant"]) == {"b"}
+    moved = late[(late["day"] == 1) & (late["mode"] == "policy")]
+    assert set(moved["user"]) == set(d.loc[(d["day"] == 0) & (d["variant"] == "control"), "user"]) & set(
+        late.loc[late["day"] == 1, "user"]
+    )
+    assert (moved["p"] == 1).all()
+
+
+def test_another_choice_where_the_kept_variant_is_gone_is_no_repeat() -> None:
+    variants = [Variant(id="control", conversion_rate=0.05), Variant(id="a", conversion_rate=0.1, until_day=3),
+                Variant(id="b", conversion_rate=0.1)]  # fmt: skip
+    d = kept_over_days(variants)
+    gone = d.loc[(d["day"] == 0) & (d["variant"] == "a"), "user"]
+    second = d[d["day"] == 1]
+    assert (second["mode"] == "policy").tolist() == second["user"].isin(gone).tolist()
+    assert (d.loc[d["day"] == 2, "mode"] == "sticky").all()
 
 
 def test_repeats_of_an_external_split_are_external() -> None:
