@@ -11,6 +11,7 @@ import pytest
 
 from justai_sim.errors import UsageError
 from justai_sim.scenario import Scenario, parse, read, with_settings
+from justai_sim.sim.cost import affordable
 from justai_sim.sim.engine import Block, simulate_block
 from justai_sim.sim.record import record
 from justai_sim.tables import CONVERSION, NONE, UNSUBSCRIBE
@@ -267,3 +268,17 @@ def test_a_caused_purchase_may_take_the_place_of_the_next_organic_one() -> None:
         return float(table["value"][table["metric"] == list(table["names"]).index(name)].sum())
 
     assert total("added") == total("caused") - len(expected)
+
+
+@pytest.mark.parametrize("spread", [1e-300, 1e-9, 1e-4])
+def test_a_spread_next_to_none_is_none(spread: float):
+    assert laws.gamma_factor(spread, np.array([0.01, 0.5, 0.99])) == pytest.approx(1, abs=4 * spread + 1e-5)
+
+
+def test_a_run_without_any_message_is_refused():
+    """Steps of the flow go to those who sign up, and not to the users of the start."""
+    with pytest.raises(UsageError, match="no message would be sent in 40 days"):
+        affordable(small(**{"world.signups_per_day": 0, "world.initial_users": 1000}))
+    with pytest.raises(UsageError, match="no message would be sent"):
+        affordable(small(**{"flow.0.day": 40}))
+    affordable(small())
