@@ -15,7 +15,7 @@ from justai_sim.scenario import Scenario, parse, read, with_settings
 from justai_sim.sim.cost import affordable
 from justai_sim.sim.engine import Block, simulate_block
 from justai_sim.sim.record import lost_of, record, served
-from justai_sim.tables import CONVERSION, NONE, UNSUBSCRIBE
+from justai_sim.tables import CONVERSION, MODES, NONE, UNSUBSCRIBE
 from justai_sim.world import laws
 from justai_sim.world.codes import COPIES, REFUND, user_of_event
 from justai_sim.world.people import Draws
@@ -341,3 +341,26 @@ def test_the_share_of_a_contextual_policy_is_that_of_its_users():
     got = np.bincount(arm, minlength=3)
     want = served(block)[-8:-1].mean(axis=(0, 1, 2)) * got.sum()
     assert (np.abs(got - want) <= K * np.sqrt(want) + 5).all()
+
+
+def test_a_choice_made_anew_is_not_sticky():
+    """Users who had the archived variant are drawn again, with a propensity of its own: a choice of the policy."""
+    given = {
+        "program.sticky": "variant",
+        "variants": THREE,
+        "flow.0.times": 4,
+        "flow.0.every_days": 5.0,
+        "world.signups_per_day": 60,
+    }
+    log = simulate_block(small(**given), range(1)).log(0)
+    d = log.decisions
+    before: dict[tuple[int, int], int] = {}
+    anew = 0
+    for user, template, variant, mode in zip(
+        d.user.tolist(), d.template.tolist(), d.variant.tolist(), d.mode.tolist(), strict=True
+    ):
+        had = before.get((user, template))
+        assert MODES[mode] == ("sticky" if had == variant else "policy")
+        anew += had is not None and had != variant
+        before[user, template] = variant
+    assert anew > 10

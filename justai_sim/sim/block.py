@@ -67,7 +67,8 @@ class Block:
 
 def decisions_of(sends: Sends, scenario: Scenario) -> Decisions:
     """The decision log of simulated sends: one choice each with its propensity, told again by every further call of a
-    message. Where users keep their variant, all but the first choice of a template are sticky."""
+    message. Where users keep their variant, a choice of a template is sticky if it is that user's last one again: it is
+    made anew where that variant is no longer served."""
     _, first = np.unique(sends.send, return_index=True)
     sends = sends.take(np.sort(first))
     sends = sends.take(np.lexsort((sends.send, sends.sent_at)))
@@ -76,9 +77,10 @@ def decisions_of(sends: Sends, scenario: Scenario) -> Decisions:
     usual = MODES.index("external" if scenario.program.split == "external" else "policy")
     mode = np.full(n, usual)
     if scenario.program.sticky == "variant":
-        _, earliest = np.unique(np.stack([sends.user, sends.template]), axis=1, return_index=True)
-        mode = np.full(n, MODES.index("sticky"))
-        mode[earliest] = usual
+        order = np.lexsort((np.arange(n), sends.template, sends.user))
+        last, this = order[:-1], order[1:]
+        same = [c[last] == c[this] for c in (sends.user, sends.template, sends.variant)]
+        mode[this[np.logical_and.reduce(same)]] = MODES.index("sticky")
     mode = np.where(sends.status == HELD_OUT, MODES.index("held_out"), mode)
     again = np.repeat(np.arange(calls), n)
     sends = Sends.concat([sends] * calls)
