@@ -109,7 +109,11 @@ def test_the_lane_of_segment_reads_as_elements_do(tmp_path: Path) -> None:
 
 
 def test_the_lane_of_braze_reads_as_elements_do() -> None:
-    rng, used, reading = random.Random(2), 0, braze.f.Reading()
+    rng, used, reading = (
+        random.Random(2),
+        0,
+        braze.f.reading(braze.COPY, restated=True, soft_bounces=False, state_changes=False),
+    )
     rows = [row for seed in seeds("braze") if seed[0] == 3 for row in _records(seed)]
     for i in range(20_000):
         row = dict(rows[i % len(rows)])
