@@ -216,6 +216,15 @@ def seen(found: list[Any]) -> dict[str, float]:
     return out
 
 
+@pytest.mark.parametrize(("setting", "value"), [("split", "external"), ("holdout_share", 0.1)])
+def test_what_only_a_simulation_can_do_is_refused_by_the_service(tmp_path: Path, setting: str, value: Any) -> None:
+    program = msgspec.structs.replace(PROGRAM, **{setting: value})
+    store = Store(tmp_path / "store.sqlite")
+    with pytest.raises(UsageError, match=f"{setting} is .*the service draws every choice itself"):
+        Engine(program, store)
+    store.close()
+
+
 def test_a_variant_is_archived_at_once_and_the_others_share_its_part(site: Site) -> None:
     assert seen(site.drawn(60, "x")) == pytest.approx({"control": 0.1, "a": 0.45, "b": 0.45})
     site.now += HOUR

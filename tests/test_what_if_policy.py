@@ -25,10 +25,12 @@ from justai_sim.errors import DataError, UsageError
 from justai_sim.estimate import overlap as overlap_limits
 from justai_sim.estimate.offpolicy import ESTIMATORS
 from justai_sim.loop.program import Program, Shipping
+from justai_sim.loop.step import step
 from justai_sim.pages.figures import plot_what_if, render
 from justai_sim.scenario import Blast, Scenario, Step, read
 from justai_sim.sim.engine import simulate_block
 from justai_sim.tables import MODES, NONE, Decisions, Log
+from justai_sim.whatif import learning
 from justai_sim.whatif.decided import Decided, decided
 from justai_sim.whatif.holdout import choices, held_out
 from justai_sim.whatif.learning import Learning, learnt
@@ -227,6 +229,28 @@ def test_a_learning_policy_has_the_variants_that_were_drawn() -> None:
     r = row(got, "epsilon_greedy explore=1")
     assert 0.44 < r["effective"] / r["decisions"] < 0.56
     assert r["gain_low"] < 0 < r["gain_high"]
+
+
+def test_a_learning_policy_is_told_of_the_conversions_of_the_sends_that_it_keeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where messages follow each other within the window, those of the others are not credited to kept ones before."""
+    base = scenario("uniform")
+    world = msgspec.structs.replace(base.world, initial_users=600, signups_per_day=0)
+    blast = Blast(id="hello", day=0.5, times=5, every_days=2)
+    made = msgspec.structs.replace(base, flow=[], blasts=[blast], days=20, world=world)
+    log = simulate_block(made, range(1)).log(0)
+    d, told = of(log), []
+
+    def stepped(*given: Any) -> Any:
+        state, tick = step(*given)
+        told.append(tick.y.sum())
+        return state, tick
+
+    monkeypatch.setattr(learning, "step", stepped)
+    monkeypatch.setattr(learning, "PASSES", 1)
+    got = learnt(study(log, rule=RULE, goals=["purchase"]), d, PolicySpec(), None)
+    assert 0 < told[-1] <= d.reward[got.kept[0]].sum()
 
 
 def test_a_learning_policy_keeps_the_logs_mix_of_templates() -> None:

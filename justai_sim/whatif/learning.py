@@ -19,7 +19,7 @@ from justai_sim.loop.state import State
 from justai_sim.loop.step import Batch, step
 from justai_sim.stats import influence_interval
 from justai_sim.streams import uniform
-from justai_sim.tables import B1, F8
+from justai_sim.tables import B1, CONVERSION, F8, Credits
 from justai_sim.whatif.decided import WHOLE, Decided
 from justai_sim.whatif.study import Study
 
@@ -130,7 +130,8 @@ def learnt(
             f"--refresh-hours is {program.refresh_hours:g}, {many:,} refreshes of the log; "
             f"expected at most {MAX_REFRESHES:,}"
         )
-    passes = np.stack([_pass(s, d, program, k) for k in range(PASSES)])
+    credited = s.attribute(s.rule).credits
+    passes = np.stack([_pass(s, d, program, k, credited) for k in range(PASSES)])
     # A template keeps 1 in as many as it has variants: each counts as its decisions do in the log.
     weight = passes * d.live[d.context, 1:].sum(1)
     counts = weight.sum(1)
@@ -147,8 +148,9 @@ def learnt(
     return Learnt(value, low, high, se, passes, influence)
 
 
-def _pass(s: Study, d: Decided, program: Program, k: int) -> B1:
-    """Which decisions one pass keeps, (n,)."""
+def _pass(s: Study, d: Decided, program: Program, k: int, credited: Credits) -> B1:
+    """Which decisions one pass keeps, (n,). Of the conversions the policy is told those that the log credits to a send
+    that was kept: the others would be credited to kept sends that came before theirs."""
     log = s.log
     machine = machine_of(program, log)
     layout = Layout(machine.program, log.names("template"), log.names("variant"))
@@ -170,7 +172,9 @@ def _pass(s: Study, d: Decided, program: Program, k: int) -> B1:
         mine = np.zeros(len(sends), np.bool_)
         mine[d.send[kept]] = True
         new_s = mine & ~told_s & (sends.received_at <= now)
-        new_e = ~told_e & (events.received_at <= now)
+        own = events.kind != CONVERSION
+        own[credited.event_row[mine[credited.send_row]]] = True
+        new_e = own & ~told_e & (events.received_at <= now)
         told_s |= new_s
         told_e |= new_e
         state, tick = step(machine, state, Batch(sends.take(new_s), events.take(new_e)), now)
