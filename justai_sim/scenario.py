@@ -156,6 +156,10 @@ class Scenario(Spec, frozen=True, kw_only=True):
             for v in variants:
                 readable(v.id, "variant")
                 fits_effects(v, self.world)
+                here = self.world.value.currency
+                if v.value is not None and v.value.currency not in ("USD", here):
+                    told = v.value.currency
+                    raise UsageError(f"currency of variant {v.id!r} is {told!r}; expected that of the world, {here!r}")
                 factors(v.segments, f"segments of variant {v.id!r}", self.world.attributes)
                 if v.from_day >= self.days:
                     raise UsageError(f"from_day of variant {v.id!r} is {v.from_day:g}; the run has {self.days} days")
@@ -169,6 +173,10 @@ class Scenario(Spec, frozen=True, kw_only=True):
                     raise UsageError(
                         f"segments.{name}: no user of the world has {value!r}; {nearest(value, known[name])}"
                     )
+        ids = [t.id for t in self.touches]
+        for name in self.program.rule.groups:
+            if name not in ids:
+                raise UsageError(f"groups names {name!r}, no template of the scenario; {nearest(name, ids)}")
         self.full_program()  # duplicates are found here
 
     @property
