@@ -85,6 +85,22 @@ def repeated(touch: Step | Blast, what: str) -> None:
         between(touch, 0, 23.999, "hour", of=of)
 
 
+def fits_effects(v: Variant, world: World) -> None:
+    """UsageError where openers or clickers would have to convert with more than certainty, so that the variant's rate
+    could not be the mean."""
+    opens, clicks = v.open_rate, v.click_rate
+    each = ((1 - opens, 1.0), (opens * (1 - clicks), world.open_effect), (opens * clicks, world.click_effect))
+    mean = sum(share * effect for share, effect in each)
+    top = max(effect for share, effect in each if share > 0)
+    of = f"conversion_rate of variant {v.id!r} is {v.conversion_rate:g}: with open_effect {world.open_effect:g} and "
+    of += f"click_effect {world.click_effect:g}"
+    if v.conversion_rate and not mean:
+        raise UsageError(f"{of} nobody would convert, since all open; expected a larger effect")
+    if v.conversion_rate * top > mean * (1 + 1e-9):
+        likely = v.conversion_rate * top / mean
+        raise UsageError(f"{of} the likeliest would convert with probability {likely:.3g}; expected at most 1")
+
+
 class Scenario(Spec, frozen=True, kw_only=True):
     """A whole scenario file. `variants` hold for every touchpoint without its own; control first. Touchpoints: steps of
     the `flow`, `blasts`, `triggered` messages."""
@@ -139,6 +155,11 @@ class Scenario(Spec, frozen=True, kw_only=True):
                 raise UsageError(f"from_day, until_day: {variants[0].id!r} is the control, which is always there")
             for v in variants:
                 readable(v.id, "variant")
+                fits_effects(v, self.world)
+                here = self.world.value.currency
+                if v.value is not None and v.value.currency not in ("USD", here):
+                    told = v.value.currency
+                    raise UsageError(f"currency of variant {v.id!r} is {told!r}; expected that of the world, {here!r}")
                 factors(v.segments, f"segments of variant {v.id!r}", self.world.attributes)
                 if v.from_day >= self.days:
                     raise UsageError(f"from_day of variant {v.id!r} is {v.from_day:g}; the run has {self.days} days")
@@ -152,6 +173,10 @@ class Scenario(Spec, frozen=True, kw_only=True):
                     raise UsageError(
                         f"segments.{name}: no user of the world has {value!r}; {nearest(value, known[name])}"
                     )
+        ids = [t.id for t in self.touches]
+        for name in self.program.rule.groups:
+            if name not in ids:
+                raise UsageError(f"groups names {name!r}, no template of the scenario; {nearest(name, ids)}")
         self.full_program()  # duplicates are found here
 
     @property

@@ -97,6 +97,12 @@ conversion_rate = 0.2
         ("refresh_hours = 24", "refresh_hours = 0.001", "1,344,000 refreshes in a run"),
         ("refresh_hours = 24", "refresh_hours = 1e-12", "expected at most 100,000"),
         ("conversion_rate = 0.021", "conversion_rate = 0.021\nfrom_day = 56", "the run has 56 days"),
+        (
+            "conversion_rate = 0.021",
+            'conversion_rate = 0.021\nvalue = { currency = "EUR" }',
+            "currency of variant 'story' is 'EUR'; expected that of the world, 'USD'",
+        ),
+        ("offset_days = 3", 'offset_days = 3\ngroups = { welcom-1 = "w" }', "did you mean 'welcome-1'?"),
         ("signups_per_day = 400", "history_days = 1e6", "history_days is 1000000.0; expected 0 to 3650"),
         ('{ law = "exponential", mean_days = 1.5 }', '{ law = "empirical", days = [1.0, nan] }', "days holds nan"),
         (

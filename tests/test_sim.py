@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from justai_sim.clock import DAY
-from justai_sim.errors import UsageError
+from justai_sim.errors import DataError, UsageError
 from justai_sim.scenario import Scenario, parse, read, with_settings
 from justai_sim.sim.cost import affordable
 from justai_sim.sim.engine import Block, simulate_block
-from justai_sim.sim.record import lost_of, record, served
+from justai_sim.sim.record import best_arms, lost_of, record, served
 from justai_sim.tables import CONVERSION, MODES, NONE, UNSUBSCRIBE
 from justai_sim.world import laws
 from justai_sim.world.codes import COPIES, REFUND, user_of_event
@@ -364,3 +364,28 @@ def test_a_choice_made_anew_is_not_sticky():
         anew += had is not None and had != variant
         before[user, template] = variant
     assert anew > 10
+
+
+@pytest.mark.parametrize(("rate", "mean"), [(0.07, 30.0), (0.1, 21.0), (0.21, 10.0), (0.3, 7.0), (0.7, 3.0)])
+def test_variants_that_earn_the_same_are_all_best(rate: float, mean: float):
+    variants = [{"id": "c", "conversion_rate": 0.01, "value": {"mean": 10}},
+                {"id": "a", "conversion_rate": 0.21, "value": {"mean": 10}},
+                {"id": "b", "conversion_rate": rate, "value": {"mean": mean}}]  # fmt: skip
+    found = small(variants=variants, **{"program.key_metric": "revenue_per_send"})
+    assert best_arms(found).tolist() == [[False, True, True]]
+
+
+def test_openers_do_not_convert_with_more_than_certainty():
+    """Clickers at 50 times the others would have to convert with 4: then the rate could not be the mean."""
+    with pytest.raises(DataError, match=r"the likeliest would convert with probability 4\.05; expected at most 1"):
+        small(**{"world.click_effect": 50.0})
+    block = simulate_block(small(**{"world.click_effect": 5.0}), range(1))
+    early = block.state.sends.table.sent_at < block.scenario.start_us + 10 * DAY
+    sent = block.state.sends.table.send[early]
+    caused, n = np.isin(block.truth.cause, sent).sum(), len(sent)
+    assert caused == pytest.approx(0.2 * n, abs=K * math.sqrt(0.2 * 0.8 * n))
+
+
+def test_where_nobody_converts_no_rate_is_the_mean():
+    with pytest.raises(DataError, match="nobody would convert, since all open"):
+        small(**{"world.open_effect": 0.0, "world.click_effect": 0.0, "variants.1.open_rate": 1.0})
