@@ -53,6 +53,13 @@ published = js.replay(log, goals=["purchase"])
 published
 
 # %% [markdown]
+# Ship, wait, or stop? The intervals hold for every day on which one looks, and six checks say whether to trust them.
+
+# %%
+verdict = js.verdict(published)
+verdict
+
+# %% [markdown]
 # The age figure shows what these days hide.
 
 # %%
@@ -79,5 +86,5 @@ js.plot_what_if(from_day_0.estimates).figure
 
 # %%
 truth = {v.id: v.conversion_rate for v in world.scenario.variants}
-print(f"14/3: {as_published.headline}\n0-7: {from_day_0.headline}")
+print(f"Verdict under 14/3: {verdict.sentence}\n14/3: {as_published.headline}\n0-7: {from_day_0.headline}")
 print(f"True rates: {', '.join(f'{v} {r:.1%}' for v, r in truth.items())}; {max(truth, key=truth.get)} is the best.")
