@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from justai_sim.api import simulate
 from justai_sim.clock import DAY
 from justai_sim.errors import DataError, UsageError
 from justai_sim.scenario import Scenario, parse, read, with_settings
@@ -389,3 +390,9 @@ def test_openers_do_not_convert_with_more_than_certainty():
 def test_where_nobody_converts_no_rate_is_the_mean():
     with pytest.raises(DataError, match="nobody would convert, since all open"):
         small(**{"world.open_effect": 0.0, "world.click_effect": 0.0, "variants.1.open_rate": 1.0})
+
+
+@pytest.mark.parametrize(("source", "rep"), [(None, 0), (7, 0), ("welcome", 1.5), ("welcome", -1)])
+def test_what_is_no_scenario_or_no_world_is_refused(source: Any, rep: Any) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        simulate(source, rep=rep)
