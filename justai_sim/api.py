@@ -550,6 +550,10 @@ def doctor(
 
 
 def _scenario(source: Scenario | str | Path) -> Scenario:
+    if not isinstance(source, (Scenario, str, Path)):
+        raise UsageError(
+            f"scenario {source!r} is a {type(source).__name__}; expected a file, a packaged name or a Scenario"
+        )
     return source if isinstance(source, Scenario) else scenario_files.read(source)
 
 
@@ -613,7 +617,7 @@ def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int
     from justai_sim.sim.engine import simulate_block
 
     scenario = _scenario(source)
-    if rep < 0:
+    if not isinstance(rep, (int, np.integer)) or rep < 0:
         raise UsageError(f"rep is {rep}; expected the number of a world, from 0 on")
     if seed is not None:
         scenario = msgspec.structs.replace(scenario, seed=seed)

@@ -19,8 +19,11 @@ from justai_sim.errors import DataError, JustaiError, UsageError, nearest
 from justai_sim.esp.base import PROVIDERS
 from justai_sim.loop.program import Program, Template
 from justai_sim.world.codes import TEMPLATES, TIMES
-from justai_sim.world.spec import Spec, Variant, World, between, factors
+from justai_sim.world.spec import Spec, Variant, World, between, factors, readable
 from justai_sim.world.telemetry import Telemetry
+
+MOST_REFRESHES = 100_000
+"""Of one run: an hour's are 87,600 in ten years."""
 
 
 class Touch(Spec, frozen=True, kw_only=True):
@@ -82,6 +85,22 @@ def repeated(touch: Step | Blast, what: str) -> None:
         between(touch, 0, 23.999, "hour", of=of)
 
 
+def fits_effects(v: Variant, world: World) -> None:
+    """UsageError where openers or clickers would have to convert with more than certainty, so that the variant's rate
+    could not be the mean."""
+    opens, clicks = v.open_rate, v.click_rate
+    each = ((1 - opens, 1.0), (opens * (1 - clicks), world.open_effect), (opens * clicks, world.click_effect))
+    mean = sum(share * effect for share, effect in each)
+    top = max(effect for share, effect in each if share > 0)
+    of = f"conversion_rate of variant {v.id!r} is {v.conversion_rate:g}: with open_effect {world.open_effect:g} and "
+    of += f"click_effect {world.click_effect:g}"
+    if v.conversion_rate and not mean:
+        raise UsageError(f"{of} nobody would convert, since all open; expected a larger effect")
+    if v.conversion_rate * top > mean * (1 + 1e-9):
+        likely = v.conversion_rate * top / mean
+        raise UsageError(f"{of} the likeliest would convert with probability {likely:.3g}; expected at most 1")
+
+
 class Scenario(Spec, frozen=True, kw_only=True):
     """A whole scenario file. `variants` hold for every touchpoint without its own; control first. Touchpoints: steps of
     the `flow`, `blasts`, `triggered` messages."""
@@ -116,22 +135,48 @@ class Scenario(Spec, frozen=True, kw_only=True):
                 raise UsageError(f"{name} is {getattr(self, name)}; expected {low} to {high}")
         if self.esp not in PROVIDERS:
             raise UsageError(f"esp {self.esp!r} is not known; {nearest(self.esp, PROVIDERS)}")
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
-            raise UsageError(f"name is {self.name!r}; expected letters, digits, '.', '_', '-' (it names a folder)")
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.name):
+            raise UsageError(
+                f"name is {self.name!r}; expected letters, digits, '.', '_', '-', no '.' first (it names a folder)"
+            )
         if clock.parse(self.start) % clock.DAY:
             raise UsageError(f"start is {self.start!r}; expected a UTC midnight")
+        if (n := self.days * 24 / self.program.refresh_hours) > MOST_REFRESHES:
+            hours = f"refresh_hours is {self.program.refresh_hours:g}"
+            raise UsageError(f"{hours}: {n:,.0f} refreshes in a run; expected at most {MOST_REFRESHES:,}")
+        for goal in self.program.goals:
+            readable(goal, "goal (program.goals)")
         for t in self.touches:
+            readable(t.id, "template")
             variants = self.variants_of(t)
             if not variants:
                 raise UsageError(f"template {t.id!r} has no variants; add [[variants]], the control first")
             if variants[0].from_day or variants[0].until_day is not None:
                 raise UsageError(f"from_day, until_day: {variants[0].id!r} is the control, which is always there")
             for v in variants:
+                readable(v.id, "variant")
+                fits_effects(v, self.world)
+                here = self.world.value.currency
+                if v.value is not None and v.value.currency not in ("USD", here):
+                    told = v.value.currency
+                    raise UsageError(f"currency of variant {v.id!r} is {told!r}; expected that of the world, {here!r}")
                 factors(v.segments, f"segments of variant {v.id!r}", self.world.attributes)
+                if v.from_day >= self.days:
+                    raise UsageError(f"from_day of variant {v.id!r} is {v.from_day:g}; the run has {self.days} days")
         known = self.world.attributes
-        for name in self.program.segments:
+        for name, values in self.program.segments.items():
             if name not in known:
                 raise UsageError(f"segments.{name} is no attribute of the world; {nearest(name, known)}")
+            there = [v.lower() for v in known[name]]
+            for value in values:
+                if isinstance(value, str) and value.lower() not in there:
+                    raise UsageError(
+                        f"segments.{name}: no user of the world has {value!r}; {nearest(value, known[name])}"
+                    )
+        ids = [t.id for t in self.touches]
+        for name in self.program.rule.groups:
+            if name not in ids:
+                raise UsageError(f"groups names {name!r}, no template of the scenario; {nearest(name, ids)}")
         self.full_program()  # duplicates are found here
 
     @property

@@ -391,8 +391,10 @@ class Twin:
             arm = arm if arm >= 0 else max(a for a, share in enumerate(shares) if share)
             propensity = shares[arm]
         if self.program.sticky == "variant":
-            if template in user.kept and (user.kept[template][0] == 0 or live[user.kept[template][0]]):
-                arm, propensity = user.kept[template]
+            kept = user.kept.get(template, (-1, math.nan))
+            shipped = self.program.shipping is not None and tick.shares[template, user.rep, 0, 0] == 0
+            if (kept[0] > 0 and live[kept[0]]) or (kept[0] == 0 and not shipped):
+                arm, propensity = kept
             user.kept[template] = arm, propensity
         return arm, propensity
 

@@ -109,14 +109,18 @@ def test_the_lane_of_segment_reads_as_elements_do(tmp_path: Path) -> None:
 
 
 def test_the_lane_of_braze_reads_as_elements_do() -> None:
-    rng, used = random.Random(2), 0
+    rng, used, reading = (
+        random.Random(2),
+        0,
+        braze.f.reading(braze.COPY, restated=True, soft_bounces=False, state_changes=False),
+    )
     rows = [row for seed in seeds("braze") if seed[0] == 3 for row in _records(seed)]
     for i in range(20_000):
         row = dict(rows[i % len(rows)])
         for _ in range(rng.randrange(3)):
             row = _changed(row, rng)
         kind = row.get("event_type")
-        meaning = braze.f.MEANING.get(kind) if isinstance(kind, str) else None
+        meaning = reading.meaning.get(kind) if isinstance(kind, str) else None
         if not meaning:
             continue
         fast, slow = Rows(), Rows()
@@ -124,7 +128,7 @@ def test_the_lane_of_braze_reads_as_elements_do() -> None:
             done = braze_lane.append(kind, meaning, row, fast)
         except ElementError as e:
             raise AssertionError(row) from e
-        braze._append(kind, row, row, row.get("properties"), slow, "a.avro:record 1", MISSING, braze.COPY)
+        braze._append(kind, row, row, row.get("properties"), slow, "a.avro:record 1", MISSING, reading)
         used += done
         if done:
             assert repr(fast) == repr(slow), row

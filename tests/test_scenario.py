@@ -86,6 +86,51 @@ conversion_rate = 0.2
 """
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('name = "welcome"', 'name = ".."', "no '.' first"),
+        ('id = "benefit"', 'id = ""', "id of a variant is ''"),
+        ('id = "benefit"', 'id = "a\\u0000"', "expected a text that can be read"),
+        ('id = "welcome-2"', 'id = " "', "id of a template is ' '"),
+        ('goals = ["purchase"]', 'goals = [""]', "goal (program.goals) is ''"),
+        ("refresh_hours = 24", "refresh_hours = 0.001", "1,344,000 refreshes in a run"),
+        ("refresh_hours = 24", "refresh_hours = 1e-12", "expected at most 100,000"),
+        ("conversion_rate = 0.021", "conversion_rate = 0.021\nfrom_day = 56", "the run has 56 days"),
+        (
+            "conversion_rate = 0.021",
+            'conversion_rate = 0.021\nvalue = { currency = "EUR" }',
+            "currency of variant 'story' is 'EUR'; expected that of the world, 'USD'",
+        ),
+        ("offset_days = 3", 'offset_days = 3\ngroups = { welcom-1 = "w" }', "did you mean 'welcome-1'?"),
+        ("signups_per_day = 400", "history_days = 1e6", "history_days is 1000000.0; expected 0 to 3650"),
+        ('{ law = "exponential", mean_days = 1.5 }', '{ law = "empirical", days = [1.0, nan] }', "days holds nan"),
+        (
+            "attributes = { plan = { free = 1, paid = 1 } }",
+            "attributes = { " + ", ".join(f"a{i} = {{ x = 1, y = 1 }}" for i in range(14)) + " }",
+            "16,384 combinations",
+        ),
+        (
+            "refresh_hours = 24",
+            'segments = { plan = ["fre", "paid"] }',
+            "no user of the world has 'fre'; did you mean 'free'?",
+        ),
+    ],
+)
+def test_what_no_run_could_do_is_refused(old: str, new: str, says: str) -> None:
+    text = WELCOME.replace(
+        "signups_per_day = 400", "signups_per_day = 400\nattributes = { plan = { free = 1, paid = 1 } }"
+    )
+    assert old in text
+    assert says in refusal(text.replace(old, new, 1))
+
+
+def test_segments_name_the_values_of_the_world_in_any_case():
+    text = WELCOME.replace("signups_per_day = 400", "attributes = { plan = { Free = 1, paid = 1 } }")
+    text = text.replace("refresh_hours = 24", 'segments = { plan = ["FREE", "paid"] }')
+    assert parse(text, "mine.toml").program.segments == {"plan": ["FREE", "paid"]}
+
+
 @pytest.mark.parametrize("variants", [INLINE, TABLES])
 @pytest.mark.parametrize(
     ("old", "new", "says"),

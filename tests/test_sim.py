@@ -9,11 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from justai_sim.errors import UsageError
+from justai_sim.api import simulate
+from justai_sim.clock import DAY
+from justai_sim.errors import DataError, UsageError
 from justai_sim.scenario import Scenario, parse, read, with_settings
+from justai_sim.sim.cost import affordable
 from justai_sim.sim.engine import Block, simulate_block
-from justai_sim.sim.record import record
-from justai_sim.tables import CONVERSION, NONE, UNSUBSCRIBE
+from justai_sim.sim.record import best_arms, lost_of, record, served
+from justai_sim.tables import CONVERSION, MODES, NONE, UNSUBSCRIBE
 from justai_sim.world import laws
 from justai_sim.world.codes import COPIES, REFUND, user_of_event
 from justai_sim.world.people import Draws
@@ -267,3 +270,129 @@ def test_a_caused_purchase_may_take_the_place_of_the_next_organic_one() -> None:
         return float(table["value"][table["metric"] == list(table["names"]).index(name)].sum())
 
     assert total("added") == total("caused") - len(expected)
+
+
+@pytest.mark.parametrize("spread", [1e-300, 1e-9, 1e-4])
+def test_a_spread_next_to_none_is_none(spread: float):
+    assert laws.gamma_factor(spread, np.array([0.01, 0.5, 0.99])) == pytest.approx(1, abs=4 * spread + 1e-5)
+
+
+def test_a_run_without_any_message_is_refused():
+    """Steps of the flow go to those who sign up, and not to the users of the start."""
+    with pytest.raises(UsageError, match="no message would be sent in 40 days"):
+        affordable(small(**{"world.signups_per_day": 0, "world.initial_users": 1000}))
+    with pytest.raises(UsageError, match="no message would be sent"):
+        affordable(small(**{"flow.0.day": 40}))
+    affordable(small())
+
+
+THREE = [
+    {"id": "c", "conversion_rate": 0.1},
+    {"id": "a", "conversion_rate": 0.2},
+    {"id": "b", "conversion_rate": 0.4, "from_day": 10, "until_day": 20},
+]
+
+
+def test_nothing_is_lost_against_a_variant_that_is_not_there():
+    """An even split of c, a and b loses 0.2, 0.2 and 0 against b where it is there, and half of 0.1 where it is not."""
+    block = simulate_block(small(variants=THREE, **{"program.control_share": 1 / 3}), range(2))
+    day = np.array([(t.now - block.scenario.start_us) / DAY for t in block.ticks])
+    sends = block.state.sends.table
+    sent = (sends.sent_at - block.scenario.start_us) / DAY
+    arm = block.machine.layout.arm[sends.template, sends.variant]
+    rate = np.array([0.1, 0.2, 0.4])
+    best = np.where((sent >= 10) & (sent < 20), 0.4, 0.2)
+    lost, _ = lost_of(block)
+    for d in (5, 10, 15, 20, 40):
+        for rep in range(2):
+            mine = (sends.rep == rep) & (sent < d)
+            assert lost[day == d, rep] == pytest.approx(1e4 * (best - rate[arm])[mine].mean())
+
+
+def test_shares_are_those_of_the_messages():
+    """A split of the provider's own is even, whatever the policy would have done."""
+    given = {"program.split": "external", "program.policy.name": "weighted_thompson", "variants": THREE}
+    block = simulate_block(small(**given), range(2))
+    share = served(block)
+    sends = block.state.sends.table
+    day = (sends.sent_at - block.scenario.start_us) // DAY
+    assert share[5, 0, 0].tolist() == [0.5, 0.5, 0.0]
+    assert share[15, 0, 0] == pytest.approx([1 / 3] * 3)
+    assert share[25, 0, 0].tolist() == [0.5, 0.5, 0.0]
+    arm = block.machine.layout.arm[sends.template, sends.variant]
+    for low, high in ((0, 10), (10, 20), (20, 40)):
+        got = np.bincount(arm[(day >= low) & (day < high)], minlength=3)
+        want = share[low, 0, 0] * got.sum()
+        assert (np.abs(got - want) <= K * np.sqrt(want)).all()
+
+
+def test_the_share_of_a_contextual_policy_is_that_of_its_users():
+    """One user in ten is paid and has another best variant: it weighs a tenth, and a segment without users nothing."""
+    given = {
+        "world.attributes": {"plan": {"free": 0.9, "paid": 0.1}}, "program.segments": {"plan": ["free", "paid"]},
+        "program.policy.name": "logistic_thompson", "program.control_share": 0.0,
+        "world.delay.mean_days": 0.5, "program.rule.offset_days": 0.0,
+        "variants": [{"id": "c", "conversion_rate": 0.1}, {"id": "a", "conversion_rate": 0.3},
+                     {"id": "b", "conversion_rate": 0.05, "segments": {"plan=paid": 16}}],
+    }  # fmt: skip
+    block = simulate_block(small(**given), range(2))
+    sends = block.state.sends.table
+    last = sends.sent_at >= block.ticks[-8].now
+    arm = block.machine.layout.arm[sends.template, sends.variant][last]
+    got = np.bincount(arm, minlength=3)
+    want = served(block)[-8:-1].mean(axis=(0, 1, 2)) * got.sum()
+    assert (np.abs(got - want) <= K * np.sqrt(want) + 5).all()
+
+
+def test_a_choice_made_anew_is_not_sticky():
+    """Users who had the archived variant are drawn again, with a propensity of its own: a choice of the policy."""
+    given = {
+        "program.sticky": "variant",
+        "variants": THREE,
+        "flow.0.times": 4,
+        "flow.0.every_days": 5.0,
+        "world.signups_per_day": 60,
+    }
+    log = simulate_block(small(**given), range(1)).log(0)
+    d = log.decisions
+    before: dict[tuple[int, int], int] = {}
+    anew = 0
+    for user, template, variant, mode in zip(
+        d.user.tolist(), d.template.tolist(), d.variant.tolist(), d.mode.tolist(), strict=True
+    ):
+        had = before.get((user, template))
+        assert MODES[mode] == ("sticky" if had == variant else "policy")
+        anew += had is not None and had != variant
+        before[user, template] = variant
+    assert anew > 10
+
+
+@pytest.mark.parametrize(("rate", "mean"), [(0.07, 30.0), (0.1, 21.0), (0.21, 10.0), (0.3, 7.0), (0.7, 3.0)])
+def test_variants_that_earn_the_same_are_all_best(rate: float, mean: float):
+    variants = [{"id": "c", "conversion_rate": 0.01, "value": {"mean": 10}},
+                {"id": "a", "conversion_rate": 0.21, "value": {"mean": 10}},
+                {"id": "b", "conversion_rate": rate, "value": {"mean": mean}}]  # fmt: skip
+    found = small(variants=variants, **{"program.key_metric": "revenue_per_send"})
+    assert best_arms(found).tolist() == [[False, True, True]]
+
+
+def test_openers_do_not_convert_with_more_than_certainty():
+    """Clickers at 50 times the others would have to convert with 4: then the rate could not be the mean."""
+    with pytest.raises(DataError, match=r"the likeliest would convert with probability 4\.05; expected at most 1"):
+        small(**{"world.click_effect": 50.0})
+    block = simulate_block(small(**{"world.click_effect": 5.0}), range(1))
+    early = block.state.sends.table.sent_at < block.scenario.start_us + 10 * DAY
+    sent = block.state.sends.table.send[early]
+    caused, n = np.isin(block.truth.cause, sent).sum(), len(sent)
+    assert caused == pytest.approx(0.2 * n, abs=K * math.sqrt(0.2 * 0.8 * n))
+
+
+def test_where_nobody_converts_no_rate_is_the_mean():
+    with pytest.raises(DataError, match="nobody would convert, since all open"):
+        small(**{"world.open_effect": 0.0, "world.click_effect": 0.0, "variants.1.open_rate": 1.0})
+
+
+@pytest.mark.parametrize(("source", "rep"), [(None, 0), (7, 0), ("welcome", 1.5), ("welcome", -1)])
+def test_what_is_no_scenario_or_no_world_is_refused(source: Any, rep: Any) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        simulate(source, rep=rep)

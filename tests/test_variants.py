@@ -99,6 +99,20 @@ def test_arms_are_live_between_their_instants() -> None:
     assert shares[3] == [0.1, 0, 0.9]
 
 
+def test_what_was_shipped_and_then_archived_is_not_served() -> None:
+    """The control has all from then on."""
+    sends = [(v, START + i) for v in ("control", "a", "b") for i in range(2000)]
+    log = log_of(sends, [(i, START + HOUR) for i in [*range(200), *range(2000, 2900)]])
+    template = msgspec.structs.replace(TEMPLATE, archived={"a": START + 3 * DAY})
+    program = msgspec.structs.replace(PROGRAM, templates=[template], shipping=Shipping(rule="significance"))
+    ticks = {(t.now - START) // DAY: t for t in replay_log(program, log, START + 4 * DAY)[2]}
+    assert [c.what for c in ticks[1].changes if c.arm == 1] == ["ship"]
+    assert ticks[2].shares[0, 0, 0].tolist() == [0, 1, 0]
+    for day in (3, 4):
+        assert ticks[day].shares[0, 0, 0].tolist() == [1, 0, 0]
+        assert not ticks[day].live[0, 0].any()
+
+
 def test_a_floor_is_for_the_variants_that_are_served_at_once() -> None:
     spans: Any = {"added": {"c": 20}, "archived": {"a": 20}}
     one = Template(id="t", variants=["control", "a", "b", "c"], **spans)
@@ -200,6 +214,15 @@ def seen(found: list[Any]) -> dict[str, float]:
     for d in found:
         assert out.setdefault(d["copy"]["id"], d["propensity"]) == d["propensity"]
     return out
+
+
+@pytest.mark.parametrize(("setting", "value"), [("split", "external"), ("holdout_share", 0.1)])
+def test_what_only_a_simulation_can_do_is_refused_by_the_service(tmp_path: Path, setting: str, value: Any) -> None:
+    program = msgspec.structs.replace(PROGRAM, **{setting: value})
+    store = Store(tmp_path / "store.sqlite")
+    with pytest.raises(UsageError, match=f"{setting} is .*the service draws every choice itself"):
+        Engine(program, store)
+    store.close()
 
 
 def test_a_variant_is_archived_at_once_and_the_others_share_its_part(site: Site) -> None:

@@ -24,11 +24,13 @@ from justai_sim.clock import DAY
 from justai_sim.errors import DataError, UsageError
 from justai_sim.estimate import overlap as overlap_limits
 from justai_sim.estimate.offpolicy import ESTIMATORS
-from justai_sim.loop.program import Program
+from justai_sim.loop.program import Program, Shipping
+from justai_sim.loop.step import step
 from justai_sim.pages.figures import plot_what_if, render
-from justai_sim.scenario import Scenario, Step, read
+from justai_sim.scenario import Blast, Scenario, Step, read
 from justai_sim.sim.engine import simulate_block
 from justai_sim.tables import MODES, NONE, Decisions, Log
+from justai_sim.whatif import learning
 from justai_sim.whatif.decided import Decided, decided
 from justai_sim.whatif.holdout import choices, held_out
 from justai_sim.whatif.learning import Learning, learnt
@@ -214,6 +216,53 @@ def test_a_learning_policy_is_valued_on_uniform_logs_and_refused_elsewhere() -> 
         asked(on_even, policies=["weighted_thompson"], mixed=Mixed(control_share=0.5))
 
 
+def test_a_learning_policy_has_the_variants_that_were_drawn() -> None:
+    """One that was only forced is no arm: a policy that tries what it does not know would wait for it for ever."""
+    log = logs("uniform", 40)[0]
+    c = log.sends.variant == log.names("variant").index("c")
+    p = np.where(c, np.nan, np.where(log.sends.variant == log.names("variant").index("control"), 0.1, 0.45))
+    forced = log.decisions.with_(mode=np.where(c, MODES.index("forced"), log.decisions.mode), propensity=p)
+    got = asked(
+        replace(log, sends=log.sends.with_(propensity=p), decisions=forced),
+        policies=[PolicySpec(name="epsilon_greedy", explore=1.0)],
+    )
+    r = row(got, "epsilon_greedy explore=1")
+    assert 0.44 < r["effective"] / r["decisions"] < 0.56
+    assert r["gain_low"] < 0 < r["gain_high"]
+
+
+def test_a_learning_policy_is_told_of_the_conversions_of_the_sends_that_it_keeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where messages follow each other within the window, those of the others are not credited to kept ones before."""
+    base = scenario("uniform")
+    world = msgspec.structs.replace(base.world, initial_users=600, signups_per_day=0)
+    blast = Blast(id="hello", day=0.5, times=5, every_days=2)
+    made = msgspec.structs.replace(base, flow=[], blasts=[blast], days=20, world=world)
+    log = simulate_block(made, range(1)).log(0)
+    d, told = of(log), []
+
+    def stepped(*given: Any) -> Any:
+        state, tick = step(*given)
+        told.append(tick.y.sum())
+        return state, tick
+
+    monkeypatch.setattr(learning, "step", stepped)
+    monkeypatch.setattr(learning, "PASSES", 1)
+    got = learnt(study(log, rule=RULE, goals=["purchase"]), d, PolicySpec(), None)
+    assert 0 < told[-1] <= d.reward[got.kept[0]].sum()
+
+
+def test_a_learning_policy_keeps_the_logs_mix_of_templates() -> None:
+    """Of a template with more variants fewer decisions are kept; a policy that spreads evenly still gains nothing."""
+    few = [Variant(id=v, conversion_rate=0.3) for v in ("control", "a", "b")]
+    many = [Variant(id=v, conversion_rate=0.02) for v in ("control", "c", "d", "e", "f", "g")]
+    flow = [Step(id="few", day=0, variants=few), Step(id="many", day=10, variants=many)]
+    log = simulate_block(msgspec.structs.replace(scenario("uniform"), flow=flow, variants=[]), range(1)).log(0)
+    r = row(asked(log, policies=[PolicySpec(name="epsilon_greedy", explore=1.0)]), "epsilon_greedy explore=1", "ALL")
+    assert r["gain_low"] < 0 < r["gain_high"]
+
+
 def test_settings_of_a_learning_policy_change_what_it_earns() -> None:
     """Each is named in the answer, and leads to other shares on the same decisions."""
     log = logs("uniform", 40)[0]
@@ -315,6 +364,74 @@ def test_a_sticky_repeat_has_the_first_choices_propensity_and_day() -> None:
     assert len(np.unique(d.user)) == 40
 
 
+@pytest.mark.parametrize("mode", ["forced", "external"])
+def test_a_repeat_of_what_was_not_drawn_never_enters(mode: str) -> None:
+    """Half of the users were first given their variant by somebody else, and keep it."""
+    t0 = 1_767_571_200_000_000
+    sends, choices = [], []
+    for u in range(80):
+        for k in (0, 1):
+            at = t0 + 2 * k * DAY + u * 60_000_000
+            who = {"user_id": f"u{u}", "template_id": "T", "variant_id": "ab"[u % 2]}
+            sends.append(who | {"send_id": f"s{u}-{k}", "sent_at": at})
+            first = mode if u < 40 else "policy"
+            choices.append(who | {"decision_id": f"d{u}-{k}", "decided_at": at, "mode": "sticky" if k else first})
+    events = [{"event_id": "e", "user_id": "u0", "kind": "conversion", "name": "purchase", "occurred_at": t0 + DAY}]
+    log = frames.from_frames(pd.DataFrame(sends), pd.DataFrame(events), pd.DataFrame(choices))
+    d = decided(study(log, rule=RULE, goals=["purchase"], as_of=t0 + 40 * DAY), "conversion_rate", None)
+    assert d.left_out == {mode: 80}
+    assert len(d) == 80
+    assert all(int(x[1:]) >= 40 for x in log.text("user", log.sends.user[d.send]))
+
+
+def kept_over_days(variants: list[Variant], **settings: Any) -> pd.DataFrame:
+    """Decisions by day, variant and mode of users who keep their variant, with three blasts, five days apart."""
+    base = scenario()
+    program = msgspec.structs.replace(base.program, sticky="variant", **settings)
+    world = msgspec.structs.replace(base.world, initial_users=3000, signups_per_day=0)
+    blast = Blast(id="hello", day=0.5, times=3, every_days=5)
+    made = msgspec.structs.replace(base, program=program, flow=[], blasts=[blast], days=12, world=world,
+                                   variants=variants)  # fmt: skip
+    log = simulate_block(made, range(1)).log(0)
+    d = log.decisions
+    frame = pd.DataFrame({"day": (d.decided_at - d.decided_at.min()) // (4 * DAY), "mode": [MODES[m] for m in d.mode],
+                          "variant": log.text("variant", d.variant), "user": d.user, "p": d.propensity})  # fmt: skip
+    return frame.sort_values(["day", "user"]).reset_index(drop=True)
+
+
+def test_users_who_kept_the_control_get_what_is_shipped() -> None:
+    variants = [Variant(id="control", conversion_rate=0.05), Variant(id="b", conversion_rate=0.4)]
+    d = kept_over_days(variants, control_share=0.3, shipping=Shipping(rule="significance"))
+    assert set(d.loc[d["day"] == 0, "variant"]) == {"control", "b"}
+    late = d[d["day"] > 0]
+    assert set(late["variant"]) == {"b"}
+    moved = late[(late["day"] == 1) & (late["mode"] == "policy")]
+    assert set(moved["user"]) == set(d.loc[(d["day"] == 0) & (d["variant"] == "control"), "user"]) & set(
+        late.loc[late["day"] == 1, "user"]
+    )
+    assert (moved["p"] == 1).all()
+
+
+def test_another_choice_where_the_kept_variant_is_gone_is_no_repeat() -> None:
+    variants = [Variant(id="control", conversion_rate=0.05), Variant(id="a", conversion_rate=0.1, until_day=3),
+                Variant(id="b", conversion_rate=0.1)]  # fmt: skip
+    d = kept_over_days(variants)
+    gone = d.loc[(d["day"] == 0) & (d["variant"] == "a"), "user"]
+    second = d[d["day"] == 1]
+    assert (second["mode"] == "policy").tolist() == second["user"].isin(gone).tolist()
+    assert (d.loc[d["day"] == 2, "mode"] == "sticky").all()
+
+
+def test_repeats_of_an_external_split_are_external() -> None:
+    base = scenario()
+    program = msgspec.structs.replace(base.program, split="external", sticky="variant")
+    blast = Blast(id="hello", day=3, times=3, every_days=3)
+    world = msgspec.structs.replace(base.world, initial_users=50)
+    made = msgspec.structs.replace(base, program=program, flow=[], blasts=[blast], days=12, world=world)
+    log = simulate_block(made, range(1)).log(0)
+    assert set(log.decisions.mode.tolist()) == {MODES.index("external")}
+
+
 def test_immature_outcomes_and_bounces_are_left_out() -> None:
     log = logs()[0]
     d = of(log)
@@ -402,6 +519,16 @@ def test_wrong_propensities_are_refused_and_noted() -> None:
     assert any("look wrong" in note for note in got.notes)
     with pytest.raises(DataError, match=r"propensity of send .* is 2"):
         asked(replace(log, sends=log.sends.with_(propensity=np.full(len(log.sends), 2.0))))
+
+
+def test_a_setting_that_nothing_asked_for_has_a_use_for_is_refused() -> None:
+    log = logs("uniform", 40)[0]
+    with pytest.raises(UsageError, match=r"--epsilon is for a --policy.*--policy fixed --shares b=1"):
+        asked(log, variants=["b"], mixed=Mixed(epsilon=0.3))
+    with pytest.raises(UsageError, match="--floor is for a --policy"):
+        asked(log, variants=["b"], mixed=Mixed(floor=0.1))
+    with pytest.raises(UsageError, match="--logged-epsilon is for --policy logged"):
+        asked(log, policies=["uniform"], mixed=Mixed(logged_epsilon=0.1))
 
 
 def test_a_small_log_is_refused() -> None:

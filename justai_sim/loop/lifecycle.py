@@ -57,16 +57,19 @@ class Lifecycle:
         return out
 
     def still(self, live: B1) -> B1:
-        """The treatment arms (templates, R, K) that may still be served."""
+        """The arms (templates, R, K) that may still be served: of `live`, and the control where it was shipped."""
         out = live & ~self.archived
         for t, r in np.argwhere(self.shipped != GO_ON):
-            out[t, r] = np.arange(out.shape[2]) == self.shipped[t, r]
+            arm = self.shipped[t, r]
+            out[t, r] = (np.arange(out.shape[2]) == arm) & (live[t, r] | (arm == 0))
         return out
 
-    def served(self, shares: F8) -> F8:
-        """Shares (templates, R, C, K) with everything for what was shipped."""
+    def served(self, shares: F8, live: B1) -> F8:
+        """Shares (templates, R, C, K) with everything for what was shipped; for the control where that is no longer
+        `live` (templates, K), because somebody archived it."""
         out = shares.copy()
         for t, r in np.argwhere(self.shipped != GO_ON):
+            arm = self.shipped[t, r]
             out[t, r] = 0.0
-            out[t, r, :, self.shipped[t, r]] = 1.0
+            out[t, r, :, arm if live[t, arm] else 0] = 1.0
         return out

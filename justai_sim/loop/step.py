@@ -171,4 +171,4 @@ def allocate(machine: Machine, state: State, tallies: tuple[Tally, ...], now: in
         shares = chosen.allocate(memory, counts, live, now)
         out.append(final_shares(shares, live, program.control_share, spec.epsilon, spec.floor))
     found = np.stack(out) if out else np.zeros((0, state.reps, machine.rows, machine.layout.arms))
-    return found if state.lifecycle is None else state.lifecycle.served(found)
+    return found if state.lifecycle is None else state.lifecycle.served(found, there)

@@ -93,6 +93,10 @@ class Engine:
         """`declared_in`: the file that the program was read from, for messages; `keep` writes a changed one."""
         if not program.templates:
             raise UsageError("the program has no templates; the service needs at least one [[templates]]")
+        for name, usual in (("split", "internal"), ("holdout_share", 0.0)):
+            if getattr(program, name) != usual:
+                raise UsageError(f"{name} is {getattr(program, name)!r}; the service draws every choice itself, so "
+                                 f"expected {usual!r} (the others are for simulations)")  # fmt: skip
         self.program, self.store, self.clock, self.seed = program, store, clock, seed
         self.declared_in, self._keep = declared_in, keep
         self._locks = [threading.Lock() for _ in range(_LOCKS)]

@@ -67,7 +67,8 @@ class Block:
 
 def decisions_of(sends: Sends, scenario: Scenario) -> Decisions:
     """The decision log of simulated sends: one choice each with its propensity, told again by every further call of a
-    message. Where users keep their variant, all but the first choice of a template are sticky."""
+    message. Where users keep their variant, a repeat of it is sticky; where the provider splits, it chose the repeats
+    too."""
     _, first = np.unique(sends.send, return_index=True)
     sends = sends.take(np.sort(first))
     sends = sends.take(np.lexsort((sends.send, sends.sent_at)))
@@ -75,10 +76,11 @@ def decisions_of(sends: Sends, scenario: Scenario) -> Decisions:
     n = len(sends)
     usual = MODES.index("external" if scenario.program.split == "external" else "policy")
     mode = np.full(n, usual)
-    if scenario.program.sticky == "variant":
-        _, earliest = np.unique(np.stack([sends.user, sends.template]), axis=1, return_index=True)
-        mode = np.full(n, MODES.index("sticky"))
-        mode[earliest] = usual
+    if scenario.program.sticky == "variant" and scenario.program.split == "internal":
+        order = np.lexsort((sends.template, sends.user))  # stable: in time within both
+        now, before = order[1:], order[:-1]
+        stays = [getattr(sends, c)[now] == getattr(sends, c)[before] for c in ("user", "template", "variant")]
+        mode[now[np.all(stays, axis=0)]] = MODES.index("sticky")
     mode = np.where(sends.status == HELD_OUT, MODES.index("held_out"), mode)
     again = np.repeat(np.arange(calls), n)
     sends = Sends.concat([sends] * calls)

@@ -53,6 +53,11 @@ def affordable(scenario: Scenario, worlds: int = 1) -> None:
     found, free = cost(scenario), free_memory()
     if found.users > 1e8:
         raise UsageError(f"{scenario.name}: {found}; at most 100,000,000 users can be told apart")
+    if not found.sends:
+        raise UsageError(
+            f"{scenario.name}: no message would be sent in {scenario.days} days; expected users (steps of the flow "
+            "go to those who sign up, signups_per_day) and a day of a flow or blast before the end"
+        )
     need = worlds * found.bytes + BYTES_AT_LEAST
     if need > free:
         raise UsageError(

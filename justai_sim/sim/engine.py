@@ -235,9 +235,10 @@ class Engine:
 
     def repeated(self, who: I8, template: I8, arm: I8, propensity: F8, tick: Tick) -> tuple[I8, F8]:
         """A user gets the variant of a template again that he had, with the propensity of that first choice, as long as
-        it is served."""
-        before = self.pinned[template, who]
-        served = tick.live[template, self.users.rep[who], np.maximum(before, 0)] | (before == 0)
+        it is served: the control until another is shipped to everybody."""
+        before, rep = self.pinned[template, who], self.users.rep[who]
+        control = (tick.shares[template, rep, 0, 0] > 0) | (self.program.shipping is None)
+        served = np.where(before == 0, control, tick.live[template, rep, np.maximum(before, 0)])
         again = (before >= 0) & served
         arm = np.where(again, before, arm)
         propensity = np.where(again, self.pinned_p[template, who], propensity)

@@ -11,13 +11,15 @@ from justai_sim.biases.terms import ADDED, MISSED, TERM
 from justai_sim.clock import DAY, HOUR
 from justai_sim.estimate.age import FIRST_AGE, age_profile, countable
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
+from justai_sim.loop.segments import segment_of
+from justai_sim.loop.step import Tick
 from justai_sim.scenario import Scenario
 from justai_sim.sim.block import Block, rates_of, values_of
 from justai_sim.sim.plan import by_code
 from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array, Sends
 from justai_sim.truth import Behind
 from justai_sim.world.codes import user_of_event
-from justai_sim.world.people import cell_shares
+from justai_sim.world.people import cell_shares, cells
 
 Columns = dict[str, Array]
 
@@ -41,10 +43,10 @@ def true_metric(scenario: Scenario) -> tuple[F8, bool]:
 
 
 def best_arms(scenario: Scenario) -> B1:
-    """Which arms are best (ties all count), (templates, arms)."""
+    """Which arms are best (ties all count, those that only rounding tells apart too), (templates, arms)."""
     value, lower = true_metric(scenario)
     edge = np.nanmin(value, axis=1) if lower else np.nanmax(value, axis=1)
-    return value == edge[:, None]
+    return np.isclose(value, edge[:, None], rtol=1e-9, atol=0)
 
 
 def metrics_of(block: Block) -> Columns:
@@ -73,7 +75,7 @@ def metrics_of(block: Block) -> Columns:
     out |= causes_of(block)
     out["added"] = out["caused"] - replaced_of(block)
     out["true_rate"] = np.broadcast_to(block.rates, shape).ravel()
-    out["share_at_end"] = np.moveaxis(block.ticks[-1].shares[:, :, 0], 0, 1).ravel()
+    out["share_at_end"] = np.moveaxis(served_at(block, block.ticks[-1], segment_shares(block)), 0, 1).ravel()
     return _long(block, out, shape)
 
 
@@ -168,8 +170,29 @@ def race_of(block: Block) -> Columns:
 
 
 def served(block: Block) -> F8:
-    """The shares served after each tick (ticks, T, R, K); of contextual policies the mean over the segments."""
-    return np.stack([t.shares.mean(axis=2) for t in block.ticks])
+    """The shares served after each tick (ticks, T, R, K)."""
+    weight = segment_shares(block)
+    return np.stack([served_at(block, t, weight) for t in block.ticks])
+
+
+def served_at(block: Block, tick: Tick, weight: F8) -> F8:
+    """The shares served after a tick (T, R, K): of contextual policies the mean over users, of an external split the
+    provider's even one, whatever the policy would have set."""
+    if block.program.split == "external":
+        may = tick.live.copy()
+        may[:, :, 0] = True
+        return may / may.sum(axis=2, keepdims=True)
+    return np.asarray((tick.shares * weight[:, None]).sum(axis=2))
+
+
+def segment_shares(block: Block) -> F8:
+    """Part of the users who are served from each row of a tick's shares."""
+    if not block.machine.segments:
+        return np.ones(1)
+    row = {"": 0} | {s: i + 1 for i, s in enumerate(block.machine.segments)}
+    mine = [row[segment_of(block.program.segments, cell)] for cell in cells(block.scenario.world)]
+    part = np.bincount(mine, cell_shares(block.scenario.world), len(block.machine.segments) + 1)
+    return part.astype(np.float64)
 
 
 def shares_of(block: Block) -> Columns:
@@ -191,8 +214,9 @@ def shares_of(block: Block) -> Columns:
 
 
 def lost_of(block: Block) -> tuple[F8, F8]:
-    """True conversions, and their money, lost by each tick against the best arm for each user, per 10,000 messages that
-    reached a user by then; (ticks, R), NaN before the first."""
+    """True conversions, and their money, lost by each tick against the best arm for each user, among those that were
+    there when the choice was made, per 10,000 messages that reached a user by then; (ticks, R), NaN before the first.
+    What the program itself archives is there all the same."""
     state, n = block.state, block.state.sends.n
     sends = state.sends.table
     s = sends.take(state.earned.counted[:n] & ~state.earned.ghost[:n])
@@ -207,10 +231,15 @@ def lost_of(block: Block) -> tuple[F8, F8]:
         return np.cumsum(each.reshape(-1, shape[1])[: shape[0]], axis=0)
 
     many = so_far(np.bincount(at, np.ones(len(at)), size))
+    there = np.stack([block.machine.layout.live_at(int(t)) for t in ends])
+    there[:, :, 0] = True
+    kinds, kind = np.unique(there, axis=0, return_inverse=True)
+    kind = kind.ravel()[np.searchsorted(ends, s.sent_at, side="right") - 1]  # what the refresh before it could choose
     rates = rates_of(block.scenario)
     found = []
     for worth in (rates, rates * values_of(block.scenario)[:, :, None]):
-        regret = (np.nanmax(worth, axis=1, keepdims=True) - worth)[s.template, arm, cell]
+        best = np.nanmax(np.where(kinds[..., None], worth, -np.inf), axis=2)
+        regret = best[kind, s.template, cell] - worth[s.template, arm, cell]
         lost = so_far(np.bincount(at, regret, size))
         found.append(np.divide(lost * 1e4, many, out=np.full(shape, np.nan), where=many > 0))
     return found[0], found[1]

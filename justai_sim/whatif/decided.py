@@ -107,7 +107,7 @@ def decided(s: Study, metric: str, control: str | None, logged: bool | None = No
     """
     rows, left_out, reward = _mature(s, metric)
     sends, mode, matched = _joined(s.log.sends, s.log.decisions)
-    sends = _first_choices(sends, s.log.decisions, mode, matched)
+    sends, mode = _first_choices(sends, s.log.decisions, mode, matched)
     mode = mode[rows]
     for code, why in ((FORCED, "forced"), (EXTERNAL, "external"), (HELD, "held out")):
         left_out[why] = int((mode == code).sum())
@@ -162,15 +162,14 @@ def _joined(sends: Sends, decisions: Decisions) -> tuple[Sends, I8, I8]:
     return joined, np.where(there, decisions.mode[row], own).astype(np.int64), row
 
 
-def _first_choices(sends: Sends, d: Decisions, mode: I8, matched: I8) -> Sends:
-    """Sticky repeats with the propensity and time of the user's first choice of that template and variant."""
-    sticky, drawn = (
-        np.flatnonzero(mode == STICKY),
-        np.flatnonzero(d.mode == POLICY) if len(d) else np.zeros(0, np.int64),
-    )
-    if not len(sticky) or not len(drawn):
-        return sends
-    order = drawn[np.argsort(d.decided_at[drawn], kind="stable")]
+def _first_choices(sends: Sends, d: Decisions, mode: I8, matched: I8) -> tuple[Sends, I8]:
+    """Sticky repeats with the propensity and time of the user's first choice of that template and variant; where that
+    was forced or made elsewhere, so is the repeat."""
+    sticky, made = np.flatnonzero(mode == STICKY), np.flatnonzero(np.isin(d.mode, (POLICY, FORCED, EXTERNAL)))
+    if not len(sticky) or not len(made):
+        return sends, mode
+    # The first that was drawn, if any was.
+    order = made[np.lexsort((d.decided_at[made], d.mode[made] != POLICY))]
     repeat = matched[sticky]
     ids = [np.concatenate([a[order], a[repeat]]) for a in (d.rep, d.user, d.template, d.variant)]
     group = np.unique(np.stack([i.astype(np.int64) for i in ids]), axis=1, return_inverse=True)[1].ravel()
@@ -179,10 +178,13 @@ def _first_choices(sends: Sends, d: Decisions, mode: I8, matched: I8) -> Sends:
     at = first[group[len(order) :]]
     found = (at >= 0) & (d.decided_at[at] <= d.decided_at[repeat])
     rows, at = sticky[found], at[found]
-    time, chance = sends.decided_at.copy(), sends.propensity.copy()
-    time[rows] = d.decided_at[at]
-    chance[rows] = np.where(np.isnan(chance[rows]), d.propensity[at], chance[rows])
-    return sends.with_(decided_at=time, propensity=chance)
+    time, chance, mode = sends.decided_at.copy(), sends.propensity.copy(), mode.copy()
+    drawn = d.mode[at] == POLICY
+    time[rows[drawn]] = d.decided_at[at[drawn]]
+    chance[rows[drawn]] = np.where(np.isnan(chance[rows[drawn]]), d.propensity[at[drawn]], chance[rows[drawn]])
+    elsewhere = ~drawn & np.isnan(chance[rows])
+    mode[rows[elsewhere]] = d.mode[at[elsewhere]]
+    return sends.with_(decided_at=time, propensity=chance), mode
 
 
 def _arrays(

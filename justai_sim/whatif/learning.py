@@ -13,13 +13,13 @@ from justai_sim import clock
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError, nearest
-from justai_sim.loop.program import Feedback, Layout, Program
+from justai_sim.loop.program import Feedback, Layout, Program, Template
 from justai_sim.loop.replay import MAX_REFRESHES, machine_of, with_decisions
 from justai_sim.loop.state import State
 from justai_sim.loop.step import Batch, step
 from justai_sim.stats import influence_interval
 from justai_sim.streams import uniform
-from justai_sim.tables import B1, F8
+from justai_sim.tables import B1, CONVERSION, F8, Credits
 from justai_sim.whatif.decided import WHOLE, Decided
 from justai_sim.whatif.study import Study
 
@@ -100,9 +100,15 @@ def learning_of(feedback: str | None, refresh_hours: float | None) -> Learning |
 
 
 def learner(d: Decided, spec: PolicySpec, learning: Learning | None) -> Program:
-    """The log's program with a policy that learns. UsageError for what does not go together."""
-    told = vars(learning or Learning())
-    return msgspec.structs.replace(d.program, policy=spec, control_share=0.0, **told)
+    """The log's program with a policy that learns, over the variants that were drawn: one that was only ever forced, or
+    chosen elsewhere, has no decisions to be kept. UsageError for what does not go together."""
+    told, drawn = vars(learning or Learning()), {}
+    for t, names, live in zip(d.templates, d.variants, d.live.tolist(), strict=True):
+        here = [v for v, there in zip(names[1:], live[1:], strict=False) if there]
+        drawn[t] = Template(id=t, variants=[names[0], *here])
+    return msgspec.structs.replace(
+        d.program, templates=list(drawn.values()), policy=spec, control_share=0.0, **told
+    )  # fmt: skip
 
 
 def learnt(
@@ -112,7 +118,8 @@ def learnt(
 
     A decision is kept with probability share / (largest possible share / its own propensity), so that those kept are
     drawn as the policy would have drawn them; it learns from the kept ones alone, as they became known. That is its
-    law at the traffic that is kept, about 1 in K - 1 of the log's. UsageError where the policy cannot learn the metric.
+    law at the traffic that is kept, of each template about 1 in K - 1 of the log's. UsageError where the policy cannot
+    learn the metric.
     """
     if control_share is not None:
         raise UsageError("--control-share cannot be changed for a policy that learns; the log's own is kept")
@@ -123,13 +130,16 @@ def learnt(
             f"--refresh-hours is {program.refresh_hours:g}, {many:,} refreshes of the log; "
             f"expected at most {MAX_REFRESHES:,}"
         )
-    passes = np.stack([_pass(s, d, program, k) for k in range(PASSES)])
-    counts = passes.sum(1)
+    credited = s.attribute(s.rule).credits
+    passes = np.stack([_pass(s, d, program, k, credited) for k in range(PASSES)])
+    # A template keeps 1 in as many as it has variants: each counts as its decisions do in the log.
+    weight = passes * d.live[d.context, 1:].sum(1)
+    counts = weight.sum(1)
     if not counts.all():
         raise UsageError(f"policy {spec.name!r} would keep no decision of the log")
-    means = (passes * d.reward).sum(1) / counts
+    means = (weight * d.reward).sum(1) / counts
     value = float(means.mean())
-    influence = (passes * (d.reward - means[:, None]) / counts[:, None]).mean(0)
+    influence = (weight * (d.reward - means[:, None]) / counts[:, None]).mean(0)
     codes = np.unique(d.user, return_inverse=True)[1].ravel()
     users = int(codes.max()) + 1
     move = np.bincount(codes, influence, users).astype(np.float64)
@@ -138,8 +148,9 @@ def learnt(
     return Learnt(value, low, high, se, passes, influence)
 
 
-def _pass(s: Study, d: Decided, program: Program, k: int) -> B1:
-    """Which decisions one pass keeps, (n,)."""
+def _pass(s: Study, d: Decided, program: Program, k: int, credited: Credits) -> B1:
+    """Which decisions one pass keeps, (n,). Of the conversions the policy is told those that the log credits to a send
+    that was kept: the others would be credited to kept sends that came before theirs."""
     log = s.log
     machine = machine_of(program, log)
     layout = Layout(machine.program, log.names("template"), log.names("variant"))
@@ -152,6 +163,7 @@ def _pass(s: Study, d: Decided, program: Program, k: int) -> B1:
     state = State(1, max(users, 1), max(span, 1), start)
     tick_of = (asked_at - start) // machine.program.refresh
     template = sends.template[d.send]
+    arm = layout.arm[template, sends.variant[d.send]]
     count = layout.live.sum(1)[template]
     u = uniform(0, f"replay of a learning policy {k}", np.zeros(len(d), np.int64), d.send)
     kept, told_s, told_e = np.zeros(len(d), np.bool_), np.zeros(len(sends), np.bool_), np.zeros(len(events), np.bool_)
@@ -160,14 +172,16 @@ def _pass(s: Study, d: Decided, program: Program, k: int) -> B1:
         mine = np.zeros(len(sends), np.bool_)
         mine[d.send[kept]] = True
         new_s = mine & ~told_s & (sends.received_at <= now)
-        new_e = ~told_e & (events.received_at <= now)
+        own = events.kind != CONVERSION
+        own[credited.event_row[mine[credited.send_row]]] = True
+        new_e = own & ~told_e & (events.received_at <= now)
         told_s |= new_s
         told_e |= new_e
         state, tick = step(machine, state, Batch(sends.take(new_s), events.take(new_e)), now)
         here = np.flatnonzero(tick_of == t)
         row = sends.segment[d.send[here]] + 1 if machine.segments else np.zeros(len(here), np.int64)
-        share = tick.shares[template[here], 0, row, d.arm[here]]
+        share = tick.shares[template[here], 0, row, arm[here]]
         # Relative to an even draw the largest share is 1 of 1 / count; the control is kept as often on average.
-        chance = np.where(d.arm[here] == 0, 1 / count[here], share)
+        chance = np.where(arm[here] == 0, 1 / count[here], share)
         kept[here] = u[here] < chance
     return kept

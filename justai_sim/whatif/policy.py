@@ -109,6 +109,8 @@ def what_if(
                          "replayed over an evenly drawn log: ask for it in a run of its own")  # fmt: skip
     if learning is not None and not learners:
         raise UsageError("--feedback and --refresh-hours are for a --policy that learns; none is asked for")
+    mixed = mixed or Mixed()
+    _useless(mixed, wanted, variants)
     if estimator not in (None, EVERY, *ESTIMATORS):
         raise UsageError(f"--estimator {estimator!r} is not known; {nearest(str(estimator), [*ESTIMATORS, EVERY])}")
     if propensities not in PROPENSITIES:
@@ -119,7 +121,6 @@ def what_if(
     d = decided(s, metric_of(metric), control_of(log, control), taken)
     if not wanted and not variants:
         wanted, variants = [LOGGED, PolicySpec(name="uniform")], shared_variants(d)
-    mixed = mixed or Mixed()
     found = [_rows(s, d, one, mixed, estimator, learning) for one in wanted]
     found += [_valued(d, only(d, v, mixed.control_share), estimator) for v in variants]
     table = overlap_table(d)
@@ -129,6 +130,19 @@ def what_if(
         [*s.notes, *d.notes, *misdrawn(table)], metric, s.as_of, log.source, s.rule, s.goals,
         log.simulated,
     )  # fmt: skip
+
+
+def _useless(mixed: Mixed, wanted: Sequence[PolicySpec | str], variants: Sequence[str]) -> None:
+    """UsageError for what is mixed into no policy that was asked for."""
+    if variants and not wanted:
+        for name in ("epsilon", "floor"):
+            if getattr(mixed, name):
+                raise UsageError(f"--{name} is for a --policy, and --variant is every send that variant; "
+                                 f"write --policy fixed --shares {variants[0]}=1")  # fmt: skip
+    if (wanted or variants) and LOGGED not in wanted:
+        for name in ("logged_epsilon", "logged_floor"):
+            if getattr(mixed, name):
+                raise UsageError(f"--{name.replace('_', '-')} is for --policy {LOGGED}, which is not asked for")
 
 
 def _checked(p: PolicySpec | str) -> PolicySpec | str:

@@ -124,11 +124,15 @@ def overlap_table(d: Decided) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
+def _within(segment: object) -> str:
+    return f" ({segment})" if segment else ""
+
+
 def misdrawn(table: pd.DataFrame) -> list[str]:
     """A note where a variant was drawn far more, or less, often than its propensities say."""
     far = table[table["z"].abs() > MISDRAWN]
     return [
-        f"propensities look wrong: {r['variant_id']} of {r['template_id']} was drawn {r['drawn']:.2f} times as often "
-        f"as they say (z {signed(r['z'], 1)})"
+        f"propensities look wrong: {r['variant_id']} of {r['template_id']}{_within(r['segment'])} was drawn "
+        f"{r['drawn']:.2f} times as often as they say (z {signed(r['z'], 1)})"
         for r in far.to_dict("records")
     ]

@@ -15,7 +15,8 @@ CENTURY = 36_500.0
 
 def delay(law: Delay, u: F8) -> I8:
     """Delays in microseconds, shape (n,), for uniforms in (0, 1)."""
-    return (np.minimum(delay_days(law, u), CENTURY) * DAY).astype(np.int64)
+    with np.errstate(over="ignore"):
+        return (np.minimum(delay_days(law, u), CENTURY) * DAY).astype(np.int64)
 
 
 def delay_days(law: Delay, u: F8) -> F8:
@@ -96,5 +97,5 @@ def poisson(mean: float, u: F8) -> I8:
 
 def gamma_factor(spread: float, u: F8) -> F8:
     """Factors with mean 1 and this coefficient of variation, by the gamma law."""
-    shape = 1 / spread**2
+    shape = 1 / max(spread, 1e-6) ** 2
     return np.asarray(special.gammaincinv(shape, u) / shape)

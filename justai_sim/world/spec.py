@@ -12,6 +12,9 @@ import msgspec
 from justai_sim import clock
 from justai_sim.errors import JustaiError, UsageError, nearest
 
+MOST_CELLS = 10_000
+"""Combinations of attributes that a world can have."""
+
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all scenario parts: unknown keys are refused."""
@@ -23,6 +26,12 @@ def between(part: Spec, low: float, high: float, *names: str, of: str = "") -> N
         if not low <= getattr(part, name) <= high:
             at = f"{low:g} to {high:g}" if high < 1e6 else f"at least {low:g}"
             raise UsageError(f"{name}{of} is {getattr(part, name)}; expected {at}")
+
+
+def readable(name: str, what: str) -> None:
+    """UsageError for an id that a log could not carry."""
+    if not name.strip() or not name.isprintable():
+        raise UsageError(f"id of a {what} is {name!r}; expected a text that can be read")
 
 
 class Delay(Spec, frozen=True, kw_only=True):
@@ -54,8 +63,9 @@ class Delay(Spec, frozen=True, kw_only=True):
             raise UsageError(f"weights is {self.weights}; expected numbers of at least 0, not all 0")
         if (self.law == "empirical") != bool(self.days) or len(self.days) == 1:
             raise UsageError(f"days has {len(self.days)} delays; the empirical law needs two or more, others none")
-        if self.days and not (min(self.days) >= 0 and max(self.days) <= 3650):
-            raise UsageError(f"days holds {min(self.days)} to {max(self.days)}; expected delays from 0 to 3650 days")
+        for day in self.days:
+            if not 0 <= day <= 3650:
+                raise UsageError(f"days holds {day}; expected delays from 0 to 3650 days")
 
 
 class Value(Spec, frozen=True, kw_only=True):
@@ -189,7 +199,8 @@ class World(Spec, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         between(self, 0, 1, "bounce_rate", "suppressed_rate", "refund_rate", "carry_over", "replaces_organic")
         between(self, 0, 0.95, "repeat_rate")
-        between(self, 0, 1e7, "signups_per_day", "organic_per_user_day", "history_days")
+        between(self, 0, 1e7, "signups_per_day", "organic_per_user_day")
+        between(self, 0, 3650, "history_days")
         between(self, 0, 1e9, "initial_users")
         between(
             self, 0, 5, "conversion_spread", "engagement_spread", "organic_spread", "fatigue", "fatigue_unsubscribe"
@@ -206,6 +217,8 @@ class World(Spec, frozen=True, kw_only=True):
             if not values or any(c in name for c in "=|"):
                 raise UsageError(f"attributes.{name} is {values}; expected values with their shares")
             shares(values, f"attributes.{name}")
+        if (n := math.prod(map(len, self.attributes.values()))) > MOST_CELLS:
+            raise UsageError(f"attributes have {n:,} combinations of values; expected at most {MOST_CELLS:,}")
         shares(self.time_zones, "time_zones")
         for zone in self.time_zones:
             try:
