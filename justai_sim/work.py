@@ -25,7 +25,7 @@ from justai_sim.errors import JustaiError, UsageError, several
 from justai_sim.esp.coding import ROWS, text_schema
 from justai_sim.esp.rows import Reject
 
-FLUSH = 100_000
+FLUSH = 50_000
 """Rows of a table held in memory before they go to disk."""
 GROUP = 50_000
 """Rows of a row group of the log."""
