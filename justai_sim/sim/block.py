@@ -7,18 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from justai_sim.clock import SECOND
 from justai_sim.loop.program import Program
 from justai_sim.loop.state import State
 from justai_sim.loop.step import Machine, Tick
 from justai_sim.scenario import Scenario
 from justai_sim.sim.plan import by_code
 from justai_sim.sim.wire import Wire
-from justai_sim.tables import F8, HELD_OUT, I4, I8, MODES, Codes, Decisions, Log, Sends
+from justai_sim.tables import B1, F8, HELD_OUT, I4, I8, MODES, Codes, Decisions, Log, Sends
 from justai_sim.truth import Truth, Unheard
 from justai_sim.world.people import Users, cell_factors, cell_shares
 from justai_sim.world.spec import Variant
-
-SECOND = 1_000_000
 
 
 @dataclass
@@ -89,6 +88,14 @@ def decisions_of(sends: Sends, scenario: Scenario) -> Decisions:
         segment=sends.segment, decided_at=sends.decided_at + again * SECOND, propensity=sends.propensity,
         mode=np.tile(mode, calls),
     )  # fmt: skip
+
+
+def even_split(live: B1) -> F8:
+    """What a provider that splits by itself serves: control and live treatments alike. Shares of the shape of `live`
+    (..., K); the control is always there."""
+    may = live.copy()
+    may[..., 0] = True
+    return np.asarray(may / may.sum(axis=-1, keepdims=True))
 
 
 def rates_of(scenario: Scenario) -> F8:

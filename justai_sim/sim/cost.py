@@ -48,8 +48,8 @@ def cost(scenario: Scenario) -> Cost:
     return Cost(users, expected_sends(scenario), user_days * world.organic_per_user_day)
 
 
-def affordable(scenario: Scenario, worlds: int = 1) -> None:
-    """UsageError, with the estimate, if so many worlds at once do not fit in the memory that is free."""
+def affordable(scenario: Scenario) -> None:
+    """UsageError, with the estimate, if a world does not fit in the memory that is free, or sends nothing."""
     found, free = cost(scenario), free_memory()
     if found.users > 1e8:
         raise UsageError(f"{scenario.name}: {found}; at most 100,000,000 users can be told apart")
@@ -58,7 +58,7 @@ def affordable(scenario: Scenario, worlds: int = 1) -> None:
             f"{scenario.name}: no message would be sent in {scenario.days} days; expected users (steps of the flow "
             "go to those who sign up, signups_per_day) and a day of a flow or blast before the end"
         )
-    need = worlds * found.bytes + BYTES_AT_LEAST
+    need = found.bytes + BYTES_AT_LEAST
     if need > free:
         raise UsageError(
             f"{scenario.name} does not fit in memory: {found}; {free / 1e9:,.1f} GB are free. Lower signups_per_day, "
@@ -80,13 +80,12 @@ def expected_sends(scenario: Scenario) -> float:
     world, days = scenario.world, scenario.days
     total = 0.0
     for touch in scenario.touches:
-        if isinstance(touch, Step):
-            starts = (touch.day + n * touch.every_days for n in range(touch.times))
-            total += sum(world.signups_per_day * max(0.0, days - d) for d in starts)
-        elif isinstance(touch, Blast):
-            starts = (touch.day + n * touch.every_days for n in range(touch.times))
-            there = (world.initial_users + world.signups_per_day * d for d in starts if d < days)
-            total += touch.share * sum(there)
+        if isinstance(touch, Step | Blast):
+            starts = [touch.day + n * touch.every_days for n in range(touch.times)]
+            if isinstance(touch, Step):
+                total += sum(world.signups_per_day * max(0.0, days - d) for d in starts)
+            else:
+                total += touch.share * sum(world.initial_users + world.signups_per_day * d for d in starts if d < days)
         elif isinstance(touch, Trigger):
             user_days = world.initial_users * days + world.signups_per_day * days**2 / 2
             most = touch.times * (world.initial_users + world.signups_per_day * days)

@@ -16,7 +16,7 @@ from justai_sim.loop.segments import segment_of
 from justai_sim.loop.state import State
 from justai_sim.loop.step import Machine, Tick, step
 from justai_sim.scenario import Scenario
-from justai_sim.sim.block import Block
+from justai_sim.sim.block import Block, even_split
 from justai_sim.sim.inbox import Inbox
 from justai_sim.sim.organics import Organics
 from justai_sim.sim.plan import by_code, most_times, plan
@@ -93,7 +93,9 @@ class Engine:
     """One block of worlds from start to end."""
 
     def __init__(self, scenario: Scenario, reps: range, wire: bool, keep_journal: bool) -> None:
-        self.scenario, self.reps, self.keep_tallies = scenario, reps, keep_journal
+        self.scenario, self.reps = scenario, reps
+        # A replay of the journal is held against the tallies of every refresh; else they would only take memory.
+        self.keep_tallies = keep_journal
         esp = adapter(scenario.esp)
         self.program = program = scenario.full_program()
         goal = program.goals[0] if program.goals else "purchase"
@@ -142,7 +144,7 @@ class Engine:
             self.happen(self.organics.of(NEVER_BEFORE, int(self.times[0])))
         else:
             self.happen(organic)
-        for told, origin in self.faults.tests(40_000_000):
+        for told, origin in self.faults.tests():
             self.inbox.tell(told, origin)
         env = simpy.Environment(initial_time=int(self.times[0]))
         env.process(self.calendar(env, on_tick))
@@ -260,10 +262,8 @@ class Engine:
 
 
 def even(live: B1, rep: Any, u: F8) -> I8:
-    """The provider's own split: control and live treatments alike. `live` (R, K)."""
-    may = live.copy()
-    may[:, 0] = True
-    edges = np.cumsum(may, axis=1) / may.sum(axis=1, keepdims=True)
+    """The arms (n,) of the provider's own split, for uniforms u (n,) of the replications rep (n,). `live` (R, K)."""
+    edges = np.cumsum(even_split(live), axis=1)
     return np.asarray((u[:, None] >= edges[rep]).sum(axis=1), np.int64)
 
 

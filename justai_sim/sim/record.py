@@ -14,7 +14,7 @@ from justai_sim.estimate.windows import LOOKBACKS, OFFSETS, window_counts
 from justai_sim.loop.segments import segment_of
 from justai_sim.loop.step import Tick
 from justai_sim.scenario import Scenario
-from justai_sim.sim.block import Block, rates_of, values_of
+from justai_sim.sim.block import Block, even_split, rates_of, values_of
 from justai_sim.sim.plan import by_code
 from justai_sim.tables import B1, F8, I8, NONE, PARTS, Array, Sends
 from justai_sim.truth import Behind
@@ -179,9 +179,7 @@ def served_at(block: Block, tick: Tick, weight: F8) -> F8:
     """The shares served after a tick (T, R, K): of contextual policies the mean over users, of an external split the
     provider's even one, whatever the policy would have set."""
     if block.program.split == "external":
-        may = tick.live.copy()
-        may[:, :, 0] = True
-        return may / may.sum(axis=2, keepdims=True)
+        return even_split(tick.live)
     return np.asarray((tick.shares * weight[:, None]).sum(axis=2))
 
 

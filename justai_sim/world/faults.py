@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from justai_sim.clock import DAY, HOUR, MINUTE, MISSING
-from justai_sim.tables import B1, CLICK, CONVERSION, I4, I8, NONE, OPEN, Events, Sends
+from justai_sim.tables import B1, CLICK, CONVERSION, I4, I8, MICRO, NONE, OPEN, Events, Sends
 from justai_sim.world import laws
 from justai_sim.world.codes import (
     LATENCY,
@@ -33,6 +33,9 @@ RETRIES = {
 """First wait in minutes, factor of each further wait, and how long a provider tries. Documented: Segment's four hours,
 Customer.io's hour before the first retry and seven days, Marketing Cloud's ten minutes and seven days. Braze tells of
 back-off without an end (an older page: a day), Iterable of retries without a schedule: ours."""
+
+
+TEST_AMOUNT = 40 * MICRO
 
 
 def attempts(esp: str) -> I8:
@@ -150,7 +153,7 @@ class Faults:
             for told, _ in self.events(made):
                 yield told, np.full(len(told), NONE, np.int64)
 
-    def tests(self, value: int) -> Iterator[tuple[Events, I8]]:
+    def tests(self) -> Iterator[tuple[Events, I8]]:
         """Purchases that nobody made: a Poisson process a user."""
         rate = self.t.test_purchases_per_user_day
         rep, user, t = self.users.rep, self.users.user, self.users.signed_up
@@ -162,7 +165,7 @@ class Faults:
                 return
             code, at = purchase_code(user, TESTED, k), self.grid.floor(t)
             made = Events.build(len(t), event=code, rep=rep, user=user, kind=CONVERSION, name=0, currency=0,
-                                occurred_at=at, value=value)  # fmt: skip
+                                occurred_at=at, value=TEST_AMOUNT)  # fmt: skip
             for told, _ in self.events(made):
                 yield told, np.full(len(told), NONE, np.int64)
 

@@ -34,6 +34,7 @@ from justai_sim.world.spec import Delay, Value, Variant, World
 
 NEVER_BEFORE, NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 MONTH = 30 * DAY
+BOUNCED_AFTER = MINUTE // 2
 MOST_AGAIN = MACHINE_OPEN - AGAIN
 
 L = TypeVar("L", Delay, Value)
@@ -141,7 +142,7 @@ class Responder:
         )
         leave_at = self.after(sends, place, x, self.world.unsubscribe_delay_hours * HOUR, "unsubscribe delay")
         told = [(OPEN, o, open_at), (CLICK, c, read_at[c] + click), (UNSUBSCRIBE, x, leave_at),
-                (BOUNCE, b, t[b] + 30_000_000)]  # fmt: skip
+                (BOUNCE, b, t[b] + BOUNCED_AFTER)]  # fmt: skip
         parts = [
             self.events(
                 kind, rep[i], user[i], event_code(user[i], place[i], kind), when, send=sends.send[i],
