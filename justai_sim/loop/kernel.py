@@ -7,6 +7,13 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
+def gather(data, rows, out):
+    """out = data[rows]."""
+    for i in range(len(rows)):
+        out[i] = data[rows[i]]
+
+
+@njit(cache=True, nogil=True)
 def cells(template, variant, rep, segment, decided, sent, arm_of, start, refresh, missing, reps, segments, arms, out):
     """Into `out` where each send is counted: a flat index by (cohort, template, replication, segment, arm), -1 for
     nowhere. Returns the latest instant at which one was decided or left."""

@@ -12,7 +12,7 @@ from justai_sim.attribution import Attribution
 from justai_sim.clock import MISSING
 from justai_sim.loop.columns import Column, Rows
 from justai_sim.loop.lifecycle import Lifecycle
-from justai_sim.tables import B1, I1, I4, I8, NONE, Array, Credits, Events, Sends, Table
+from justai_sim.tables import B1, CONVERSION, I1, I4, I8, NONE, Array, Credits, Events, Sends, Table
 from justai_sim.tables import Column as Schema
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ class State:
         """Users whose rows touch one another (an event that names another user's send) share an account;
         the last place is for events whose user is not known."""
         self.chains = Chain(len(self.account), reserve), Chain(len(self.account), reserve // 2)
+        self.open: B1 = np.zeros(len(self.account), np.bool_)
+        """Accounts with an event that another send of theirs may change: any but a response that names a send of its
+        user."""
         self.lifecycle: Lifecycle | None = None
         self.moving: Moving | None = None
         self.owner: I4 = np.zeros(reps * sends, np.int32)
@@ -110,6 +113,7 @@ class State:
         self._arrived()
         eu = self._users(events.rep, events.user)
         self._named(events, eu, adopt)
+        self.open[self.account[eu[self._undecided(events, eu)]]] = True
         for chain, user in zip(self.chains, (su, eu), strict=True):
             chain.append(self.account, user)
         first = self.sends.n
@@ -125,16 +129,17 @@ class State:
         self.earnings.add(len(sends))
 
     def _stale(self, first: int, su: I8, eu: I8, again: I8) -> tuple[I8, I8]:
-        """Of an account with events all rows. Where nothing ever came back, new sends (from row `first` on) change
-        nothing about the old ones, unless they are the same sends (`again`: users of these)."""
+        """All rows of an account; but new sends (from row `first` on) change nothing about the old ones of an account
+        that is not open, unless they are the same sends (`again`: users of these)."""
         from justai_sim.loop import kernel
 
         sends, events = self.chains
-        lone = events.size[self.account[su]] == 0
-        lone &= ~np.isin(self.account[su], self.account[again]) if len(again) else True
+        account = self.account[su]
         mark, out = np.zeros(len(self.account), np.bool_), np.empty(len(su) + len(eu), np.int32)
-        count = kernel.touched(self.account, su[~lone], mark, out, 0)
-        count = kernel.touched(self.account, eu, mark, out, count)
+        count = kernel.touched(self.account, eu, mark, out, 0)
+        lone = ~(self.open[account] | mark[account])
+        lone &= ~np.isin(account, self.account[again]) if len(again) else True
+        count = kernel.touched(self.account, su[~lone], mark, out, count)
         return sends.rows(out[:count], np.flatnonzero(lone) + first), events.rows(out[:count])
 
     def taken(self, send_rows: I8, event_rows: I8) -> tuple[Sends, Events]:
@@ -174,8 +179,15 @@ class State:
             else:
                 self._union(int(owner[i]), int(eu[named[i]]))
 
+    def _undecided(self, events: Events, eu: I8) -> B1:
+        """Events that a further send of their user may change."""
+        named = (events.kind != CONVERSION) & (events.send >= 0) & (events.send < self.send_span)
+        key = np.where(named, events.rep.astype(np.int64) * self.send_span + events.send, 0)
+        return ~named | (self.owner[key] != eu + 1)
+
     def _union(self, a: int, b: int) -> None:
         a, b = int(self.account[a]), int(self.account[b])
+        self.open[a] = True
         if a != b:
             self.account[self.account == b] = a
             for chain in self.chains:

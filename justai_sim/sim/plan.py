@@ -38,22 +38,38 @@ def by_code(scenario: Scenario) -> list[Touch]:
 
 
 def plan(scenario: Scenario, users: Users, u: Draws, grid: Grid) -> Plan:
-    at: list[I8] = [np.zeros(0, np.int64)]
-    user: list[I4] = [np.zeros(0, np.int32)]
-    place: list[I4] = [np.zeros(0, np.int32)]
+    parts = [(0, np.zeros(0, np.int64), np.zeros(0, np.int32))]
     for code, touch in enumerate(by_code(scenario)):
         for n, (t, chosen) in enumerate(_rounds(touch, code, scenario, users, u)):
             t = grid.floor(t)
             keep = (t >= scenario.start_us) & (t < scenario.end_us)
-            at.append(t[keep])
-            user.append(chosen[keep].astype(np.int32))
-            place.append(np.full(int(keep.sum()), code + TEMPLATES * n, np.int32))
-    when = np.concatenate(at)
-    who: I4 = np.concatenate(user)
-    where: I4 = np.concatenate(place)
-    # At equal instants by user and template, whatever order the touchpoints were planned in.
-    order = np.lexsort((where, who, when)) if len(at) > 2 else np.argsort(when, kind="stable")
-    return Plan(when[order], who[order], where[order])
+            parts.append((code + TEMPLATES * n, t[keep], chosen[keep].astype(np.int32)))
+    parts.sort(key=lambda part: part[0])  # a user's messages of one instant are served in this order
+    when = np.concatenate([at for _, at, _ in parts])
+    order = in_time((when - scenario.start_us) // grid.time)
+    who = np.concatenate([user for *_, user in parts])[order]
+    return Plan(when[order], who, np.repeat(np.array([place for place, *_ in parts], np.int32),
+                                            [len(at) for _, at, _ in parts])[order])  # fmt: skip
+
+
+def in_time(t: I8) -> I8:
+    """The order of instants >= 0, shape (n,), that of the rows where they are equal.
+
+    The highest bits of an instant and the row are sorted as one integer, several times as fast as rows by instants.
+    """
+    bits = len(t).bit_length()
+    beyond = max(int(t.max(initial=0)).bit_length() + bits - 63, 0)
+    packed = (t >> beyond << bits) | np.arange(len(t))
+    packed.sort()
+    order = packed & ((1 << bits) - 1)
+    if beyond:
+        packed >>= bits
+        tied = np.zeros(len(t) + 1, bool)
+        tied[1:-1] = packed[1:] == packed[:-1]
+        at = np.flatnonzero(tied[1:] | tied[:-1])
+        rows = order[at]
+        order[at] = rows[np.lexsort((rows, t[rows]))]
+    return order
 
 
 def most_times(touch: Touch, days: int) -> int:
