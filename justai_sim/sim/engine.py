@@ -123,7 +123,7 @@ class Engine:
         self.times = tick_times(scenario)
         self.inbox = Inbox(self.times)
         span = int(self.users.user.max(initial=0)) + 1
-        self.state = State(len(reps), span, span * len(self.touches) * self.many, start, len(self.plan.at))
+        self.state = State(len(reps), span, span * len(self.touches) * self.many, start, len(self.plan))
         self.wire = Wire(esp, self.codes, len(reps), keep_journal) if wire else None
         self.seen: I4 = np.zeros(len(self.users.rep), np.int32)
         self.stop_at: I8 = np.full(len(self.users.rep), NEVER, np.int64)
