@@ -86,6 +86,19 @@ class _Bad(NamedTuple):
     raw: str
 
 
+def lone(body: bytes, key: str = "") -> Element | None:
+    """The event of a body that holds one (an object, or an array of one at `key`); None of any other body."""
+    if len(body) > limits.LINE:
+        return None
+    try:
+        found = _DECODE.decode(body)
+        if key:
+            (found,) = found[key]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if type(found) is dict else None
+
+
 def elements(body: bytes, place: str, key: str, rows: Into, inherit: tuple[str, ...] = ()) -> Found[Element]:
     """(place, object) of each event in a body: one event, an array, or an object with an array at `key`.
 

@@ -23,6 +23,7 @@ from justai_sim.sim.plan import by_code, most_times, plan
 from justai_sim.sim.wire import Wire, carried_by
 from justai_sim.tables import (
     B1,
+    CONVERSION,
     F8,
     HELD_OUT,
     I4,
@@ -37,7 +38,7 @@ from justai_sim.tables import (
     TextCodes,
 )
 from justai_sim.truth import Truth
-from justai_sim.world.codes import MISNAMED, TEMPLATES, kind_of_event, send_code
+from justai_sim.world.codes import MISNAMED, TEMPLATES, kinds_of_events, send_code
 from justai_sim.world.faults import Faults
 from justai_sim.world.people import Draws, cells, users_of
 from justai_sim.world.world import NEVER, NEVER_BEFORE, Grid, Happened, Responder
@@ -56,22 +57,26 @@ def codes_of(scenario: Scenario, esp: Adapter, goal: str, times: int) -> dict[st
     touches = by_code(scenario)
     wrong = misnamed(goal)
 
-    def user(code: int) -> str:
-        return f"u{code:08d}"
+    users = MadeCodes.of("u{:08}", 10**8)
 
-    def send(code: int) -> str:
-        who, template = divmod(code // times, len(touches))
-        return esp.send_id(f"d{code:012d}", user(who), touches[template].id, "")
+    def sends(codes: I8) -> list[str]:
+        who, template = np.divmod(codes // times, len(touches))
+        told = zip(codes.tolist(), users.text(who), template.tolist(), strict=True)
+        return [esp.send_id(f"d{c:012d}", user, touches[t].id, "") for c, user, t in told]
 
-    def event(code: int) -> str:
-        kind = kind_of_event(code)
-        name = "" if kind else wrong if code & MISNAMED else goal
-        return esp.event_id(f"e{code:017d}", KINDS[kind], name)
+    def events(codes: I8) -> list[str]:
+        # 0: a purchase, 1: one whose name is wrong, then the other kinds.
+        which = np.where(
+            kinds_of_events(codes) == CONVERSION, (codes & MISNAMED) // MISNAMED, 1 + kinds_of_events(codes)
+        )
+        known = [(KINDS[0], goal), (KINDS[0], wrong), *((k, "") for k in KINDS[1:])]
+        told = zip(codes.tolist(), which.tolist(), strict=True)
+        return [esp.event_id(f"e{c:017d}", *known[w]) for c, w in told]
 
     return {
-        "user": MadeCodes(user, 10**8), "send": MadeCodes(send, 10**8 * len(touches) * times),
-        "event": MadeCodes(event, NEVER), "order": MadeCodes(lambda c: f"o{c:017d}", NEVER),
-        "decision": MadeCodes(lambda c: f"d{c:012d}", NEVER),
+        "user": users, "send": MadeCodes(sends, 10**8 * len(touches) * times),
+        "event": MadeCodes(events, NEVER), "order": MadeCodes.of("o{:017}", NEVER),
+        "decision": MadeCodes.of("d{:012}", NEVER),
         "template": TextCodes.of(t.id for t in touches),
         "variant": TextCodes.of(v.id for t in touches for v in scenario.variants_of(t)),
         "segment": TextCodes.of(segments_of(scenario)),
