@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -224,6 +225,33 @@ def test_a_decision_over_the_limit_of_false_ships_is_not_chosen() -> None:
     )
     assert none.chosen == []
     assert none.answer.startswith("No decision is shown to keep false ships at or below 5 %: b has the fewest, 45 %")
+    assert none.answer.endswith("ask for a stricter program.shipping, or a higher --limit.")
+
+
+def test_what_is_not_shown_yet_tells_how_soon_it_would_decide_and_what_would_show_it() -> None:
+    """40 worlds without a false ship show no 5 %: as many worlds as it says are enough, and one less is not."""
+    data = shipping({"a": [14.0] * 40, "b": [28.0] * 40, "c": [7.0] * 40}, {"a": 0, "b": 0, "c": 40})
+    r = recommend(data, Question(criterion="decision_time"))
+    assert r.table["verdict"].tolist() == ["limit not shown", "limit not shown", "over the limit"]
+    assert r.answer.startswith("No decision is shown to keep false ships at or below 5 %: 40 worlds cannot show it.")
+    assert "Of those that may, a decides soonest, after 14.0 days on average with 0 % false ships" in r.answer
+    found = re.search(r"about (\d+) worlds like these .* --limit of (0\.\d+)", r.answer)
+    assert found is not None
+    need, limit = int(found[1]), float(found[2])
+    for worlds, chosen in ((need, ["a"]), (need - 1, [])):
+        more = shipping({"a": [14.0] * worlds, "b": [28.0] * worlds}, {"a": 0, "b": 0})
+        assert recommend(more, Question(criterion="decision_time")).chosen == chosen
+    assert recommend(data, Question(criterion="decision_time", limit=limit)).chosen == ["a"]
+    assert recommend(data, Question(criterion="decision_time", limit=limit - 0.001)).chosen == []
+
+
+def test_a_decision_that_would_be_sooner_but_is_not_shown_yet_is_named() -> None:
+    data = shipping({"a": [7.0] * 40 + [14.0] * 20, "b": [28.0] * 60}, {"a": 2, "b": 0})
+    r = recommend(data, Question(criterion="decision_time"))
+    assert r.chosen == ["b"]
+    assert "a: not shown to keep false ships at or below 5 %. Of those that may, a decides soonest, after" in r.answer
+    slow = shipping({"a": [42.0] * 60, "b": [28.0] * 60}, {"a": 2, "b": 0})
+    assert "decides soonest" not in recommend(slow, Question(criterion="decision_time")).answer
 
 
 def test_by_a_day() -> None:

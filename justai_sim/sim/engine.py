@@ -41,6 +41,7 @@ from justai_sim.truth import Truth
 from justai_sim.world.codes import MISNAMED, TEMPLATES, kinds_of_events, send_code
 from justai_sim.world.faults import Faults
 from justai_sim.world.people import Draws, cells, users_of
+from justai_sim.world.telemetry import misnamed
 from justai_sim.world.world import NEVER, NEVER_BEFORE, Grid, Happened, Responder
 
 __all__ = ["Block", "Engine", "simulate_block"]
@@ -82,11 +83,6 @@ def codes_of(scenario: Scenario, esp: Adapter, goal: str, times: int) -> dict[st
         "segment": TextCodes.of(segments_of(scenario)),
         "name": TextCodes.of([goal, wrong]), "currency": TextCodes.of([scenario.world.value.currency]),
     }  # fmt: skip
-
-
-def misnamed(goal: str) -> str:
-    """What a purchase is called once somebody has renamed the event. It sorts after the goal's own name."""
-    return f"{goal}_v2"
 
 
 def segments_of(scenario: Scenario) -> list[str]:

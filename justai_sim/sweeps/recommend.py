@@ -21,6 +21,7 @@ from justai_sim.sweeps.data import Raced, SweepData
 from justai_sim.tables import F8
 
 ALPHA = 0.05
+NOT_SHOWN = "limit not shown"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Standing:
     wrong: float = np.nan
     wrong_low: float = np.nan
     wrong_high: float = np.nan
+
+    def may_keep(self, limit: float) -> bool:
+        """Whether it is not shown to keep the limit of false ships, but may be by more worlds like these."""
+        return self.verdict == NOT_SHOWN and self.wrong < limit
 
 
 @dataclass(frozen=True)
@@ -193,11 +198,9 @@ class _Found:
         self.limit, self.wrong = "", (np.nan, np.nan, np.nan)
         if question.criterion == "decision_time":
             wrong = false_ships(race)
-            low, high = (float(x) for x in stats.wilson(wrong.sum(), len(wrong), 1 - 2 * ALPHA))
+            low, high = (float(x) for x in stats.wilson(wrong.sum(), len(wrong), words.ONE_SIDED))
             self.wrong = float(wrong.mean()), low, high
-            self.limit = (
-                "" if high <= question.limit else "over the limit" if low > question.limit else "limit not shown"
-            )
+            self.limit = "" if high <= question.limit else "over the limit" if low > question.limit else NOT_SHOWN
 
 
 def _standings(found: Sequence[_Found], question: Question, level: float) -> list[Standing]:
