@@ -19,8 +19,9 @@ import justai_sim as js
 from justai_sim import api
 from justai_sim.cli import run
 from justai_sim.errors import UsageError
+from justai_sim.pages import reports
 from justai_sim.pages.figures import plot_recommend
-from justai_sim.pages.recommend_page import by_criterion, write_recommend_page
+from justai_sim.pages.recommend_page import RecommendData, by_criterion
 from justai_sim.scenario import Point, Scenario, points, read, with_settings
 from justai_sim.sweeps.criteria import Question
 from justai_sim.sweeps.data import Raced, Stopped, SweepData
@@ -322,8 +323,8 @@ def test_page_figure_and_table_show_the_same_numbers(tmp_path: Path) -> None:
     assert "conversions a world" in panel.get_xlabel()
     values = {f"{v} · {d}": np.ones(3) for v in (50, 100) for d in DECISIONS}
     data = made(values, {"world.signups_per_day": [50, 100], "window": DECISIONS})
-    page = write_recommend_page(r, data, tmp_path / "one").read_text()
-    assert page == write_recommend_page(r, data, tmp_path / "two").read_text()
+    page = reports.publish(RecommendData(r, data.raced), tmp_path / "one", "made").read_text()
+    assert page == reports.publish(RecommendData(r, data.raced), tmp_path / "two", "made").read_text()
     assert "SIMULATED" in page
     assert "What is assumed" in page
     written = pd.read_csv(tmp_path / "one" / "recommend.csv")

@@ -15,10 +15,11 @@ from justai_sim.bandit.lift import sees
 from justai_sim.bandit.policy import COMMON, PolicySpec
 from justai_sim.bandit.registry import POLICIES
 from justai_sim.bandit.stopping import READY_SENDS
-from justai_sim.cli.output import emit_json, number
+from justai_sim.cli.output import emit_json
 from justai_sim.esp.base import PRESETS as ESP_PRESETS
 from justai_sim.esp.base import PROVIDERS, adapter, switches
 from justai_sim.loop.program import Program
+from justai_sim.pages.table import number
 from justai_sim.scenario import Blast, Scenario, Step, Touch, Trigger, notes, points, read
 from justai_sim.sim.cost import BYTES_AT_LEAST, cost, expected_sends, together
 from justai_sim.tables import TABLES

@@ -110,8 +110,7 @@ def replay(
     say(f"as of {clock.iso(result.attribution.as_of)}" + ("" if as_of else " (the last receipt)"))
     for note in [*result.notes, *result.warnings]:
         say(f"note: {note}")
-    page = _write(result, path, out) if out is not None else None
-    _print(result, json, page)
+    _print(result, json, _write(result, path, out) if out is not None else None)
 
 
 def parse_settings(settings: list[str], option: str = "--set", example: str = "credit=linear") -> dict[str, Any]:
@@ -135,13 +134,14 @@ def _time(text: str | None, timezone: str | None) -> int | None:
 
 
 def _write(result: replays.Replay, path: Path, out: Path) -> Path:
-    from justai_sim.pages.replay_page import write_replay_report
+    from justai_sim.pages import reports
     from justai_sim.verdicts.desk import desk
 
-    replays.write_tables(result, out)
     asked = desk(result)
     say(f"verdict: {asked.verdict.sentence}")
-    return write_replay_report(result.data(path.name), out, asked)
+    page = reports.publish(reports.Replayed(result.data(path.name), asked), out, path.name, replays.manifest(result))
+    replays.write_tables(result, out)
+    return page
 
 
 def _print(result: replays.Replay, json: bool, page: Path | None) -> None:

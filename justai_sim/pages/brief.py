@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from justai_sim import clock
-from justai_sim.attribution import Rule
+from justai_sim.pages.rule_words import window_words
 from justai_sim.pages.style import FONT, GREY, GRID, INK, PALETTE, dress, render, shown, text_width, wrap, write
 from justai_sim.verdicts.decide import said
 from justai_sim.verdicts.verdict import Verdict
@@ -55,14 +55,6 @@ def save_brief(got: Verdict, path: Path) -> Path:
     """Write the slide as PNG; the same verdict gives the same bytes."""
     path.write_bytes(render(plot_brief(got), "png"))
     return path
-
-
-def window_words(rule: Rule) -> str:
-    """
-    >>> window_words(Rule())
-    'counts until day 14, ignored first days: 3'
-    """
-    return f"counts until day {rule.upper_days:g}, ignored first days: {rule.offset_days:g}"
 
 
 def footnote(got: Verdict) -> str:

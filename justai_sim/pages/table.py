@@ -102,6 +102,15 @@ def write(value: Any, form: Form, *, unit: bool = True) -> str:
     return f"{sign}{abs(x):,.0f}" if x == int(x) else f"{sign}{abs(x):,.2f}"
 
 
+def number(x: Any) -> str:
+    """A number of any size in a sentence or a printed table, with four digits."""
+    if x is None or x != x:
+        return "-"
+    if isinstance(x, float) and not x.is_integer():
+        return f"{x:.4g}" if abs(x) < 1000 else f"{x:,.0f}"
+    return f"{int(x):,}" if isinstance(x, (int, float)) else str(x)
+
+
 def _digits(x: float, places: int) -> str:
     return f"{x:.{places}f}" if x >= 0.1 or x == 0 else f"{x:.{places + 1}f}"
 

@@ -67,6 +67,23 @@ def verdict(table: pd.DataFrame) -> str:
     )
 
 
+def headline(table: pd.DataFrame) -> str:
+    """Whether another reading would have named another leader, in a sentence; the presets are not counted."""
+    use = table.iloc[0]
+    rows = table[(table["kind"] == "reading") & table["status"].isin(["changes", "changes nothing"])]
+    if pd.isna(use["difference_per_1000"]):
+        return "There is no pair of variants to compare under any reading."
+    leads = rows[rows["leader_changes"].astype(bool)]
+    clearly = sum(clear(r["lead_low"], r["lead_high"]) for _, r in leads.iterrows())
+    sure = clear(use["lead_low"], use["lead_high"])
+    who = f"{use['leader']} is ahead under the rule in use{'' if sure else ' (too close to call)'}"
+    if not len(leads):
+        return f"{who}, and under all {len(rows)} other readings of it."
+    if not clearly:
+        return f"{who}; {len(leads)} of {len(rows)} other readings name another leader, none of them clearly."
+    return f"{who}; {len(leads)} of {len(rows)} other readings name another leader, {clearly} of them clearly."
+
+
 def _times(n: int, clearly: int) -> str:
     """'3 (none clearly)'; 'none'."""
     return f"{n} ({clearly or 'none'} clearly)" if n else "none"
