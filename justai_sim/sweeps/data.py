@@ -23,7 +23,7 @@ class Stopped(msgspec.Struct, frozen=True):
 
 class Raced(msgspec.Struct, frozen=True):
     """How a race went. looks: numbers of worlds at which it was looked; level: of each of its intervals, so that all
-    pairs of points at all looks hold together with 95 % (Bonferroni)."""
+    pairs of points at all looks hold together with 98 % (Bonferroni)."""
 
     criterion: str
     looks: list[int]

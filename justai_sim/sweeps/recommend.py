@@ -16,11 +16,10 @@ from justai_sim.designs import axes_of
 from justai_sim.errors import UsageError
 from justai_sim.scenario import Point, Scenario
 from justai_sim.sweeps import recommend_words as words
-from justai_sim.sweeps.criteria import Question, false_ships, families, kinds, pairs, values
+from justai_sim.sweeps.criteria import ALPHA, Question, false_ships, families, kinds, pairs, values
 from justai_sim.sweeps.data import Raced, SweepData
 from justai_sim.tables import F8
 
-ALPHA = 0.05
 NOT_SHOWN = "limit not shown"
 
 
@@ -85,7 +84,7 @@ class Flip:
 class Recommendation:
     """Result of `recommend`. The first case has what the scenario assumes first; flips leave the other axes there.
 
-    comparisons: how many differences hold together with 95 % (Bonferroni over Student's intervals).
+    comparisons: how many differences hold together with 98 % (Bonferroni over Student's intervals).
     """
 
     question: Question

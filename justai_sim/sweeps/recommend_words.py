@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from justai_sim import stats
 from justai_sim.errors import listed, several
+from justai_sim.sweeps.criteria import ALPHA
 
 if TYPE_CHECKING:
     from justai_sim.sweeps.recommend import Case, Flip, Recommendation, Standing
@@ -42,10 +43,11 @@ def method(r: Recommendation) -> str:
     """How the intervals were made, and what was done about ties, races and limits."""
     worlds = max(s.worlds for c in r.cases for s in c.standings)
     looks = f" and all {r.looks} looks of the race" if r.looks > 1 else ""
+    level, of = _percent(1 - ALPHA), several(r.comparisons // r.looks, "pair")
     text = (
         f"Paired over {several(worlds, 'world')}: all decisions meet the same users. Student's intervals, corrected by "
-        f"Bonferroni: 95 % for all {several(r.comparisons // r.looks, 'pair')} of decisions{looks} together. What "
-        "cannot be told from the best is called tied."
+        f"Bonferroni: {level} for all {of} of decisions{looks} together. What cannot be told from the best is called "
+        "tied."
     )
     if r.question.criterion in ("conversions", "revenue"):
         text += (
