@@ -11,7 +11,7 @@ import numpy as np
 from justai_sim.clock import MISSING, SECOND
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp.jsonbytes import Element, encode
-from justai_sim.esp.payloads import Part, Payload, by_kind, hole, in_order, numbers, quoted
+from justai_sim.esp.payloads import Part, Payload, hole, in_order, nullable, numbers, quoted, split
 from justai_sim.tables import CONVERSION, HELD_OUT, KINDS, Log
 
 _TYPES = {
@@ -44,17 +44,14 @@ def bodies(log: Log) -> Iterator[tuple[int, bytes]]:
 
 
 def _groups(log: Log) -> Iterator[Made]:
-    held = log.sends.status == HELD_OUT
-    for enrolled in (False, True):
-        yield _sends(Part(log, "sends", np.flatnonzero(held == enrolled)), enrolled)
-    for kind, part in by_kind(log):
-        if kind == CONVERSION:
-            names = part.values("name")
-            for name in np.unique(names).tolist():
-                rows = part.rows[names == name]
-                yield _conversions(Part(log, "events", rows), "".join(log.text("name", np.array([name]))))
+    for enrolled, part in split(log, "sends", log.sends.status == HELD_OUT):
+        yield _sends(part, bool(enrolled))
+    e, names = log.events, log.names("name")
+    for key, part in split(log, "events", np.where(e.kind == CONVERSION, e.name, len(names) + e.kind.astype(np.int64))):
+        if key < len(names):
+            yield _conversions(part, names[key] if key >= 0 else "")
         else:
-            yield _messages(part, KINDS[kind])
+            yield _messages(part, KINDS[key - len(names)])
 
 
 def _body(kind: str, properties: Element) -> Payload:
@@ -137,7 +134,7 @@ def _messages(part: Part, kind: str) -> Made:
         dispatch.append(first)
         step.append(rest or t)
     columns = _of_event(part, _TYPES[kind], user)
-    columns |= {"dispatch": _nullable(dispatch), "step": _nullable(step)}
+    columns |= {"dispatch": nullable(dispatch), "step": nullable(step)}
     machine = part.values("machine")
     if kind == "open":  # since then no value says that it was a person
         machine = np.where((machine == 0) & (part.values("occurred_at") >= f.MACHINE_OPENS_SINCE), -1, machine)
@@ -150,10 +147,6 @@ def _of_event(part: Part, kind: str, user: list[str]) -> dict[str, list[str]]:
     end = f"/{kind}"
     serial = quoted([e.removesuffix(end) for e in part.texts("event_id")])
     return {"id": serial, "time": _seconds(part, "occurred_at"), "user": [*map(_user, user)]}
-
-
-def _nullable(texts: list[str]) -> list[str]:
-    return [j if t else "null" for j, t in zip(quoted(texts), texts, strict=True)]
 
 
 @cache

@@ -86,12 +86,12 @@ class _Bad(NamedTuple):
     raw: str
 
 
-def lone(body: bytes, key: str = "") -> Element | None:
+def lone(body: bytes, key: str = "", decode: Callable[[bytes], Any] = _DECODE.decode) -> Element | None:
     """The event of a body that holds one (an object, or an array of one at `key`); None of any other body."""
     if len(body) > limits.LINE:
         return None
     try:
-        found = _DECODE.decode(body)
+        found = decode(body)
         if key:
             (found,) = found[key]
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
 
@@ -82,6 +84,10 @@ class Wire:
 
     def carry(self, batch: Batch, origin: I8) -> tuple[Batch, I8]:
         """The batch as production reads it from the provider's bytes, and the origins of its events."""
+        with _no_collector():
+            return self._carried(batch, origin)
+
+    def _carried(self, batch: Batch, origin: I8) -> tuple[Batch, I8]:
         ghost = batch.sends.status == HELD_OUT  # the provider never hears of them: they come from the decision log
         ghosts, sends, events = batch.sends.take(ghost), batch.sends.take(~ghost), batch.events
         if not len(sends) and not len(events):
@@ -142,3 +148,15 @@ class Wire:
 def _columns(rows: list[Any], kind: type[Any]) -> dict[str, Sequence[Any]]:
     """Rows by the names of their columns."""
     return dict(zip(kind._fields, zip(*rows, strict=True) if rows else repeat(()), strict=False))
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Python's search for circles is off: it would walk all the texts and rows of a tick, which have none."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
