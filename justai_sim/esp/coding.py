@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import msgspec
@@ -69,6 +70,7 @@ def arrow_type(column: Column) -> pa.DataType:
     return pa.string() if isinstance(column.text, tuple) else numeric.get(column.text, pa.string())
 
 
+@cache
 def text_schema(table: str) -> pa.Schema:
     """The Arrow schema of a text table; each field's metadata says its unit and meaning."""
     units = {"time": "microseconds since the epoch, UTC", "money": "micro-units", "flag": "1, 0; null: unknown"}
