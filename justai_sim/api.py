@@ -218,6 +218,9 @@ class Attributed:
             }
         )
 
+    def __repr__(self) -> str:
+        return f"Attributed({self.log!r}, {len(self.result.credits):,} credits)"
+
     def _repr_html_(self) -> str:
         return badge(self.log.simulated) + self.reasons["reason"].value_counts().rename("events").to_frame().to_html()
 
@@ -589,6 +592,9 @@ class Run:
         given |= options
         return dataclasses.replace(replay(self.log, **given), simulated=True)
 
+    def __repr__(self) -> str:
+        return f"Run({self.scenario.name}, seed {self.scenario.seed}: {self.log.counted()})"
+
     def _repr_html_(self) -> str:
         return (
             f"<p><b>{SIMULATED}</b> {escape(self.scenario.name)}, seed {self.scenario.seed}: "
@@ -699,6 +705,9 @@ class Sweep:
         variant leads for good (`days_until_right`; those of the whole run where it never does)."""
         return summary_of(self.race)
 
+    def __repr__(self) -> str:
+        return repr(self.data).replace("SweepData", "Sweep", 1)
+
     def _repr_html_(self) -> str:
         said = f"<p><b>{SIMULATED}</b> {escape(self.data.scenario.name)}: {escape(self.answer)}</p>"
         return said + self.summary().to_html(float_format="%.3g")
@@ -777,7 +786,7 @@ def report(
     if isinstance(result, Replay):
         from justai_sim.verdicts.desk import desk
 
-        title = title or result.log.source or "log"
+        title = title or Path(result.log.source).name or "log"
         reports.checked_folder(out, "replay")  # before all the work
         found = reports.Replayed(result.data(title), desk(result))
         page = reports.publish(found, out, title, replays.manifest(result))

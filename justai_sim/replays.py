@@ -217,7 +217,7 @@ class Replay:
         """What the page shows."""
         return ReplayData(
             title=title,
-            source=self.log.source,
+            source=Path(self.log.source).name,  # pages travel, and a path tells whose machine it was
             as_of=self.attribution.as_of,
             rule=self.program.rule,
             key_metric=self.program.key_metric,
@@ -317,6 +317,9 @@ class Replay:
     def windows(self) -> pd.DataFrame:
         """Its counts by random group of users; all shown templates together."""
         return self.surface.by_group
+
+    def __repr__(self) -> str:
+        return f"Replay({self.log!r} as of {clock.iso(self.attribution.as_of)})"
 
     def _repr_html_(self) -> str:
         show = ["template_id", "variant_id", "sends", "conversions", "conversion_rate", "open_rate", "click_rate"]

@@ -233,6 +233,9 @@ class WindowSurface:
             return f"led by {self.variants[leads]}"
         return TOO_CLOSE if self.judged.told[place] else CANNOT_TELL
 
+    def __repr__(self) -> str:
+        return f"WindowSurface({int(self.windows.sum()):,} windows of {listed(self.variants)}, comparing {self.metric})"
+
     def _repr_html_(self) -> str:
         head = f"{badge(self.simulated)}<p>{escape(self.answer())} {ADVICE}</p>"
         return head + self.cells.to_html(max_rows=20, float_format="%.3g", index=False)

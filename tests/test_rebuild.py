@@ -20,6 +20,7 @@ from justai_sim.esp import exports
 from justai_sim.pages import reports, store
 from justai_sim.replays import Replay
 from justai_sim.sweeps.collect import write_tables
+from justai_sim.verdicts import desk
 from tests.test_pages import sweep_data
 from tests.verdict_logs import made_log
 
@@ -122,6 +123,16 @@ def test_a_table_that_is_changed_changes_the_page(replayed: Replay, tmp_path: Pa
     pd.read_parquet(path).assign(sends=1234567).to_parquet(path, index=False)
     assert b"1,234,567" in reports.rebuild(tmp_path).read_bytes()
     assert b"1,234,567" not in before
+
+
+def test_what_is_left_out_is_said_with_its_command(
+    replayed: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "MOST_SENDS", 4799)
+    text = js.report(replayed, tmp_path).read_text()
+    for command in ("interpretations", "what-if"):
+        assert f"the log has 4,800 sends; ask by itself: justai-sim {command}" in text.replace("\u2011", "-")
+    assert f"The verdict decides: {js.verdict(replayed).answer}." in text
 
 
 def test_what_is_written_is_read(replayed: Replay, tmp_path: Path) -> None:

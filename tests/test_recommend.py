@@ -161,6 +161,8 @@ def test_ties_change_nothing() -> None:
     r = by_assumption([{"a", "b"}, {"a"}, {"a", "c"}], [1, 2, 3])
     assert not r.flips
     assert "a is best or tied under all 3 assumptions" in r.answer
+    best = [max(s.value for s in c.standings) for c in r.cases]
+    assert f"over all of them it is {min(best):,.1f} conversions to {max(best):,.1f} conversions" in r.answer
 
 
 def test_the_numbers_are_those_of_the_frames() -> None:

@@ -68,6 +68,9 @@ class Bias:
         ]
         return rows, [str(c) for c in wide.columns]
 
+    def __repr__(self) -> str:
+        return f"Bias({self.world}: {len(self.table):,} terms)"
+
     def _repr_html_(self) -> str:
         said = f"SIMULATED {escape(self.world)}. Converted sends: caused + the terms between = shown."
         return f"<p>{said}</p>" + self.wide().to_html(index=False, float_format=lambda x: f"{x:,.10g}")

@@ -70,7 +70,7 @@ def _write(got: Diagnosis, title: str, out: Path) -> list[str]:
     from justai_sim.pages import reports
 
     reports.publish(got, out, title)
-    found = {"schema_version": 1, "kind": "doctor", "version": __version__, "source": Path(got.source).name}
+    found = {"schema_version": 1, "kind": "doctor", "version": __version__, "source": got.source}
     encoded = msgspec.json.encode(found | _plain(got), enc_hook=lambda x: x.item())
     (out / "doctor.json").write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
     return [str(out / n) for n in ("index.html", "doctor.txt", "doctor.json")]

@@ -60,7 +60,7 @@ def save_brief(got: Verdict, path: Path) -> Path:
 def footnote(got: Verdict) -> str:
     """Source, as-of and rule."""
     parts = [
-        f"Source: {shown(Path(got.source).name or 'log', 40)}",
+        f"Source: {shown(got.source or 'log', 40)}",
         f"as of {clock.iso(got.as_of)[:16].replace('T', ' ')} UTC",
     ]
     parts += [window_words(got.rule), *([f"goal: {shown(', '.join(got.goals), 30)}"] if got.goals else [])]

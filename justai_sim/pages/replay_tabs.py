@@ -31,6 +31,13 @@ LOOKS = (
     "days at once (95 %), so that looking daily costs nothing. Rows that were heard of late count on the day on which "
     "their send was mature. Below, the smallest difference that was visible."
 )
+RULES = {
+    "results": "Below, each template and metric by itself; intervals of rates are of this day alone.",
+    "window": "Below, a leader is one by the window that is looked at.",
+    "interpretations": "Below, a leader is one by the reading that is looked at.",
+    "what-if": "Below, gains are over the log's own policy, on the decisions of the log, looked at once.",
+}
+"""What the other tabs say is no second verdict."""
 OPTIONS = "Each reading changes one option of the rule; presets count as other systems do."
 
 
@@ -54,6 +61,7 @@ def tabs(desk: Desk, out: Path) -> dict[str, Any]:
                                CAPTION),
         },
         "why": desk.why,
+        "rules": {k: f"The verdict decides: {desk.verdict.answer}. {text}" for k, text in RULES.items()},
     }  # fmt: skip
 
 

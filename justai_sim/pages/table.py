@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 Form = Literal["text", "int", "percent", "percent2", "points", "lift", "one", "money", "number"]
 MISSING = "–"
+SHORT = 24
+"""Texts up to this long stay on one line."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,16 @@ class Part:
 
     def cells(self) -> list[list[Cell]]:
         return [[c.cell(row) for c in self.columns] for row in self.rows]
+
+    @property
+    def held(self) -> int:
+        """The column that stays in sight where the table is wider than the screen: the last of those that name the
+        rows, or the first where names are long. -1 for a table that has nothing to scroll to."""
+        names = next((i for i, c in enumerate(self.columns) if c.numeric), 0)
+        if not names or len(self.columns) < 4:
+            return -1
+        texts = (c.text for row in self.cells() for c in row[:names])
+        return names - 1 if all(len(text) <= SHORT for text in texts) else 0
 
 
 def _missing(value: Any) -> bool:

@@ -77,6 +77,9 @@ class SweepData:
     figures: str = ""
     raced: Raced | None = None
 
+    def __repr__(self) -> str:
+        return f"SweepData({self.scenario.name}: {len(self.points)} points, {self.scenario.replications} worlds)"
+
 
 def figures_of(all_points: list[Point]) -> int:
     """The point behind the age and window figures: the first with a uniform policy, else the first.

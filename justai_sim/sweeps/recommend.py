@@ -13,7 +13,7 @@ import pandas as pd
 
 from justai_sim import stats
 from justai_sim.designs import axes_of
-from justai_sim.errors import UsageError
+from justai_sim.errors import UsageError, listed
 from justai_sim.scenario import Point, Scenario
 from justai_sim.sweeps import recommend_words as words
 from justai_sim.sweeps.criteria import ALPHA, Question, false_ships, families, kinds, pairs, values
@@ -139,6 +139,9 @@ class Recommendation:
         ]
         return {"simulated": True, "answer": self.answer, "criterion": self.question.criterion, "chosen": self.chosen,
                 "flips": flips, "method": self.method, "rows": rows}  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Recommendation({self.question.criterion}: {listed(self.chosen) or 'none'})"
 
     def __str__(self) -> str:
         return f"SIMULATED: {self.answer}\n{self.method}"

@@ -31,7 +31,8 @@ def answer(r: Recommendation) -> str:
         more = f" That is for {under}. The answer flips: {'; '.join(map(_flip, r.flips))}."
     elif common:
         verb = "is" if len(common) == 1 else "are"
-        more = f" {_names(common)} {verb} best or tied under all {len(r.cases)} assumptions."
+        more = f" That is for {under}; {_over(r)}."
+        more += f" {_names(common)} {verb} best or tied under all {len(r.cases)} assumptions."
     elif any(c.chosen for c in r.cases):
         more = f" That is for {under}; under others it differs, along no single assumption: see the table."
     else:
@@ -131,6 +132,16 @@ def _does(r: Recommendation, s: Standing) -> str:
         return f"{s.value:,.0f} {r.scenario.world.value.currency} of true revenue a world"
     false = f"{_percent(s.wrong)} false ships (at most {_percent(s.wrong_high)})"
     return f"a decision after {s.value:.1f} days on average, with {false}"
+
+
+def _over(r: Recommendation) -> str:
+    """What the best decision comes to under each set of assumptions, from the least to the most."""
+    ends = [f(c.best.value for c in r.cases if c.best) for f in (min, max)]
+    if r.question.criterion == "right_by_day":
+        low, high = (_percent(x) for x in ends)
+    else:
+        low, high = (_size(r, x) for x in ends)
+    return f"over all of them it is {low} to {high}" if low != high else f"under the others it is {low}, too"
 
 
 def _apart(r: Recommendation, s: Standing) -> str:

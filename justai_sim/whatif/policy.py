@@ -66,6 +66,9 @@ class WhatIf:
         """What the best policy that the log can tell of would have earned, in a sentence."""
         return headline(self.estimates, self.metric)
 
+    def __repr__(self) -> str:
+        return f"WhatIf({self.headline})"
+
     def _repr_html_(self) -> str:
         lines = badge(self.simulated) + "".join(f"<p>{escape(a)}</p>" for a in [*self.answers, self.check_said])
         show = ["policy", "template_id", "estimator", "value", "low", "high", "gain", "gain_low", "gain_high", "status"]
@@ -126,7 +129,7 @@ def what_if(
     return WhatIf(
         pd.DataFrame([row for rows in found for row in rows]), table,
         held_out(d, None if estimator == EVERY else estimator), [answer(rows, d, table) for rows in found],
-        [*s.notes, *d.notes, *misdrawn(table)], metric, s.as_of, log.source, s.rule, s.goals,
+        [*s.notes, *d.notes, *misdrawn(table)], metric, s.as_of, Path(log.source).name, s.rule, s.goals,
         log.simulated,
     )  # fmt: skip
 
@@ -280,7 +283,7 @@ def write_tables(got: WhatIf, out: Path) -> None:
 def manifest(got: WhatIf) -> dict[str, Any]:
     """What its report's manifest.json says."""
     return {
-        "source": Path(got.source).name, "simulated": got.simulated, "as_of": clock.iso(got.as_of),
+        "source": got.source, "simulated": got.simulated, "as_of": clock.iso(got.as_of),
         "metric": got.metric, "rule": msgspec.to_builtins(got.rule), "goals": got.goals, "answers": got.answers,
         "check": check_record(got), "notes": got.notes,
     }  # fmt: skip
