@@ -15,7 +15,7 @@ from typing import Any
 
 from justai_sim.clock import MISSING, zone
 from justai_sim.esp import customerio_fields as f
-from justai_sim.esp import customerio_render, customerio_writer
+from justai_sim.esp import customerio_lane, customerio_render, customerio_writer, plain_one
 from justai_sim.esp.customerio_export import Export, table_of
 from justai_sim.esp.customerio_fields import Reading
 from justai_sim.esp.exports import NOT_OF_SENDS
@@ -30,6 +30,7 @@ from justai_sim.esp.jsonbytes import (
     encode,
     files,
     json_like,
+    lone,
     nothing_readable,
     raw,
 )
@@ -88,6 +89,12 @@ class CustomerIo:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body: one object; an array of objects or an object a line are taken too."""
+        found = lone(body, _KEY)
+        if found is not None:
+            if customerio_lane.append(found, self.reading, rows, received_at):
+                return
+            if _is_plain(found) and plain_one.append(found, rows, received_at):
+                return
         for where, document in _lines(body, place):
             for which, element in elements(document, where, _KEY, lambda: rows):
                 self._append(element, rows, which, received_at)
@@ -124,7 +131,7 @@ class CustomerIo:
         yield batches.take()
 
     def _append(self, e: Element, rows: Rows, place: str, received_at: int) -> None:
-        if "metric" not in e and "kind" in e:
+        if _is_plain(e):
             PLAIN.parse(encode(e), rows, place, received_at)
             return
         try:
@@ -134,6 +141,11 @@ class CustomerIo:
 
 
 ADAPTER = CustomerIo()
+
+
+def _is_plain(e: Element) -> bool:
+    """Whether it is a row of the plain log."""
+    return "metric" not in e and "kind" in e
 
 
 def _table(path: Path, file: Path, place: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp import iterable_fields as f
-from justai_sim.esp import iterable_render, iterable_writer
+from justai_sim.esp import iterable_lane, iterable_render, iterable_writer
 from justai_sim.esp.csvlines import Lines, header_names, records
 from justai_sim.esp.exports import (
     NO_NAME,
@@ -34,6 +34,7 @@ from justai_sim.esp.jsonbytes import (
     files,
     first_ident,
     json_like,
+    lone,
     nothing_readable,
     raw,
     shown,
@@ -125,6 +126,9 @@ class IterableEsp:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body; an array of them is read too."""
+        found = lone(body, _ENVELOPE)
+        if found is not None and iterable_lane.append(found, self.reading, rows, received_at):
+            return
         if not body.strip():
             return
         for where, element in elements(body, place, _ENVELOPE, lambda: rows):

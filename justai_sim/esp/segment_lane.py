@@ -97,7 +97,8 @@ class Lane:
         get = e.get
         name, user, event, p, text = get("event"), get("userId"), get("messageId"), get("properties"), get("timestamp")
         if (
-            type(name) is not str or type(p) is not dict or get("type") != "track" or received_at == MISSING
+            type(name) is not str or type(p) is not dict or get("type") != "track" or "batch" in e
+            or received_at == MISSING
             or type(user) is not str or not user or len(user) > limits.TEXT or user.isspace()
             or type(event) is not str or not event or len(event) > limits.TEXT or event.isspace()
             or type(text) is not str or len(text) != 24 or text[-1] != "Z"

@@ -12,8 +12,8 @@ from string import ascii_letters
 
 from justai_sim.clock import MISSING, zone
 from justai_sim.errors import UsageError
+from justai_sim.esp import plain_one, sfmc_lane, sfmc_render, sfmc_writer
 from justai_sim.esp import sfmc_fields as f
-from justai_sim.esp import sfmc_render, sfmc_writer
 from justai_sim.esp.exports import NOT_OF_SENDS
 from justai_sim.esp.generic import ADAPTER as PLAIN
 from justai_sim.esp.jsonbytes import (
@@ -26,6 +26,7 @@ from justai_sim.esp.jsonbytes import (
     files,
     first_ident,
     json_like,
+    lone,
     nothing_readable,
     raw,
     shown,
@@ -109,6 +110,7 @@ class Sfmc:
             raise UsageError(f"copy_pattern is {copy_pattern!r}, which is no regular expression ({e})") from None
         if not self.copy_pattern.groups:
             raise UsageError(f"copy_pattern is {copy_pattern!r}; expected one with the copy id in brackets: copy=(.+)")
+        self._usual_copy = self.copy_pattern if variant_from[0] == "message_key" else None
         self.setting = Setting(
             f.DEFAULT_ZONE, date_format == "DMY", copy_columns, amount_column, administrative, variant_from
         )
@@ -139,6 +141,12 @@ class Sfmc:
 
         The unsigned POST that verifies a callback gives no rows and is counted.
         """
+        found = lone(body, "events")
+        if found is not None:
+            if sfmc_lane.append(found, self._usual_copy, MACHINE, rows, received_at):
+                return
+            if _is_plain(found) and plain_one.append(found, rows, received_at):
+                return
         if not body.strip():
             return
         for where, element in elements(body, place, "events", lambda: rows):
@@ -195,7 +203,7 @@ class Sfmc:
         category = e.get("eventCategoryType")
         if category is None and "callbackId" in e and "verificationKey" in e:
             rows.skipped["verification"] += 1
-        elif category is None and ("table" in e or ("kind" in e and "occurred_at" in e)):
+        elif _is_plain(e):
             PLAIN.parse(encode(e), rows, place, received_at)
         elif not isinstance(category, str) or not category:
             reason = "bad_value" if category else "missing_field"
@@ -260,6 +268,11 @@ class Sfmc:
 ADAPTER = Sfmc()
 DAY_FIRST = Sfmc(date_format="DMY")
 """For accounts whose extracts write the day before the month."""
+
+
+def _is_plain(e: Element) -> bool:
+    """Whether it is a row of the plain log."""
+    return e.get("eventCategoryType") is None and ("table" in e or ("kind" in e and "occurred_at" in e))
 
 
 @lru_cache(1 << 16)
