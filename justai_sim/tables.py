@@ -106,17 +106,30 @@ class TextCodes:
 
 @dataclass(frozen=True)
 class MadeCodes:
-    """Codes of ids that a formula writes: nothing is stored. `make(code)` must keep the order."""
+    """Codes of ids that a formula writes: nothing is stored. `make(codes)`, of ids that are there, must keep the order.
 
-    make: Callable[[int], str]
+    >>> MadeCodes.of("u{:02}", 100).text(np.array([7, NONE, 8]))
+    ['u07', '', 'u08']
+    """
+
+    make: Callable[[I8], list[str]]
     size: int
+
+    @classmethod
+    def of(cls, form: str, size: int) -> Self:
+        """Each code written into a text such as 'u{:08}'."""
+        write = form.format
+        return cls(lambda codes: [write(c) for c in codes.tolist()], size)
 
     def __len__(self) -> int:
         return self.size
 
     def text(self, codes: Array) -> list[str]:
-        make = self.make
-        return [make(c) if c >= 0 else "" for c in np.asarray(codes).tolist()]
+        there = np.asarray(codes) >= 0
+        if there.all():
+            return self.make(codes)
+        found = iter(self.make(codes[there]))
+        return [next(found) if t else "" for t in there.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +184,9 @@ class Table:
     def __len__(self) -> int:
         return len(getattr(self, self.SCHEMA[0].name))
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} rows)"
+
     @classmethod
     def build(cls, n: int, **columns: Any) -> Self:
         """A table of n rows; scalars are repeated, columns left out are missing (an error if required)."""
@@ -206,7 +222,7 @@ class Table:
         return type(self)(**({f.name: getattr(self, f.name) for f in fields(self)} | columns))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decisions(Table):
     """One row a choice. Served is not sent."""
 
@@ -233,7 +249,7 @@ class Decisions(Table):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sends(Table):
     """One row a message that left (or a ghost of a held-out user). Several rows of one id are merged."""
 
@@ -268,7 +284,7 @@ class Sends(Table):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Events(Table):
     """One row a thing that came back."""
 
@@ -305,7 +321,7 @@ class Events(Table):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Credits(Table):
     """One row a credit: event row and send row of the tables given, weight in parts of 1e9."""
 
@@ -360,10 +376,16 @@ class Log:
         """All texts of a code space, in code order."""
         return self.codes[space].text(np.arange(len(self.codes[space])))
 
+    def counted(self) -> str:
+        """How many rows it has, in words."""
+        return f"{len(self.sends):,} sends, {len(self.events):,} events, {len(self.decisions):,} decisions"
+
+    def __repr__(self) -> str:
+        return f"Log({self.source or 'no source'}: {self.counted()})"
+
     def _repr_html_(self) -> str:
-        counts = f"{len(self.sends):,} sends, {len(self.events):,} events, {len(self.decisions):,} decisions"
         notes = "".join(f"<li>{escape(n)}</li>" for n in self.notes)
-        said = f"{badge(self.simulated)}<p>Log {escape(self.source)}: {counts}</p>"
+        said = f"{badge(self.simulated)}<p>Log {escape(self.source)}: {self.counted()}</p>"
         return said + (f"<ul>{notes}</ul>" if notes else "")
 
 

@@ -23,7 +23,7 @@ from justai_sim.esp import braze_fields as f
 from justai_sim.esp.base import adapter
 from justai_sim.esp.rows import Rows
 from tests.esp_rows import read_all
-from tests.fuzzing import _HOSTILE, FORMATS, PROVIDERS, mutated, one_input, seeds
+from tests.fuzzing import _HOSTILE, FORMATS, PROVIDERS, RECEIVED, mutated, one_input, seeds
 
 HARNESS = Path(__file__).with_name("fuzzing.py")
 FOUND: list[tuple[str, bytes]] = [
@@ -49,6 +49,8 @@ FOUND: list[tuple[str, bytes]] = [
     ),
 ]
 """Inputs on which something else than a typed error came out."""
+ELEMENTS = {"generic": "_elements", "customerio": "_lines"}
+"""What takes a body apart, where it is not `elements`."""
 
 
 def fuzz(provider: str, seconds: int) -> None:
@@ -110,6 +112,35 @@ def test_the_lane_of_segment_reads_as_elements_do(tmp_path: Path) -> None:
         assert +found.skipped == expected.skipped, lines
         delivered = {k: v for k, v in found.notes.items() if "segment-deliveries" not in k}
         assert delivered == expected.notes, lines
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_body_is_read_as_its_elements_are(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without the fast lanes of bodies that hold one event: the same rows, rejects and counts."""
+    rng, esp = random.Random(3), adapter(provider)
+    start, bodies = [seed[1:] for seed in seeds(provider) if not FORMATS[provider][seed[0]].name], list[bytes]()
+    for i in range(4_000):
+        data = b"\0" + start[i % len(start)]
+        for _ in range(rng.randrange(4)):
+            data = mutated(data, rng)
+        bodies.append(data[1:])
+
+    def read() -> list[Rows]:
+        found = list[Rows]()
+        for body in bodies:
+            found.append(Rows())
+            esp.parse(body, found[-1], "body 1", RECEIVED)
+        return found
+
+    fast, module = read(), f"justai_sim.esp.{provider}"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.{ELEMENTS.get(provider, 'elements')}", lambda *_, **__: [])
+        assert sum(map(len, read())) > 500, "no body takes the lane"
+    for name in {module, "justai_sim.esp.generic"}:
+        monkeypatch.setattr(f"{name}.lone", lambda *_, **__: None)
+    monkeypatch.setattr("justai_sim.esp.braze_http.append", lambda *_: False)
+    for body, found, expected in zip(bodies, fast, read(), strict=True):
+        assert repr(found) == repr(expected), body
 
 
 def test_the_lane_of_braze_reads_as_elements_do(tmp_path: Path) -> None:

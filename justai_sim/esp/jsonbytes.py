@@ -86,6 +86,24 @@ class _Bad(NamedTuple):
     raw: str
 
 
+def lone(body: bytes, key: str | None = None, decode: Callable[[bytes], Any] = _DECODE.decode) -> Element | None:
+    """The event of a body that holds one: an object, an array of one, or an object with an array of one at `key`.
+
+    None of any other body, and where a text may be longer than any id.
+    """
+    if len(body) > limits.TEXT:
+        return None
+    try:
+        found = decode(body)
+        if type(found) is list:
+            (found,) = found
+        if key in found:
+            (found,) = found[key]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if type(found) is dict else None
+
+
 def elements(body: bytes, place: str, key: str, rows: Into, inherit: tuple[str, ...] = ()) -> Found[Element]:
     """(place, object) of each event in a body: one event, an array, or an object with an array at `key`.
 
