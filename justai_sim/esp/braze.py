@@ -19,26 +19,12 @@ from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError
 from justai_sim.esp import avro, avro_columns, braze_http, braze_lane, braze_render, braze_writer
 from justai_sim.esp import braze_fields as f
+from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import NO_NAME, NOBODY, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, named, pieces
-from justai_sim.esp.jsonbytes import (
-    Batches,
-    Element,
-    ElementError,
-    decode,
-    documents,
-    elements,
-    files,
-    first_ident,
-    json_like,
-    lone,
-    message_key,
-    nothing_readable,
-    raw,
-    short,
-    shown,
-)
-from justai_sim.esp.parts import ALL, Asked, Files, in_parts
-from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.jsonbytes import decode, elements, lone, raw
+from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
+from justai_sim.esp.rows import Batches, EventRow, Rows, SendRow
+from justai_sim.esp.values import Element, ElementError, first_ident, message_key, short, shown
 from justai_sim.tables import Log
 
 COPY = "copy_id"

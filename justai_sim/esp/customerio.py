@@ -18,24 +18,13 @@ from justai_sim.esp import customerio_fields as f
 from justai_sim.esp import customerio_lane, customerio_render, customerio_writer, plain_one
 from justai_sim.esp.customerio_export import Export, table_of
 from justai_sim.esp.customerio_fields import Reading
+from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import NOT_OF_SENDS
 from justai_sim.esp.generic import ADAPTER as PLAIN
-from justai_sim.esp.jsonbytes import (
-    Batches,
-    Element,
-    ElementError,
-    decode,
-    documents,
-    elements,
-    encode,
-    files,
-    json_like,
-    lone,
-    nothing_readable,
-    raw,
-)
-from justai_sim.esp.parts import ALL, Asked, Files, in_parts
-from justai_sim.esp.rows import Rows
+from justai_sim.esp.jsonbytes import decode, elements, encode, lone, raw
+from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
+from justai_sim.esp.rows import Batches, Rows
+from justai_sim.esp.values import Element, ElementError
 from justai_sim.tables import Log
 
 _KEY = "events"

@@ -14,6 +14,7 @@ from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp import iterable_fields as f
 from justai_sim.esp import iterable_lane, iterable_render, iterable_writer
 from justai_sim.esp.csvlines import Lines, header_names, records
+from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import (
     NO_NAME,
     NOBODY,
@@ -24,23 +25,10 @@ from justai_sim.esp.exports import (
     named,
     pieces,
 )
-from justai_sim.esp.jsonbytes import (
-    Batches,
-    Element,
-    ElementError,
-    decode,
-    documents,
-    elements,
-    files,
-    first_ident,
-    json_like,
-    lone,
-    nothing_readable,
-    raw,
-    shown,
-)
-from justai_sim.esp.parts import ALL, Asked, Files, in_parts
-from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.jsonbytes import decode, elements, lone, raw
+from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
+from justai_sim.esp.rows import Batches, EventRow, Rows, SendRow
+from justai_sim.esp.values import Element, ElementError, first_ident, shown
 from justai_sim.tables import CONVERSION, Log
 
 CONNECTOR = "file of a warehouse connector (export from Iterable itself)"

@@ -11,8 +11,8 @@ from typing import Any
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.esp import iterable_fields as f
-from justai_sim.esp.jsonbytes import Element, ElementError, first_ident, micro_of
 from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.values import Element, ElementError, first_ident, micro_of
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
 _ZONE = " +00:00"

@@ -11,9 +11,9 @@ from typing import Any
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.esp import limits
-from justai_sim.esp.jsonbytes import Element
 from justai_sim.esp.plain import SUSPECT
 from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.values import Element
 from justai_sim.tables import KINDS, STATUSES
 
 _FLAGS = {None: -1, False: 0, True: 1}

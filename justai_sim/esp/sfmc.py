@@ -14,27 +14,15 @@ from justai_sim.clock import MISSING, zone
 from justai_sim.errors import UsageError
 from justai_sim.esp import plain_one, sfmc_lane, sfmc_render, sfmc_writer
 from justai_sim.esp import sfmc_fields as f
+from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import NOT_OF_SENDS
 from justai_sim.esp.generic import ADAPTER as PLAIN
-from justai_sim.esp.jsonbytes import (
-    Batches,
-    Element,
-    ElementError,
-    documents,
-    elements,
-    encode,
-    files,
-    first_ident,
-    json_like,
-    lone,
-    nothing_readable,
-    raw,
-    shown,
-)
-from justai_sim.esp.parts import ALL, Asked, Files
-from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.jsonbytes import elements, encode, lone, raw
+from justai_sim.esp.parts import ALL, Asked, Files, files, nothing_readable
+from justai_sim.esp.rows import Batches, EventRow, Rows, SendRow
 from justai_sim.esp.sfmc_extract import SendLog, Setting, Table, header_of, pick_variant, read_send_log, read_table
 from justai_sim.esp.sfmc_files import Source, sources
+from justai_sim.esp.values import Element, ElementError, first_ident, shown
 from justai_sim.tables import Log
 
 MACHINE = ("Mozilla/5.0",)

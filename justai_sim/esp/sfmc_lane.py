@@ -11,8 +11,8 @@ from typing import Any
 
 from justai_sim.clock import LATEST, MISSING
 from justai_sim.esp import sfmc_fields as f
-from justai_sim.esp.jsonbytes import Element
 from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.values import Element
 
 _FIRST, _END = 10**11, LATEST // 1000
 _ZEROS = ("", "0", "0.0")
