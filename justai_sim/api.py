@@ -218,6 +218,9 @@ class Attributed:
             }
         )
 
+    def __repr__(self) -> str:
+        return f"Attributed({self.log!r}, {len(self.result.credits):,} credits)"
+
     def _repr_html_(self) -> str:
         return badge(self.log.simulated) + self.reasons["reason"].value_counts().rename("events").to_frame().to_html()
 
@@ -589,6 +592,9 @@ class Run:
         given |= options
         return dataclasses.replace(replay(self.log, **given), simulated=True)
 
+    def __repr__(self) -> str:
+        return f"Run({self.scenario.name}, seed {self.scenario.seed}: {self.log.counted()})"
+
     def _repr_html_(self) -> str:
         return (
             f"<p><b>{SIMULATED}</b> {escape(self.scenario.name)}, seed {self.scenario.seed}: "
@@ -699,6 +705,9 @@ class Sweep:
         variant leads for good (`days_until_right`; those of the whole run where it never does)."""
         return summary_of(self.race)
 
+    def __repr__(self) -> str:
+        return repr(self.data).replace("SweepData", "Sweep", 1)
+
     def _repr_html_(self) -> str:
         said = f"<p><b>{SIMULATED}</b> {escape(self.data.scenario.name)}: {escape(self.answer)}</p>"
         return said + self.summary().to_html(float_format="%.3g")
@@ -759,21 +768,36 @@ def recommend(
     return recommendations.recommend(data, Question(criterion=criterion, day=day, limit=limit))
 
 
-def report(result: Sweep | Replay | WhatIf, out: str | Path, title: str = "") -> Path:
-    """Write the report folder of a sweep, a replay or a what-if; returns the page."""
-    from justai_sim.pages.replay_page import write_replay_report
-    from justai_sim.pages.sweep_page import write_sweep_report
-    from justai_sim.sweeps.collect import write_tables as write_sweep_tables
+def report(
+    result: Sweep | Replay | Verdict | WhatIf | Interpretations | Reconciliation | Diagnosis | Bias | Recommendation,
+    out: str | Path,
+    title: str = "",
+) -> Path:
+    """Write the report of a result into the folder `out`; returns the page.
 
+    The folder keeps the long tables that its page is made of: `justai-sim report DIR` makes the same bytes of them.
+    UsageError for a folder that holds a log, or a report of another kind.
+    """
+    from justai_sim.pages import reports
+    from justai_sim.pages.bias_page import BiasData
+    from justai_sim.pages.recommend_page import RecommendData
+
+    out = Path(out)
+    if isinstance(result, Replay):
+        from justai_sim.verdicts.desk import desk
+
+        title = title or Path(result.log.source).name or "log"
+        reports.checked_folder(out, "replay")  # before all the work
+        found = reports.Replayed(result.data(title), desk(result))
+        page = reports.publish(found, out, title, replays.manifest(result))
+        replays.write_tables(result, out)
+        return page
     if isinstance(result, Sweep):
-        write_sweep_tables(result.data, Path(out))
-        return write_sweep_report(result.data, Path(out))
+        return reports.publish(result.data, out, title)
     if isinstance(result, WhatIf):
-        from justai_sim.pages.what_if_page import write_what_if_report
-
-        policies.write_tables(result, Path(out))
-        return write_what_if_report(result, Path(out), title or result.source or "log")
-    from justai_sim.verdicts.desk import desk
-
-    replays.write_tables(result, Path(out))
-    return write_replay_report(result.data(title or result.log.source or "log"), Path(out), desk(result))
+        return reports.publish(result, out, title or result.source or "log", policies.manifest(result))
+    if isinstance(result, Bias):
+        return reports.publish(BiasData(result), out, title or result.world)
+    if isinstance(result, Recommendation):
+        return reports.publish(RecommendData(result), out, title or result.scenario.name)
+    return reports.publish(result, out, title or getattr(result, "source", "") or "log")

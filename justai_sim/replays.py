@@ -18,12 +18,10 @@ from justai_sim.bandit.policy import PolicySpec
 from justai_sim.clock import DAY
 from justai_sim.delays import Delays, age_frame, delays, overlapping
 from justai_sim.errors import DataError, UsageError, nearest, several
-from justai_sim.esp.generic import plain_files
 from justai_sim.estimate.maturity import remarks
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
 from justai_sim.executor import executor
-from justai_sim.log import is_log
 from justai_sim.loop.divided import Divided
 from justai_sim.loop.program import Feedback, KeyMetric, Program, program_of
 from justai_sim.loop.replay import attribute_log, last_received, replay_log
@@ -35,7 +33,6 @@ from justai_sim.stats import z_value
 from justai_sim.streams import uniform
 from justai_sim.surfaces import WindowSurface, window_surface
 from justai_sim.tables import B1, F8, HELD_OUT, I8, KINDS, PARTS, REASONS, Log, badge
-from justai_sim.version import __version__
 
 PARTITIONS = 16
 """Of a replay on several processes, where their number is not given."""
@@ -58,7 +55,7 @@ class ReplayData:
     variant_id, share` (what the policy would have set on that day), `sends, rate` (key metric as the page
     would have shown it then). age, windows: as in SweepData, groups being random groups of users; weighting: how the
     sends of `age` are weighted; overlapping: whether many follow others to the same users. same_mix:
-    as `Replay.same_mix`. delay, captured, background, warnings: as in `Delays`.
+    `Replay.same_mix` by template and variant. delay, captured, background, warnings: as in `Delays`.
     """
 
     title: str
@@ -80,7 +77,7 @@ class ReplayData:
     background: str = ""
     warnings: list[str] = field(default_factory=list)
     weighting: str = "none"
-    same_mix: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    same_mix: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     overlapping: bool = False
 
     def doubted(self, a: dict[str, Any], b: dict[str, Any], less: bool = False) -> bool:
@@ -95,7 +92,7 @@ class ReplayData:
 
     def mixed(self, a: dict[str, Any], b: dict[str, Any]) -> tuple[tuple[float, float], tuple[float, float]] | None:
         """The two entries of `same_mix`; None where the shares of the template did not change."""
-        x, y = (self.same_mix.get((r["template_id"], r["variant_id"])) for r in (a, b))
+        x, y = (self.same_mix.get(r["template_id"], {}).get(r["variant_id"]) for r in (a, b))
         return None if x is None and y is None else (x or (np.nan, np.nan), y or (np.nan, np.nan))
 
 
@@ -220,7 +217,7 @@ class Replay:
         """What the page shows."""
         return ReplayData(
             title=title,
-            source=self.log.source,
+            source=Path(self.log.source).name,  # pages travel, and a path tells whose machine it was
             as_of=self.attribution.as_of,
             rule=self.program.rule,
             key_metric=self.program.key_metric,
@@ -234,7 +231,7 @@ class Replay:
             simulated=self.simulated,
             settings=self.settings(),
             delay=self.delay, captured=self.delays.captured, background=self.delays.background,
-            warnings=self.warnings, weighting=self._age[1], same_mix=self.same_mix(),
+            warnings=self.warnings, weighting=self._age[1], same_mix=by_template(self.same_mix()),
             overlapping=overlapping(self.log, self.shown),
         )  # fmt: skip
 
@@ -321,10 +318,21 @@ class Replay:
         """Its counts by random group of users; all shown templates together."""
         return self.surface.by_group
 
+    def __repr__(self) -> str:
+        return f"Replay({self.log!r} as of {clock.iso(self.attribution.as_of)})"
+
     def _repr_html_(self) -> str:
         show = ["template_id", "variant_id", "sends", "conversions", "conversion_rate", "open_rate", "click_rate"]
         head = f"{badge(self.simulated)}<p>Replay as of {self.as_of:%Y-%m-%d %H:%M} UTC</p>"
         return head + self.metrics[show].to_html(index=False)
+
+
+def by_template(rates: dict[tuple[str, str], tuple[float, float]]) -> dict[str, dict[str, tuple[float, float]]]:
+    """What is known by template and variant, as nested dicts."""
+    out: dict[str, dict[str, tuple[float, float]]] = {}
+    for (template, variant), found in rates.items():
+        out.setdefault(template, {})[variant] = found
+    return out
 
 
 def restricted(got: Attribution, keep: Any) -> Attribution:
@@ -417,19 +425,19 @@ def replay(
 
 
 def write_tables(result: Replay, out: Path) -> None:
-    """credits.parquet, reasons.parquet, metrics.csv and manifest.json. UsageError where `out` is a log."""
-    if is_log(out) or plain_files(out):
-        raise UsageError(f"{out} holds a log; choose another folder for the report")
-    out.mkdir(parents=True, exist_ok=True)
+    """credits.parquet, reasons.parquet and metrics.csv."""
     result.credits.to_parquet(out / "credits.parquet", index=False)
     result.reasons.to_parquet(out / "reasons.parquet", index=False)
     write_csv(result.metrics, out / "metrics.csv")
-    manifest = {
-        "schema_version": 1, "kind": "replay", "version": __version__, "source": Path(result.log.source).name,
+
+
+def manifest(result: Replay) -> dict[str, Any]:
+    """What its report's manifest.json says."""
+    return {
+        "source": Path(result.log.source).name,
         "simulated": result.simulated, "as_of": clock.iso(result.attribution.as_of),
         "rule": msgspec.to_builtins(result.program.rule), "goals": result.program.goals,
         "policy": msgspec.to_builtins(result.program.policy), "notes": [*result.notes, *result.mix[1]],
         "warnings": result.warnings, "reasons": result.attribution.reasons(), "rejects": dict(result.log.rejects),
         "skipped": dict(result.log.skipped),
     }  # fmt: skip
-    (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

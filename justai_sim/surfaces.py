@@ -233,6 +233,9 @@ class WindowSurface:
             return f"led by {self.variants[leads]}"
         return TOO_CLOSE if self.judged.told[place] else CANNOT_TELL
 
+    def __repr__(self) -> str:
+        return f"WindowSurface({int(self.windows.sum()):,} windows of {listed(self.variants)}, comparing {self.metric})"
+
     def _repr_html_(self) -> str:
         head = f"{badge(self.simulated)}<p>{escape(self.answer())} {ADVICE}</p>"
         return head + self.cells.to_html(max_rows=20, float_format="%.3g", index=False)
@@ -274,28 +277,33 @@ def window_surface(
     )  # fmt: skip
 
 
-def of_frame(windows: pd.DataFrame, in_use: tuple[float, float]) -> WindowSurface:
-    """The map of a frame as `by_group` is: `group, offset_day, lookback_day, variant_id, conversions, sends`."""
+def of_frame(
+    windows: pd.DataFrame, in_use: tuple[float, float], metric: str = "conversions", from_offset: bool = False,
+    simulated: bool = False,
+) -> WindowSurface:  # fmt: skip
+    """The map of a frame as `by_group` is: `group, offset_day, lookback_day, variant_id, conversions, sends`, and the
+    other sums if they are there."""
     axes = [np.sort(windows[c].unique()) for c in ("offset_day", "lookback_day", "group")]
     variants = sorted({str(v) for v in windows["variant_id"]})
     place = [np.searchsorted(a, windows[c]) for a, c in zip(axes, ("offset_day", "lookback_day", "group"), strict=True)]
     rows = (*place, np.searchsorted(variants, windows["variant_id"].astype(str)))
     shape = (*(len(a) for a in axes), len(variants))
+    on_map = np.zeros(shape[:2], bool)
+    on_map[rows[0], rows[1]] = True
 
-    def summed(name: str) -> F8:
-        out = np.zeros(shape)
-        np.add.at(out, rows, np.nan_to_num(windows[name].to_numpy(np.float64)))
-        on_map = np.zeros(shape[:2], bool)
-        on_map[rows[0], rows[1]] = True
-        out[~on_map] = np.nan
+    def summed(prefix: str, names: Sequence[str]) -> dict[str, F8]:
+        out = {}
+        for name in [n for n in names if prefix + n in windows]:
+            out[name] = np.zeros(shape)
+            np.add.at(out[name], rows, np.nan_to_num(windows[prefix + name].to_numpy(np.float64)))
+            out[name][~on_map] = np.nan
         return out
 
-    sums = {name: summed(name) for name in ("conversions", "sends")}
-    weighted = None
-    if f"{WEIGHTED}effective" in windows:
-        weighted = {name: summed(WEIGHTED + name) for name in ("conversions", "sends", "effective")}
     days = (axes[0].astype(np.float64), axes[1].astype(np.float64))
-    return WindowSurface(variants, *days, sums, in_use, weighted=weighted)
+    return WindowSurface(
+        variants, *days, summed("", ("sends", *COMPARED)), in_use, metric,
+        summed(WEIGHTED, ("sends", *COMPARED, "effective")) or None, from_offset, simulated,
+    )  # fmt: skip
 
 
 def checked_grid(

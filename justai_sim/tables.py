@@ -183,6 +183,9 @@ class Table:
     def __len__(self) -> int:
         return len(getattr(self, self.SCHEMA[0].name))
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} rows)"
+
     @classmethod
     def build(cls, n: int, **columns: Any) -> Self:
         """A table of n rows; scalars are repeated, columns left out are missing (an error if required)."""
@@ -218,7 +221,7 @@ class Table:
         return type(self)(**({f.name: getattr(self, f.name) for f in fields(self)} | columns))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decisions(Table):
     """One row a choice. Served is not sent."""
 
@@ -245,7 +248,7 @@ class Decisions(Table):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sends(Table):
     """One row a message that left (or a ghost of a held-out user). Several rows of one id are merged."""
 
@@ -280,7 +283,7 @@ class Sends(Table):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Events(Table):
     """One row a thing that came back."""
 
@@ -317,7 +320,7 @@ class Events(Table):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Credits(Table):
     """One row a credit: event row and send row of the tables given, weight in parts of 1e9."""
 
@@ -372,10 +375,16 @@ class Log:
         """All texts of a code space, in code order."""
         return self.codes[space].text(np.arange(len(self.codes[space])))
 
+    def counted(self) -> str:
+        """How many rows it has, in words."""
+        return f"{len(self.sends):,} sends, {len(self.events):,} events, {len(self.decisions):,} decisions"
+
+    def __repr__(self) -> str:
+        return f"Log({self.source or 'no source'}: {self.counted()})"
+
     def _repr_html_(self) -> str:
-        counts = f"{len(self.sends):,} sends, {len(self.events):,} events, {len(self.decisions):,} decisions"
         notes = "".join(f"<li>{escape(n)}</li>" for n in self.notes)
-        said = f"{badge(self.simulated)}<p>Log {escape(self.source)}: {counts}</p>"
+        said = f"{badge(self.simulated)}<p>Log {escape(self.source)}: {self.counted()}</p>"
         return said + (f"<ul>{notes}</ul>" if notes else "")
 
 

@@ -9,7 +9,7 @@ from justai_sim.clock import MISSING
 from justai_sim.tables import I4, I8, NONE, Column, Events, Sends, Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Truth(Table):
     """One row a conversion that happened (or a refund: a negative value): its cause is a send, or nothing (organic)."""
 

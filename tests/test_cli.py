@@ -50,7 +50,7 @@ def test_replay_writes_what_it_promises(capsys: pytest.CaptureFixture[str], plai
     assert code == 0
     assert "as of 2026-01-10T08:00:00Z (the last receipt)" in err
     assert "ALL (distinct)" in text
-    assert "verdict: Wait " in err
+    assert text.startswith("Wait ")
     assert {p.name for p in out.iterdir()} >= {
         "credits.parquet",
         "reasons.parquet",
@@ -91,6 +91,10 @@ def test_replay_json_and_settings(capsys: pytest.CaptureFixture[str], plain: Pat
     assert found["schema_version"] == 1
     assert found["rule"]["lookback_days"] == 4
     assert found["reasons"] == {"past_lookback": 30}
+    window = ("--lookback-days", "4", "--offset-days", 0)
+    alone = json.loads(cli(capsys, "verdict", plain, *window, "--json")[1])
+    assert found["verdict"]["sentence"] == alone["sentence"]
+    assert found["verdict"]["differences"] == alone["differences"]
     code, text, _ = cli(capsys, "replay", plain, "--set", "credit=linear", "--set", "bounds=[]", "--json")
     assert code == 0
     assert json.loads(text)["rule"]["credit"] == "linear"

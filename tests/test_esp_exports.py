@@ -489,7 +489,7 @@ def test_an_extract_is_a_zip_of_tables_six_hours_behind(esp: str, encoding: str,
 def test_a_run_is_exported_and_replays_as_its_log_does(
     esp: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("justai_sim.cli.simulated.write_sweep_report", lambda _, folder: folder)  # figures take long
+    monkeypatch.setattr("justai_sim.pages.reports.write_sweep_report", lambda _, folder: folder)  # figures take long
     text = (packaged() / "welcome.toml").read_text()
     scenario, out = tmp_path / "mine.toml", tmp_path / "out"
     scenario.write_text(text.replace("signups_per_day = 400", "signups_per_day = 25").replace("days = 56", "days = 14"))

@@ -72,6 +72,19 @@ def test_they_say_simulated_where_they_are(shown: dict[str, dict[str, str]]) -> 
     assert told == ["Run", "Bias", "Sweep", "Recommendation"]
 
 
+def test_a_line_in_a_console_says_what_a_result_is(world: api.Run) -> None:
+    """Not its arrays; and a table or an attribution within a result neither."""
+    made = results(world, world.log)
+    parts = {"Sends": world.log.sends, "Attribution": made["Attributed"].result, "SweepData": made["Sweep"].data}
+    for name, result in (made | parts).items():
+        said = repr(result)
+        assert said.startswith(f"{name}("), said
+        assert len(said) < 250, said
+        assert "\n" not in said
+        assert "array(" not in said
+    assert f"{len(world.log.sends):,} sends" in repr(made["Replay"])
+
+
 def test_texts_of_a_log_are_no_html() -> None:
     """Names come from outside: a variant's name must not become markup."""
     name = "<script>alert(1)</script>"

@@ -462,7 +462,8 @@ def test_command_prints_answer_table_and_judgement(log_folder: Path, tmp_path: P
     cells = pd.read_csv(out / "cells.csv")
     assert len(cells) == sum(b > a for a in range(4) for b in range(1, 15))
     assert {p.name for p in out.iterdir()} == {
-        "windows.csv", "cells.csv", "chosen.csv", "window_map.png", "window_map.svg", "manifest.json",
+        "windows.csv", "cells.csv", "chosen.csv", "window_map.png", "window_map.svg", "manifest.json", "index.html",
+        "tables",
     }  # fmt: skip
     assert run([*argv, "--json"]) == 0
     got = json.loads(capsys.readouterr().out)

@@ -659,7 +659,7 @@ def test_the_headline_allows_for_the_number_of_policies() -> None:
     e = got.estimates.assign(gain=[0.0, 0.0, 0.021, 0.0, 0.0], gain_low=-0.02, gain_high=0.02)
     e.loc[2, ["gain_low", "gain_high"]] = [0.001, 0.041]
     assert headline(e, "conversion_rate").startswith("None of 5")
-    assert headline(e.iloc[[2]], "conversion_rate").startswith("only b would have changed the conversion rate")
+    assert headline(e.iloc[[2]], "conversion_rate").startswith("Sending only b would have changed the conversion rate")
     e.loc[2, ["gain_low", "gain_high"]] = [0.011, 0.031]
     assert "only b would have changed" in headline(e, "conversion_rate")
     assert headline(e, "unsubscribe_rate").startswith("None of 5")

@@ -848,7 +848,8 @@ def test_the_command_interpretations(folder: Path, tmp_path: Path, capsys: pytes
     assert "As in use, " in out
     assert "change nothing: " in out
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "interpretations.csv", "rates.csv", "interpretations.png", "interpretations.svg",
+        "interpretations.csv", "rates.csv", "interpretations.png", "interpretations.svg", "index.html",
+        "manifest.json", "tables",
     }  # fmt: skip
     assert run(["interpretations", str(folder), "--json", "--template", "T1", "--set", "credit=linear"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -878,7 +879,7 @@ def test_the_command_reconcile(folder: Path, busy: Log, tmp_path: Path, capsys: 
     assert out.startswith("The dashboard counts most like braze_canvas (its conversions are the same).")
     assert "differs from the default rule in: lookback_days=3, offset_days=0" in out
     assert "in_offset" in out
-    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}
+    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg", ".html", ".json", ""}
     assert run(["reconcile", str(folder), "--against", str(dash), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["closest"] == ["braze_canvas"]

@@ -23,7 +23,7 @@ def _bool(name: str, meaning: str) -> Column:
     return Column(name, "bool", "flag", meaning, None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcomes(Table):
     """One row a known send: what it earned and when that is settled, in the order of the table given."""
 
@@ -72,6 +72,10 @@ class Attribution:
     def outcomes(self) -> Outcomes:
         """One row a known send; made when it is first asked for."""
         return self.earned() if callable(self.earned) else self.earned
+
+    def __repr__(self) -> str:
+        when = clock.iso(self.as_of)
+        return f"Attribution({len(self.credits):,} credits of {len(self.reason):,} events as of {when})"
 
     def mature(self) -> B1:
         """Sends whose conversion window closed at least the maturity allowance before `as_of`."""

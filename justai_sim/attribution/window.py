@@ -208,6 +208,15 @@ class Contest:
         return Judged(reason, rows[event], runs.order[send], weight)
 
 
+JUDGED = ("lookback_days", "offset_days", "bounds", "lookback_from", "credit", "half_life_days")
+"""The options that `Contest.judge` reads from the rule that it is given; all others are of the prepared log."""
+
+
+def same_contest(a: Rule, b: Rule) -> bool:
+    """Whether a log that was prepared under one of the rules can be judged under the other."""
+    return all(getattr(a, f) == getattr(b, f) for f in a.__struct_fields__ if f not in JUDGED)
+
+
 def edges(rule: Rule) -> tuple[int, int]:
     """Least and greatest age that qualifies, microseconds, both inclusive."""
     return rule.offset + (rule.bounds[0] != "["), rule.upper - (rule.bounds[1] != "]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,28 @@ class Bias:
     def total(self, identity: str = "sends") -> pd.Series[float]:
         """The terms of all templates and variants together; those that are zero everywhere are left out."""
         return self.wide(identity).set_index(["template_id", "variant_id"]).loc[(ALL, ALL)].rename(self.world)
+
+    def by_variant(
+        self, identity: str = "sends", variant: str | None = None, template: str | None = None
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """A row a term that is not zero everywhere, a column a variant (of one template, or summed over all); and the
+        names of these columns."""
+        here = self.table[self.table["identity"] == identity]
+        here = here[here["template_id"] == template] if template is not None else here[here["template_id"] != ALL]
+        if variant is not None:
+            here = here[here["variant_id"] == variant]
+        wide = here.pivot_table(index="term", columns="variant_id", values="value", aggfunc="sum", sort=False)
+        wide = wide.reindex([*IDENTITIES[identity]])
+        wide = wide[[*(c for c in wide.columns if c != ALL), *(c for c in wide.columns if c == ALL)]]
+        rows: list[dict[str, Any]] = [
+            {"term": str(t), **{str(c): round(float(x), 6) for c, x in values.items()}}
+            for t, values in wide.iterrows()
+            if t in ("caused", "shown") or (values.round(9) != 0).any()
+        ]
+        return rows, [str(c) for c in wide.columns]
+
+    def __repr__(self) -> str:
+        return f"Bias({self.world}: {len(self.table):,} terms)"
 
     def _repr_html_(self) -> str:
         said = f"SIMULATED {escape(self.world)}. Converted sends: caused + the terms between = shown."

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -111,6 +112,9 @@ class Diagnosis:
             out += ["", *_wrapped("nothing found: ", ", ".join(self.clean))]
         return "\n".join(out)
 
+    def __repr__(self) -> str:
+        return f"Diagnosis({len(self.findings)} found, {len(self.unchecked)} not checked, {len(self.clean)} clean)"
+
     def _repr_html_(self) -> str:
         table = self.frame.to_html(index=False) if self.findings else ""
         notes = "".join(f"<li>not checked: {escape(text)}</li>" for text in self.not_checked)
@@ -155,7 +159,7 @@ def doctor(
         if not said:
             clean.append(name)
     found.sort(key=lambda s: SEVERITIES.index(s.severity))
-    return Diagnosis(log.source, counted, as_of, rule, found, unchecked, clean, log.simulated)
+    return Diagnosis(Path(log.source).name, counted, as_of, rule, found, unchecked, clean, log.simulated)
 
 
 def counted_goals(log: Log, asked: Sequence[str]) -> list[str]:

@@ -266,7 +266,7 @@ def verdict(
     template: str | None = None, since: str | None = None, until: str | None = None,
     lookback_days: float | None = None, offset_days: float | None = None, as_of: str | None = None,
     preset: Preset = None, settings: Settings = None, metric: str = "conversion_rate", split: str | None = None,
-    timezone: Timezone = None, brief: Path | None = None, json: Json = False,
+    timezone: Timezone = None, brief: Path | None = None, out: Out = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Ship a variant, wait some days, or stop: the first line is the answer, then why and whether to trust it.
 
@@ -310,7 +310,7 @@ def verdict(
     window = {"lookback_days": lookback_days, "offset_days": offset_days}
     chosen = [*(settings or []), *(f"{k}={v}" for k, v in window.items() if v is not None)]
     asked = Asked(log, esp, goal or [], template, since, until, as_of, preset, chosen, timezone, esp_option or [])
-    verdicts.verdict(asked, control, metric, split, brief, json)
+    verdicts.verdict(asked, control, metric, split, brief, out, json)
 
 
 @app.command
@@ -614,9 +614,14 @@ def serve(*, host: str = "127.0.0.1", port: int = 8000, data: Path = Path("data"
 
 @app.command
 def report(folder: Path, /) -> None:
-    """Write a sweep's page and figures again from its tables.
+    """Write the page and figures of any report again, from its tables: the same bytes.
 
     Example: justai-sim report reports/welcome
+
+    Parameters
+    ----------
+    folder
+        What a command wrote with --out.
     """
     from justai_sim.cli import simulated
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from justai_sim import api
-from justai_sim.biases.table import ALL, Bias
+from justai_sim.biases.table import Bias
 from justai_sim.biases.terms import IDENTITIES
 from justai_sim.cli.logs import parse_settings
 from justai_sim.cli.output import emit_json, say, table
 from justai_sim.cli.whatif import checked_out
 from justai_sim.errors import UsageError, nearest
-from justai_sim.sheets import write_csv
 from justai_sim.whatif.interpretations import records
 
 
@@ -38,38 +36,18 @@ def bias(
         emit_json(scenario=run.scenario.name, seed=run.scenario.seed, rep=rep, simulated=True, terms=records(terms),
                   meaning=got.meaning, files=files)  # fmt: skip
         return
-    rows, columns = _rows(got, identity, variant, template)
-    table(rows, columns)
+    rows, columns = got.by_variant(identity, variant, template)
+    table(rows, ["term", *columns])
     for row in rows:
         say(f"{row['term']}: {got.meaning[row['term']]}")
 
 
-def _rows(
-    got: Bias, identity: str, variant: str | None, template: str | None
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row a term that is not zero everywhere, a column a variant (of one template, or summed over all)."""
-    here = got.table[got.table["identity"] == identity]
-    here = here[here["template_id"] == template] if template is not None else here[here["template_id"] != ALL]
-    if variant is not None:
-        here = here[here["variant_id"] == variant]
-    wide = here.pivot_table(index="term", columns="variant_id", values="value", aggfunc="sum", sort=False)
-    wide = wide.reindex([*IDENTITIES[identity]])
-    wide = wide[[*(c for c in wide.columns if c != ALL), *(c for c in wide.columns if c == ALL)]]
-    rows: list[dict[str, Any]] = [
-        {"term": str(t), **{str(c): round(float(x), 6) for c, x in values.items()}}
-        for t, values in wide.iterrows()
-        if t in ("caused", "shown") or (values.round(9) != 0).any()
-    ]
-    return rows, ["term", *map(str, wide.columns)]
-
-
 def write(got: Bias, identity: str, variant: str | None, template: str | None, out: Path) -> list[str]:
-    """bias.csv with all identities, and the waterfall of one as PNG and SVG, into `out` (made if absent)."""
-    from justai_sim.pages.figures import plot_bias, save
+    """The report of one identity, with bias.csv of all, into `out`."""
+    from justai_sim.pages import reports
+    from justai_sim.pages.bias_page import BiasData
 
-    out.mkdir(parents=True, exist_ok=True)
-    write_csv(got.table, out / "bias.csv", "%.15g")
-    save(plot_bias(got.table, identity=identity, variant=variant, template=template), out / "bias")
-    names = ["bias.csv", "bias.png", "bias.svg"]
+    reports.publish(BiasData(got, identity, variant, template), out, got.world)
+    names = ["index.html", "bias.csv", "bias.png", "bias.svg"]
     say(f"written to {out}: {', '.join(names)}")
     return [str(out / n) for n in names]

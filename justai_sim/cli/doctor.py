@@ -28,7 +28,7 @@ def doctor(asked: Asked, control: str | None, split: str | None, out: Path | Non
     say(f"as of {clock.iso(got.as_of)}{'' if asked.as_of else ' (the last receipt)'}; goal: {goals}")
     for note in log.notes:
         say(f"note: {note}")
-    files = _write(got, out) if out is not None else []
+    files = _write(got, asked.path.name, out) if out is not None else []
     if json:
         emit_json(**_plain(got), files=files)
         return
@@ -66,10 +66,11 @@ def _plain(got: Diagnosis) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _write(got: Diagnosis, out: Path) -> list[str]:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "doctor.txt").write_text(f"{got}\n", encoding="utf-8")
-    found = {"schema_version": 1, "kind": "doctor", "version": __version__, "source": Path(got.source).name}
+def _write(got: Diagnosis, title: str, out: Path) -> list[str]:
+    from justai_sim.pages import reports
+
+    reports.publish(got, out, title)
+    found = {"schema_version": 1, "kind": "doctor", "version": __version__, "source": got.source}
     encoded = msgspec.json.encode(found | _plain(got), enc_hook=lambda x: x.item())
     (out / "doctor.json").write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
-    return [str(out / n) for n in ("doctor.txt", "doctor.json")]
+    return [str(out / n) for n in ("index.html", "doctor.txt", "doctor.json")]

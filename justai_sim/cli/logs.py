@@ -19,6 +19,7 @@ from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.generic import plain_files
 from justai_sim.esp.rows import Reject
 from justai_sim.privacy import mask_text
+from justai_sim.verdicts.verdict import Verdict, verdict
 
 COLUMNS = (
     "template_id", "variant_id", "sends", "mature_sends", "opens", "clicks", "conversions", "unsubscribes", "revenue",
@@ -110,8 +111,8 @@ def replay(
     say(f"as of {clock.iso(result.attribution.as_of)}" + ("" if as_of else " (the last receipt)"))
     for note in [*result.notes, *result.warnings]:
         say(f"note: {note}")
-    page = _write(result, path, out) if out is not None else None
-    _print(result, json, page)
+    page, told = (None, verdict(result)) if out is None else _write(result, path, out)
+    _print(result, told, json, page)
 
 
 def parse_settings(settings: list[str], option: str = "--set", example: str = "credit=linear") -> dict[str, Any]:
@@ -134,17 +135,17 @@ def _time(text: str | None, timezone: str | None) -> int | None:
         raise UsageError(str(e)) from None
 
 
-def _write(result: replays.Replay, path: Path, out: Path) -> Path:
-    from justai_sim.pages.replay_page import write_replay_report
+def _write(result: replays.Replay, path: Path, out: Path) -> tuple[Path, Verdict]:
+    from justai_sim.pages import reports
     from justai_sim.verdicts.desk import desk
 
-    replays.write_tables(result, out)
     asked = desk(result)
-    say(f"verdict: {asked.verdict.sentence}")
-    return write_replay_report(result.data(path.name), out, asked)
+    page = reports.publish(reports.Replayed(result.data(path.name), asked), out, path.name, replays.manifest(result))
+    replays.write_tables(result, out)
+    return page, asked.verdict
 
 
-def _print(result: replays.Replay, json: bool, page: Path | None) -> None:
+def _print(result: replays.Replay, told: Verdict, json: bool, page: Path | None) -> None:
     rows = result.rows()
     if json:
         last = result.ticks[-1].now if result.ticks else result.attribution.as_of
@@ -152,12 +153,13 @@ def _print(result: replays.Replay, json: bool, page: Path | None) -> None:
         final = shares[shares["day"] == shares["day"].max()] if len(shares) else shares
         emit_json(
             as_of=clock.iso(result.attribution.as_of), last_refresh=clock.iso(last),
-            rule=msgspec.to_builtins(result.program.rule), goals=result.program.goals,
+            rule=msgspec.to_builtins(result.program.rule), goals=result.program.goals, verdict=told.as_dict(),
             notes=result.notes, warnings=result.warnings, delay=_delay(result),
             metrics=rows, reasons=result.attribution.reasons(),
             shares=final[["template_id", "variant_id", "share"]].to_dict("records"), report=str(page) if page else None,
         )  # fmt: skip
         return
+    print(f"{'SIMULATED: ' if result.simulated else ''}{told.sentence}\n")
     table(rows, COLUMNS)
     print()
     table(

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from justai_sim.pages.table import number
+
 
 def say(text: str) -> None:
     """A remark for the person at the terminal."""
@@ -23,15 +25,6 @@ def _plain(x: Any) -> Any:
     if hasattr(x, "item"):
         return x.item()
     return str(x)
-
-
-def number(x: Any) -> str:
-    """A cell of a table for people."""
-    if x is None or x != x:
-        return "-"
-    if isinstance(x, float) and not x.is_integer():
-        return f"{x:.4g}" if abs(x) < 1000 else f"{x:,.0f}"
-    return f"{int(x):,}" if isinstance(x, (int, float)) else str(x)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from justai_sim.cli.whatif import Asked, _told, checked_out
 from justai_sim.errors import UsageError
 from justai_sim.whatif.interpretations import records
 from justai_sim.whatif.learning import learning_of
-from justai_sim.whatif.policy import WhatIf, check_record, what_if, write_tables
+from justai_sim.whatif.policy import WhatIf, check_record, manifest, what_if
 from justai_sim.whatif.policy_words import form_of
 from justai_sim.whatif.targets import LOGGED, Mixed, policy_of
 from justai_sim.whatif.words import ranged
@@ -126,8 +126,7 @@ def _rows(got: WhatIf) -> list[dict[str, Any]]:
 
 
 def _write(got: WhatIf, out: Path, title: str) -> list[str]:
-    from justai_sim.pages.what_if_page import write_what_if_report
+    from justai_sim.pages import reports
 
-    write_tables(got, out)
-    write_what_if_report(got, out, title)
+    reports.publish(got, out, title, manifest(got))
     return _told(out, ["index.html", "estimates.csv", "overlap.csv", "what_if.png", "what_if.svg", "manifest.json"])

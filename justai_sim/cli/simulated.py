@@ -12,7 +12,7 @@ from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import UsageError
 from justai_sim.esp import exports
 from justai_sim.esp.base import adapter
-from justai_sim.pages.sweep_page import write_sweep_report
+from justai_sim.pages import reports
 from justai_sim.scenario import Scenario, read
 from justai_sim.sweeps.data import SweepData
 from justai_sim.tables import SIMULATED, Log
@@ -24,11 +24,10 @@ def demo(out: Path, workers: int | None, replications: int | None) -> None:
     scenario = _with(read("welcome"), None, replications)
     say(f"{scenario.question} ({scenario.replications} simulated worlds, four windows, two policies)")
     try:
-        data = _sweep(scenario, out, workers, resume=True)
+        _sweep(scenario, out, workers, resume=True)
     except UsageError:  # what lies there is of another scenario or version: begin anew
-        data = _sweep(scenario, out, workers)
-    page = write_sweep_report(data, out)
-    print(f"report: {page}")
+        _sweep(scenario, out, workers)
+    print(f"report: {reports.rebuild(out)}")
 
 
 def scenarios(json: bool) -> None:
@@ -55,7 +54,7 @@ def run(
         scenario = msgspec.structs.replace(scenario, esp=export_as)  # its ids, its grids of time and money
         exports.check_new(folder / "export")  # before all the work
     data = _sweep(scenario, folder, workers, wire=wire)
-    page = write_sweep_report(data, folder)
+    page = reports.rebuild(folder)
     log = write_world(scenario, folder / "log", wire)
     if export_as is not None:
         for what, n in exports.export(log, export_as, folder / "export").items():
@@ -76,24 +75,22 @@ def sweep(
     data = _sweep(scenario, folder, workers, resume=resume, scheduler=scheduler, race=race)
     for s in data.raced.stopped if data.raced else []:
         say(f"stopped after {s.worlds} worlds: {s.point}, behind {s.against}")
-    _show(data, json, write_sweep_report(data, folder))
+    _show(data, json, reports.rebuild(folder))
 
 
 def report(folder: Path) -> None:
-    from justai_sim.sweeps.collect import read_tables
-
-    print(f"report: {write_sweep_report(read_tables(folder), folder)}")
+    print(f"report: {reports.rebuild(folder)}")
 
 
 def recommend(folder: Path, criterion: str, day: float | None, limit: float, out: Path | None, json: bool) -> None:
-    from justai_sim.pages.recommend_page import write_recommend_page
+    from justai_sim.pages.recommend_page import RecommendData
     from justai_sim.sweeps.collect import read_tables
 
-    if out is not None and (out / "manifest.json").exists():
-        raise UsageError(f"{out} holds another report; choose another --out")
+    if out is not None:
+        reports.checked_folder(out, "recommend")
     data = read_tables(folder)
     found = api.recommend(api.Sweep(data), criterion, day=day, limit=limit)
-    page = None if out is None else write_recommend_page(found, data, out)
+    page = None if out is None else reports.publish(RecommendData(found, data.raced), out, data.scenario.name)
     if json:
         emit_json(**found.as_dict(), report=None if page is None else str(page))
     else:
@@ -131,6 +128,7 @@ def _with(scenario: Scenario, seed: int | None, replications: int | None) -> Sce
 def _sweep(scenario: Scenario, out: Path, workers: int | None, **options: Any) -> SweepData:
     if workers is not None and workers < 1:
         raise UsageError(f"--workers is {workers}; expected at least 1")
+    reports.checked_folder(out, "sweep")
     bar = Bar("simulating")
     try:
         return api.run_sweep(scenario, out, workers=workers, progress=bar, **options)

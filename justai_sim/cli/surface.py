@@ -10,15 +10,13 @@ import numpy as np
 import pandas as pd
 
 from justai_sim import clock, replays
-from justai_sim.cli.output import emit_json, number, say, table
+from justai_sim.cli.output import emit_json, say, table
 from justai_sim.cli.whatif import Asked, checked_out
 from justai_sim.errors import DataError, UsageError
-from justai_sim.sheets import write_csv
+from justai_sim.pages.surface_words import in_use, judgement, ranged, usual_rows
+from justai_sim.pages.table import number
 from justai_sim.surfaces import ADVICE, WindowSurface, checked_grid, checked_metric
-from justai_sim.version import __version__
 
-USUAL = ((0.0, 1.0), (0.0, 3.0), (0.0, 7.0), (0.0, 14.0), (3.0, 14.0), (0.0, 30.0))
-"""(offset, lookback) of the rows that are printed: fixed beforehand, not by what they show."""
 MOST_DAYS = 10_000
 
 
@@ -43,7 +41,7 @@ def surface(
     if got.left_out:
         names = ", ".join(v or "(none)" for v in got.left_out)
         say(f"note: not compared, too few conversions in most windows: {names}")
-    files = _write(result, got, notes, out) if out is not None else []
+    files = _write(result, got, asked.path.name, out) if out is not None else []
     if json:
         _emit(result, got, notes, files)
         return
@@ -87,92 +85,26 @@ def days_of(option: str, text: str) -> list[float]:
     return out
 
 
-def in_use(got: WindowSurface) -> str:
-    """What the rule's own window says."""
-    offset, lookback = got.in_use
-    said = f"The window in use ({lookback:g}/{offset:g}): {got.said_at(offset, lookback)}"
-    place = got.at(offset, lookback)
-    if place is None or not got.judged.told[place]:
-        return f"{said}."
-    row = _row(got, offset, lookback)
-    return (
-        f"{said} ({row['ahead']} before {row['second']} by {_ranged(row)} per 1,000 sends, "
-        f"z {number(float(row['z']))})."
-    )
-
-
-def judgement(got: WindowSurface) -> str:
-    """The window chosen on half of the users, and what the other half says."""
-    both = got.chosen().to_dict("records")
-    if not both:
-        return "Half of the users are too few to choose a window on and judge it on the others."
-    one, other = both
-    said = "above 0" if other["low_per_1000"] > 0 else "not above 0"
-    bound = number(got.judged.bound)
-    return (
-        f"Chosen on half of the users: {_window(got, one)}, {one['first']} before {one['second']} by "
-        f"{number(one['difference_per_1000'])} per 1,000 (z {number(one['z'])}); the other half says {_ranged(other)} "
-        f"(z {number(other['z'])}): {said} at 95 % for this one window, judged alone and once. The map asks more of a "
-        f"window (z above {bound}, with all users), as it asks all at once; only that makes a leader of the map."
-    )
-
-
 def rows_of(got: WindowSurface) -> list[dict[str, Any]]:
-    """The windows that are printed: the one in use and the usual ones, or some spread evenly over the map."""
-    on_map = [w for w in sorted({*USUAL, got.in_use}, key=lambda w: (w[1], w[0])) if got.at(*w) is not None]
-    if len(on_map) < 3:
-        c = got.cells
-        spread = c.iloc[np.unique(np.linspace(0, len(c) - 1, min(len(c), 5)).astype(int))]
-        more = zip(spread["offset_day"].tolist(), spread["lookback_day"].tolist(), strict=True)
-        on_map = sorted({*on_map, *more}, key=lambda w: (w[1], w[0]))
-    out = []
-    for offset, lookback in on_map:
-        row = _row(got, offset, lookback)
-        used = " (in use)" if (offset, lookback) == got.in_use else ""
-        out.append(
-            {
-                "window": _window(got, row) + used, "leader": row["leader"], "ahead": row["ahead"],
-                "second": row["second"],
-                "difference per 1,000 (95 %)": _ranged(row), "z": row["z"], "conversions": row["conversions"],
-                "mature sends": row["mature_sends"],
-            }
-        )  # fmt: skip
-    return out
+    """The windows that are printed."""
+    return [
+        {"window": r["window"], "leader": r["leader"], "ahead": r["ahead"], "second": r["second"],
+         "difference per 1,000 (95 %)": ranged(r), "z": r["z"], "conversions": r["conversions"],
+         "mature sends": r["mature_sends"]} for r in usual_rows(got)
+    ]  # fmt: skip
 
 
-def _row(got: WindowSurface, offset: float, lookback: float) -> dict[str, Any]:
-    c = got.cells
-    return dict(c[(c["offset_day"] == offset) & (c["lookback_day"] == lookback)].iloc[0])
+def _write(result: replays.Replay, got: WindowSurface, title: str, out: Path) -> list[str]:
+    from justai_sim.pages import reports
+    from justai_sim.pages.surface_page import FILES, surface_data
 
-
-def _window(got: WindowSurface, row: dict[str, Any]) -> str:
-    first, last = row["offset_day"], row["lookback_day"]
-    return f"day {first:g} to {last + first if got.from_offset else last:g}"
-
-
-def _ranged(row: dict[str, Any]) -> str:
-    value, low, high = (row[f"{k}_per_1000"] for k in ("difference", "low", "high"))
-    return "-" if value != value else f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-
-def _write(result: replays.Replay, got: WindowSurface, notes: list[str], out: Path) -> list[str]:
-    from justai_sim.pages.figures import plot_window_map, save
-
-    out.mkdir(parents=True, exist_ok=True)
-    write_csv(got.frame, out / "windows.csv", "%.10g")
-    write_csv(got.cells, out / "cells.csv", "%.10g")
-    write_csv(got.chosen(), out / "chosen.csv", "%.10g")
-    offset, lookback = got.in_use
-    save(plot_window_map(got, control=result.control, offset_days=offset, lookback_days=lookback), out / "window_map")
-    manifest = {
-        "schema_version": 1, "kind": "surface", "version": __version__, "source": Path(result.log.source).name,
-        "as_of": clock.iso(result.attribution.as_of), "rule": msgspec.to_builtins(result.program.rule),
-        "goals": result.program.goals, "metric": got.metric, "bound": got.judged.bound, "answer": got.answer(),
-        "advice": ADVICE, "left_out": got.left_out, "notes": notes,
-    }  # fmt: skip
-    (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-    names = ("windows.csv", "cells.csv", "chosen.csv", "window_map.png", "window_map.svg", "manifest.json")
-    return [str(out / n) for n in names]
+    data = surface_data(result, got)
+    reports.publish(data, out, title, {
+        "source": Path(result.log.source).name, "as_of": clock.iso(data.as_of),
+        "rule": msgspec.to_builtins(data.rule), "goals": data.goals, "metric": got.metric, "bound": got.judged.bound,
+        "answer": got.answer(), "advice": ADVICE, "left_out": got.left_out, "notes": data.notes,
+    })  # fmt: skip
+    return [str(out / n) for n in ("index.html", *FILES, "window_map.png", "window_map.svg", "manifest.json")]
 
 
 def _emit(result: replays.Replay, got: WindowSurface, notes: list[str], files: list[str]) -> None:

@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from justai_sim import clock
 from justai_sim import log as logs
 from justai_sim.attribution import Rule, with_settings
-from justai_sim.attribution.presets import PRESETS, preset
+from justai_sim.attribution.presets import preset
 from justai_sim.cli.logs import _say_rejects, _time, parse_settings
-from justai_sim.cli.output import Bar, emit_json, number, say, table
+from justai_sim.cli.output import Bar, emit_json, say, table
 from justai_sim.errors import UsageError
 from justai_sim.esp.generic import plain_files
-from justai_sim.sheets import write_csv
-from justai_sim.whatif import words
+from justai_sim.pages.table import number
+from justai_sim.whatif import reconcile_words, words
 from justai_sim.whatif.interpretations import Interpretations, records
 from justai_sim.whatif.interpretations import interpretations as interpret
-from justai_sim.whatif.reconcile import ALL, IN_USE, Reconciliation, apart
+from justai_sim.whatif.reconcile import ALL, Reconciliation, apart
 from justai_sim.whatif.reconcile import reconcile as compare
 from justai_sim.whatif.study import OF_RATE
 
@@ -81,7 +79,8 @@ def interpretations(asked: Asked, control: str | None, metric: str, out: Path | 
     finally:
         bar.close()
     _say(got.as_of, asked.as_of, got.notes)
-    files = _write_interpretations(got, out) if out is not None else []
+    names = ["interpretations.csv", "rates.csv", "interpretations.png", "interpretations.svg"]
+    files = _write(got, asked, out, names) if out is not None else []
     if json:
         rows = {"readings": records(got.table), "rates": records(got.rates)}
         emit_json(as_of=clock.iso(got.as_of), metric=got.metric, notes=got.notes, **rows, files=files)
@@ -122,13 +121,11 @@ def _line(r: Any, in_use: bool) -> tuple[str, ...]:
     )
 
 
-def _write_interpretations(got: Interpretations, out: Path) -> list[str]:
-    from justai_sim.pages.interpretations import plot_interpretations
-    from justai_sim.pages.style import save
+def _write(got: Interpretations | Reconciliation, asked: Asked, out: Path, names: list[str]) -> list[str]:
+    from justai_sim.pages import reports
 
-    _csv(out, {"interpretations": got.table, "rates": got.rates})
-    save(plot_interpretations(got.table), out / "interpretations")
-    return _told(out, ["interpretations.csv", "rates.csv", "interpretations.png", "interpretations.svg"])
+    reports.publish(got, out, asked.path.name)
+    return _told(out, ["index.html", *names])
 
 
 def reconcile(asked: Asked, against: Path, mature: bool, out: Path | None, json: bool) -> None:
@@ -140,7 +137,9 @@ def reconcile(asked: Asked, against: Path, mature: bool, out: Path | None, json:
     finally:
         bar.close()
     _say(got.as_of, asked.as_of, got.notes)
-    files = _write_reconciliation(got, out) if out is not None else []
+    names = ["comparison.csv", "receipt.csv", "presets.csv", "reasons.csv"]
+    names += ["receipt.png", "receipt.svg"] if len(got.receipt) and got.close else []
+    files = _write(got, asked, out, names) if out is not None else []
     if json:
         frames = {k: records(getattr(got, k)) for k in ("comparison", "receipt", "presets", "reasons")}
         emit_json(
@@ -155,7 +154,7 @@ def reconcile(asked: Asked, against: Path, mature: bool, out: Path | None, json:
 def _print_reconciliation(got: Reconciliation) -> None:
     c = got.comparison
     nearest = got.closest[0]
-    what, (first_line, *more) = got.measure.replace("_", " "), _verdict(got)
+    what, (first_line, *more) = got.measure.replace("_", " "), reconcile_words.verdict(got)
     print(f"{first_line}\n")
     first = c[c["measure"] == got.measure]
     head = ("template_id", "variant_id", "measure", "theirs", "ours", "difference", nearest)
@@ -193,57 +192,6 @@ def _signed(x: Any) -> str:
     """A difference, with the sign that `words.signed` writes."""
     text = number(abs(x))
     return text if text in ("0", "-") else ("−" if x < 0 else "+") + text
-
-
-def _verdict(got: Reconciliation) -> list[str]:
-    what, name = got.measure.replace("_", " "), got.closest[0]
-    off = f"{words.off(got.distance)} of their {what} apart" if got.distance > 0 else f"its {what} are the same"
-    if not got.close:
-        first = (
-            f"The dashboard's {what} are all 0, and every preset counts some." if got.empty
-            else f"No preset comes close to the dashboard; the nearest is {name} ({off})."
-        )  # fmt: skip
-        return [first, "no receipt: it would lead to a reading that is not the dashboard's; see whether both show "
-                "the same days, templates and goal (--since, --until, --template, --goal)"]  # fmt: skip
-    lines = [f"The dashboard counts most like {name} ({off})."]
-    if got.contradicts:
-        others = ", ".join(f"{m.replace('_', ' ')} ({words.off(d)} apart)" for m, d in got.contradicts.items())
-        lines.append(f"other numbers of the dashboard are not those of {name}: {others}")
-    left = got.receipt[got.receipt["step"] == "unexplained"]
-    whole, each = left[left["template_id"] == ALL]["conversions"], left[left["template_id"] != ALL]["conversions"]
-    if each.abs().sum() > whole.abs().sum() + 0.5:
-        lines.append(f"unexplained variant by variant: {each.abs().sum():,.0f}; over all of them part of it cancels")
-    if len(got.closest) > 1:
-        lines.append(f"cannot be told apart by these numbers: {', '.join(got.closest)}")
-    p = got.presets
-    equal = p.loc[(p["distance"] <= got.distance + 1e-9) & ~p["closest"], "preset"]
-    if len(equal):
-        lines.append(f"the same {what} under: {', '.join(equal)}; the dashboard's other numbers tell them apart")
-    options = ", ".join(f"{k}={v}" for k, v in got.options.items())
-    lines.append(f"differs from the default rule in: {options}" if options else "credits as the default rule")
-    known = PRESETS.get(name.split(" with ")[0])
-    if name != IN_USE and known is not None:
-        lines += [f"follows {known.source}: {known.follows}"] if known.source else []
-        lines += [f"which the rule cannot express: {known.lacks}"] if known.lacks else []
-    return lines
-
-
-def _write_reconciliation(got: Reconciliation, out: Path) -> list[str]:
-    from justai_sim.pages.receipt import plot_receipt
-    from justai_sim.pages.style import save
-
-    _csv(out, {k: getattr(got, k) for k in ("comparison", "receipt", "presets", "reasons")})
-    names = ["comparison.csv", "receipt.csv", "presets.csv", "reasons.csv"]
-    if len(got.receipt) and got.close:
-        save(plot_receipt(got.receipt), out / "receipt")
-        names += ["receipt.png", "receipt.svg"]
-    return _told(out, names)
-
-
-def _csv(out: Path, frames: dict[str, pd.DataFrame]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for name, frame in frames.items():
-        write_csv(frame, out / f"{name}.csv")
 
 
 def _told(out: Path, names: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError
-from justai_sim.esp import avro, braze_http, braze_lane, braze_render, braze_writer
+from justai_sim.esp import avro, avro_columns, braze_http, braze_lane, braze_render, braze_writer
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp.exports import NO_NAME, NOBODY, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, named, pieces
 from justai_sim.esp.jsonbytes import (
@@ -42,8 +42,6 @@ from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.tables import Log
 
 COPY = "copy_id"
-_LOOK = 100
-"""Usual records between two looks at whether the batch is full."""
 
 
 class Braze:
@@ -158,7 +156,6 @@ def _json(file: Path, place: str, batches: Batches, how: f.Reading) -> Iterator[
 def _avro(file: Path, place: str, batches: Batches, how: f.Reading, asked: Asked) -> Iterator[Rows]:
     if find_spec("fastavro") is None:
         raise UsageError(f"{place} is an Avro file; reading it needs: pip install 'justai-sim[data]'")
-    n = 0
 
     def passed(block: int, why: str) -> None:
         batches.rows.reject(f"{place}:block {block}", "avro_too_large", f"found {why}; the other blocks are read")
@@ -166,7 +163,8 @@ def _avro(file: Path, place: str, batches: Batches, how: f.Reading, asked: Asked
     with file.open("rb") as stream:
         # A damaged file can make the decoder raise anything: it ends the file, not the load.
         try:
-            schema, records = avro.records(stream, passed)
+            source = avro.Avro(stream, passed)
+            schema = source.schema
             kind = f.event_type(str(schema.get("name", "")) if isinstance(schema, dict) else "", place)
         except Exception as e:
             why = f"found a file that is not Avro ({type(e).__name__}: {e}), expected a Currents file"
@@ -175,26 +173,37 @@ def _avro(file: Path, place: str, batches: Batches, how: f.Reading, asked: Asked
         if not asked.wants(how.meaning.get(kind, "")):
             batches.rows.skipped[f"file not asked for: {kind}"] += 1
             return
-        meaning, failure = f.MEANING.get(kind, ""), list[Exception]()
-        usual, rows = braze_lane.append, batches.rows
-        meaning = meaning if how.key == COPY else ""  # the lane knows the usual key only
-        for record in _until_damage(records, failure):
-            n += 1
-            if type(record) is dict and meaning and usual(kind, meaning, record, rows):
-                if not n % _LOOK:
-                    yield from batches.full()
-                    rows = batches.rows
-                continue
-            if not isinstance(record, dict):
-                continue
-            _append(kind, record, record, record.get("properties"), rows, f"{place}:record {n}", MISSING, how)
+        yield from _records(source, kind, place, batches, how)
+
+
+def _records(source: avro.Avro, kind: str, place: str, batches: Batches, how: f.Reading) -> Iterator[Rows]:
+    """Groups of blocks in columns; the records that are left of them (of others all) one by one."""
+    flat = avro_columns.Flat.of(source.schema, braze_lane.FIELDS) if kind in f.MEANING else None
+    first, failure = 1, list[Exception]()
+    for group in _until_damage(avro_columns.groups(source.blocks(), batches.most), failure):
+        size, columns = sum(block.records for block in group), flat.read(group) if flat else None
+        odd = None
+        if columns is not None:
+            if size > batches.room:
+                yield batches.take()
+            odd = braze_lane.append(kind, columns, size, batches.rows, how.key)
             yield from batches.full()
-            rows = batches.rows
-        for wrong in failure:
-            why = (
-                f"found a damaged or truncated file ({type(wrong).__name__}: {wrong}); the {n} records before are kept"
-            )
-            batches.rows.reject(f"{place}:record {n + 1}", "truncated_avro", why)
+        if odd is None or odd.any():
+            number = first
+            for number, record in enumerate(_until_damage(source.records(group), failure), first):
+                if isinstance(record, dict) and (odd is None or odd[number - first]):
+                    at = f"{place}:record {number}"
+                    _append(kind, record, record, record.get("properties"), batches.rows, at, MISSING, how)
+                    yield from batches.full()
+            if failure:
+                size = number + 1 - first
+        first += size
+        if failure:
+            break
+    for wrong in failure:
+        why = f"found a damaged or truncated file ({type(wrong).__name__}: {wrong})"
+        why += f"; the {first - 1} records before are kept"
+        batches.rows.reject(f"{place}:record {first}", "truncated_avro", why)
 
 
 def _until_damage(records: Iterator[Any], failure: list[Exception]) -> Iterator[Any]:

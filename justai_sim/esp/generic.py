@@ -183,37 +183,35 @@ def _csv(table: str, file: Path, place: str, timezone: str | None) -> Iterator[t
         yield rows, 0
         form = csv_lane.Form(names, delimiter, frozenset(COLUMNS[table]))
         # Whole blocks as Arrow reads them; one in which anything is odd, record by record.
-        while True:
-            block = lines.block(csv_lane.BLOCK)
-            found = csv_lane.split(block, form) if block else None
-            if found is not None:
-                yield _block(table, found, lines, timezone)
-                continue
-            lines.unread(block)
-            more = False
-            for rows, n in _csv_records(table, lines, form, timezone):
-                more = True
-                yield rows, n
-            if not more:
-                rows = Rows()
-                lines.report(rows)
-                yield rows, 0
-                return
+        with csv_lane.Ahead(lines, form) as blocks:
+            while True:
+                found = blocks.next()
+                if found is not None:
+                    yield _block(table, found, place, timezone)
+                    continue
+                more = False
+                for rows, n in _csv_records(table, lines, form, timezone):
+                    more = True
+                    yield rows, n
+                if not more:
+                    rows = Rows()
+                    lines.report(rows)
+                    yield rows, 0
+                    return
 
 
-def _block(table: str, found: csv_lane.Block, lines: Lines, timezone: str | None) -> tuple[Rows, int]:
-    rows, place, before = Rows(), lines.place, lines.number - found.lines
+def _block(table: str, found: csv_lane.Block, place: str, timezone: str | None) -> tuple[Rows, int]:
+    rows = Rows()
     for line, wrong in found.wrong:
-        rows.reject(f"{place}:{before + line + 1}", "field_count", wrong, text_of(found.raw(line)))
+        rows.reject(f"{place}:{found.first + line}", "field_count", wrong, text_of(found.raw(line)))
 
     def where(row: int) -> str:
-        return f"{place}:{before + int(found.line[row]) + 1}"
+        return f"{place}:{found.first + int(found.line[row])}"
 
     at = Where(where, lambda row: text_of(found.raw(int(found.line[row]))), timezone)
     n = plain_lane.append(
         rows, table, found.columns, len(found.line), at, lambda f, i: found.columns[f].take(i).fill_null("").to_pylist()
     )
-    lines.report(rows)
     return _sorted(rows), n
 
 

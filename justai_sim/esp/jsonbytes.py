@@ -390,6 +390,11 @@ class Batches:
             yield self.take()
 
     @property
+    def most(self) -> int:
+        """Rows of a batch."""
+        return BATCH
+
+    @property
     def room(self) -> int:
         """Rows until the batch is full, at least one."""
         return max(1, BATCH - len(self.rows))

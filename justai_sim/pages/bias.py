@@ -64,7 +64,12 @@ def plot_bias(
     labels = [wrap(LABELS[t], 2.5, SMALL) for t in terms]
     left = min(max(text_width(line, SMALL) for label in labels for line in label) + 0.3, 0.55 * width_of(ax))
     container, (panel,), _ = panels(
-        ax, QUESTION, _seen(value, identity, variant, template), [ROW * (len(terms) + 0.4)], left=left, right=0.8
+        ax,
+        QUESTION,
+        f"SIMULATED. {_seen(value, identity, variant, template)}",
+        [ROW * (len(terms) + 0.4)],
+        left=left,
+        right=0.8,
     )
     inner, at = panel.ax, 0.0
     inner.grid(False)
@@ -111,16 +116,25 @@ def _told(v: float, whole: bool) -> str:
     return f"{v:,.{digits}f}" if whole else signed(v, digits)
 
 
+def seen(frame: pd.DataFrame, identity: str = "sends", variant: str | None = None, template: str | None = None) -> str:
+    """What the waterfall shows, in a sentence; arguments as in `plot_bias`."""
+    return _seen(_values(frame, identity, variant, template), identity, variant, template)
+
+
 def _seen(value: pd.Series[float], identity: str, variant: str | None, template: str | None) -> str:
     """The sentence below the question: both ends and the largest steps between them."""
     who = " ".join([*([shown(variant)] if variant else []), *([f"in {shown(template)}"] if template else [])])
-    what = {"events": "conversions caused", "sends": "sends caused a conversion", "revenue": "of revenue caused"}
+    what = {
+        "events": "The dashboard shows {} conversions where the sends caused {}.",
+        "sends": "The dashboard shows {} converted sends where {} caused a conversion.",
+        "revenue": "The dashboard shows {} of revenue where the sends caused {}.",
+    }  # fmt: skip
     steps = value[[*ADDED, *MISSED]]
     steps = steps[steps != 0].reindex(steps.abs().sort_values(ascending=False).index).dropna()[:2]
     most = " and ".join(f"{t if t in ADDED[:2] else LABELS[str(t)]} ({_told(v, False)})" for t, v in steps.items())
     caused, seen = (_told(float(value[t]), True) for t in ("caused", "shown"))
-    said = f"SIMULATED{', ' + who if who else ''}. {caused} {what[identity]}, {seen} shown."
-    return said + (f" Most: {most}." if most else "")
+    said = f"{who + ': ' if who else ''}{what[identity].format(seen, caused)}"
+    return said + (f" Most of the difference: {most}." if most else "")
 
 
 def of_sweep(data: SweepData) -> pd.DataFrame:

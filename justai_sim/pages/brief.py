@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from justai_sim import clock
-from justai_sim.attribution import Rule
+from justai_sim.pages.rule_words import window_words
 from justai_sim.pages.style import FONT, GREY, GRID, INK, PALETTE, dress, render, shown, text_width, wrap, write
 from justai_sim.verdicts.decide import said
 from justai_sim.verdicts.verdict import Verdict
@@ -57,18 +57,10 @@ def save_brief(got: Verdict, path: Path) -> Path:
     return path
 
 
-def window_words(rule: Rule) -> str:
-    """
-    >>> window_words(Rule())
-    'counts until day 14, ignored first days: 3'
-    """
-    return f"counts until day {rule.upper_days:g}, ignored first days: {rule.offset_days:g}"
-
-
 def footnote(got: Verdict) -> str:
     """Source, as-of and rule."""
     parts = [
-        f"Source: {shown(Path(got.source).name or 'log', 40)}",
+        f"Source: {shown(got.source or 'log', 40)}",
         f"as of {clock.iso(got.as_of)[:16].replace('T', ' ')} UTC",
     ]
     parts += [window_words(got.rule), *([f"goal: {shown(', '.join(got.goals), 30)}"] if got.goals else [])]

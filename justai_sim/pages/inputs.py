@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from justai_sim.replays import ReplayData
 from justai_sim.sweeps.criteria import CRITERIA, Question
-from justai_sim.sweeps.data import SweepData
+from justai_sim.sweeps.data import Raced, SweepData
 from justai_sim.sweeps.recommend import Recommendation, recommend
 
-__all__ = ["CRITERIA", "Question", "Recommendation", "ReplayData", "SweepData", "recommend"]
+__all__ = ["CRITERIA", "Question", "Raced", "Recommendation", "ReplayData", "SweepData", "recommend"]

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from justai_sim import clock
-from justai_sim.attribution import Rule
 from justai_sim.estimate.metrics import ALL, HELD_OUT
 from justai_sim.pages.figures import plot_age, plot_delay, plot_shares, plot_window_map
 from justai_sim.pages.inputs import ReplayData
@@ -18,6 +17,7 @@ from justai_sim.pages.page import AGE, DELAY, WEIGHTS, WINDOWS, Picture, picture
 from justai_sim.pages.reasons import MEANING, plot_reasons
 from justai_sim.pages.reasons import QUESTION as REASONED
 from justai_sim.pages.replay_tabs import key_columns, tabs, with_key, write_tables
+from justai_sim.pages.rule_words import rule_words
 from justai_sim.pages.table import Column, Form, Part, write
 from justai_sim.surfaces import ADVICE
 from justai_sim.verdicts.desk import Desk
@@ -64,28 +64,6 @@ def write_replay_report(data: ReplayData, out: Path, desk: Desk | None = None) -
 def _control(data: ReplayData) -> str:
     """The control that rows are compared with, if any row is its."""
     return data.control if (data.metrics["variant_id"] == data.control).any() else "none"
-
-
-def rule_words(rule: Rule) -> str:
-    """The rule as a person would say it.
-
-    >>> rule_words(Rule())
-    'Counts until day 14 after a message was sent, ignored first 3 days; credit goes to the last qualifying send.'
-    """
-    start = {"sent": "was sent", "delivered": "was delivered", "opened": "was opened", "clicked": "was clicked"}
-    n = f"{rule.offset_days:g} day{'' if rule.offset_days == 1 else 's'}"
-    ignored = f"ignored first {n}" if rule.offset_days else "no day is ignored"
-    credit = {
-        "last_qualifying": "credit goes to the last qualifying send",
-        "last_then_check": "credit goes to the last send, if it qualifies",
-        "first_qualifying": "credit goes to the first qualifying send",
-        "all": "every qualifying send gets full credit",
-        "all_variants": "every variant with a qualifying send gets full credit",
-        "linear": "qualifying sends share the credit equally",
-        "time_decay": "qualifying sends share the credit, recent ones more",
-        "position": "qualifying sends share the credit by position",
-    }[rule.credit]
-    return f"Counts until day {rule.upper_days:g} after a message {start[rule.anchor]}, {ignored}; {credit}."
 
 
 def headline(data: ReplayData) -> str:

@@ -9,11 +9,12 @@ import numpy as np
 
 from justai_sim.checks.doctor import Diagnosis
 from justai_sim.errors import listed
-from justai_sim.pages.brief import save_brief, window_words
+from justai_sim.pages.brief import save_brief
 from justai_sim.pages.figures import plot_interpretations, plot_race, plot_what_if
 from justai_sim.pages.interpretations import QUESTION as READINGS
 from justai_sim.pages.looks import QUESTION as RACE
 from justai_sim.pages.page import picture
+from justai_sim.pages.rule_words import window_words
 from justai_sim.pages.table import Column, Form, Part
 from justai_sim.pages.what_if import QUESTION as POLICIES
 from justai_sim.pages.what_if_page import CAPTION, LIMITS, estimates_part, overlap_part
@@ -21,6 +22,7 @@ from justai_sim.sheets import write_csv
 from justai_sim.verdicts.desk import Desk
 from justai_sim.verdicts.verdict import Verdict
 from justai_sim.whatif.interpretations import Interpretations, records
+from justai_sim.whatif.words import leader_of
 from justai_sim.whatif.words import verdict as readings_said
 
 TOLD = {1: "better", -1: "worse", 0: "not told apart"}
@@ -29,6 +31,14 @@ LOOKS = (
     "days at once (95 %), so that looking daily costs nothing. Rows that were heard of late count on the day on which "
     "their send was mature. Below, the smallest difference that was visible."
 )
+RULES = {
+    "results": "Below, each template and metric by itself; intervals of rates are of this day alone.",
+    "window": "Below, a leader is one by the window that is looked at.",
+    "interpretations": "Below, a leader is one by the reading that is looked at.",
+    "what-if": "Below, gains are over the log's own policy, on the decisions of the log, looked at once.",
+}
+"""What the other tabs say is no second verdict."""
+OPTIONS = "Each reading changes one option of the rule; presets count as other systems do."
 
 
 def tabs(desk: Desk, out: Path) -> dict[str, Any]:
@@ -51,19 +61,25 @@ def tabs(desk: Desk, out: Path) -> dict[str, Any]:
                                CAPTION),
         },
         "why": desk.why,
+        "rules": {k: f"The verdict decides: {desk.verdict.answer}. {text}" for k, text in RULES.items()},
     }  # fmt: skip
 
 
 def write_tables(desk: Desk, out: Path) -> None:
     """results.csv, race.csv, segments.csv, interpretations.csv: what the page shows, as long tables."""
     write_csv(desk.results, out / "results.csv")
-    if len(desk.verdict.race):
-        write_csv(desk.verdict.race.assign(as_of=desk.verdict.race["as_of"].map(lambda t: t.isoformat())),
-                  out / "race.csv", "%.10g")  # fmt: skip
+    write_race(desk.verdict, out)
     if len(desk.segments):
         write_csv(desk.segments, out / "segments.csv")
     if desk.readings is not None:
         write_csv(desk.readings.table, out / "interpretations.csv")
+
+
+def write_race(got: Verdict, out: Path) -> None:
+    """race.csv, if there is anything to tell."""
+    if len(got.race):
+        times = got.race["as_of"].map(lambda t: t.isoformat())
+        write_csv(got.race.assign(as_of=times), out / "race.csv", "%.10g")
 
 
 def differences(got: Verdict) -> Part:
@@ -106,11 +122,12 @@ def segments(desk: Desk) -> Part:
     return Part("By segment", "", records(desk.segments), columns, note)
 
 
-def _readings(got: Interpretations, out: Path) -> dict[str, Any]:
+def readings(got: Interpretations) -> Part:
+    """Every reading that changes something."""
     t = got.table
-    rows = []
+    rows: list[dict[str, Any]] = []
     for r in records(t[t["status"].isin(["in use", "changes"])]):
-        own = {"difference": r["difference_per_1000"], "effect": r["effect_per_1000"]}
+        own = {"difference": r["difference_per_1000"], "effect": r["effect_per_1000"], "leader": leader_of(r)}
         own |= {f"{k}_{e}": r[f"{k}_{e}"] for k in ("difference", "effect") for e in ("low", "high")}
         rows.append(r | own)
     columns = (
@@ -118,23 +135,31 @@ def _readings(got: Interpretations, out: Path) -> dict[str, Any]:
         Column("leader", "leader"), Column("difference", "difference per 1,000", "number", interval=True),
         Column("effect", "changes it by", "number", interval=True),
     )  # fmt: skip
+    return Part("Readings that change something", "", rows, columns)
+
+
+def _readings(got: Interpretations, out: Path) -> dict[str, Any]:
     return {
-        "said": readings_said(t),
+        "said": readings_said(got.table),
         "notes": got.notes,
-        "picture": picture(plot_interpretations(t), out, "interpretations", READINGS, "Each reading changes one option "
-                           "of the rule; presets count as other systems do."),
-        "table": Part("Readings that change something", "", rows, columns),
+        "picture": picture(plot_interpretations(got.table), out, "interpretations", READINGS, OPTIONS),
+        "table": readings(got),
     }  # fmt: skip
 
 
-def _doctor(got: Diagnosis) -> dict[str, Any]:
+def findings(got: Diagnosis) -> Part:
+    """What the doctor found."""
     rows = [{"severity": f.severity, "name": f.name.replace("_", " "), "said": f.sentence, "next": f.next_step}
             for f in got.findings]  # fmt: skip
     columns = (Column("severity", "severity"), Column("name", "finding"), Column("said", "what was found"),
                Column("next", "next step"))  # fmt: skip
+    return Part("Findings", "", rows, columns)
+
+
+def _doctor(got: Diagnosis) -> dict[str, Any]:
     return {
         "headline": got.headline,
-        "table": Part("Findings", "", rows, columns),
+        "table": findings(got),
         "unchecked": got.not_checked,
         "clean": listed(got.clean, 99),
     }

@@ -25,7 +25,7 @@ def write_sweep_report(data: SweepData, out: Path) -> Path:
     said = answer(data)
     choose, table = by_criterion(data)
     chosen = [] if table is None else [picture(plot_recommend(table), out, "recommend", ALT, BEST)]
-    tables = [p for p in (stopped(data), said.comparison, said.credited) if p.rows or p.text]
+    tables = [p for p in (stopped(data.raced), said.comparison, said.credited) if p.rows or p.text]
     return write_page(
         "sweep.html.j2", out, title=data.scenario.name, question=data.scenario.question, said=said,
         choose=choose, chosen=chosen, pictures=_pictures(data, out), tables=tables,

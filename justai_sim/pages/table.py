@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 Form = Literal["text", "int", "percent", "percent2", "points", "lift", "one", "money", "number"]
 MISSING = "–"
+SHORT = 24
+"""Texts up to this long stay on one line."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,16 @@ class Part:
     def cells(self) -> list[list[Cell]]:
         return [[c.cell(row) for c in self.columns] for row in self.rows]
 
+    @property
+    def held(self) -> int:
+        """The column that stays in sight where the table is wider than the screen: the last of those that name the
+        rows, or the first where names are long. -1 for a table that has nothing to scroll to."""
+        names = next((i for i, c in enumerate(self.columns) if c.numeric), 0)
+        if not names or len(self.columns) < 4:
+            return -1
+        texts = (c.text for row in self.cells() for c in row[:names])
+        return names - 1 if all(len(text) <= SHORT for text in texts) else 0
+
 
 def _missing(value: Any) -> bool:
     if value is None or value != value or type(value).__name__ == "NAType":
@@ -100,6 +112,15 @@ def write(value: Any, form: Form, *, unit: bool = True) -> str:
     if form == "money":
         return f"{sign}{abs(x):,.2f}" if abs(x) >= 0.1 or x == 0 else f"{sign}{abs(x):.4f}"
     return f"{sign}{abs(x):,.0f}" if x == int(x) else f"{sign}{abs(x):,.2f}"
+
+
+def number(x: Any) -> str:
+    """A number of any size in a sentence or a printed table, with four digits."""
+    if x is None or x != x:
+        return "-"
+    if isinstance(x, float) and not x.is_integer():
+        return f"{x:.4g}" if abs(x) < 1000 else f"{x:,.0f}"
+    return f"{int(x):,}" if isinstance(x, (int, float)) else str(x)
 
 
 def _digits(x: float, places: int) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from justai_sim import clock
-from justai_sim.pages.page import picture, write_page
+from justai_sim.pages.page import picture
+from justai_sim.pages.question_page import write_question_page
 from justai_sim.pages.table import Column, Form, Part
 from justai_sim.pages.what_if import QUESTION, plot_what_if
 from justai_sim.whatif.interpretations import records
-from justai_sim.whatif.policy import WhatIf
+from justai_sim.whatif.policy import WhatIf, write_tables
 
 CAPTION = (
     "Each policy's value per send on the decisions of the log, all templates together, with 95 % intervals over users. "
@@ -23,18 +23,17 @@ LIMITS = (
 )
 
 
-def write_what_if_report(got: WhatIf, out: Path, title: str) -> Path:
-    """Write index.html, and the figure as PNG and SVG, into the folder `out` (made if absent); returns the page.
-
-    The same result gives the same bytes.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    facts = [("as of", clock.iso(got.as_of)), ("metric", got.metric.replace("_", " "))]
-    return write_page(
-        "what_if.html.j2", out, title=title, simulated=got.simulated, headline=got.headline, facts=facts,
-        answers=got.answers, check=got.check_said, notes=[*got.notes, LIMITS], estimates=estimates_part(got),
-        overlap=overlap_part(got),
-        picture=picture(plot_what_if(got.estimates, got.check, got.headline), out, "what_if", QUESTION, CAPTION),
+def write_what_if_report(got: WhatIf, title: str, out: Path) -> Path:
+    """Write index.html, the figure as PNG and SVG, estimates.csv and overlap.csv into the folder `out`; returns the
+    page. The same result gives the same bytes."""
+    write_tables(got, out)
+    drawn = plot_what_if(got.estimates, got.check, got.headline)
+    return write_question_page(
+        out, title=title, headline=got.headline, lines=got.answers, simulated=got.simulated,
+        blocks=[picture(drawn, out, "what_if", QUESTION, CAPTION),
+                Part("Does the log predict itself?", got.check_said), estimates_part(got), overlap_part(got)],
+        rule=got.rule, as_of=got.as_of, facts=[("metric", got.metric.replace("_", " "))],
+        notes=[*got.notes, LIMITS], files=["estimates.csv", "overlap.csv"],
     )  # fmt: skip
 
 

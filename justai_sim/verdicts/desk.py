@@ -17,7 +17,7 @@ from justai_sim.verdicts.verdict import Verdict, decisions, verdict
 from justai_sim.whatif.interpretations import Interpretations, interpretations
 from justai_sim.whatif.policy import WhatIf, what_if
 
-MOST_SENDS = 500_000
+MOST_SENDS = 10_000_000
 """A log with more is not attributed under every reading for a page; the single commands do it."""
 T = TypeVar("T")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -119,6 +120,9 @@ class Verdict:
                        for c in self.checks],
         }  # fmt: skip
 
+    def __repr__(self) -> str:
+        return f"Verdict({self.sentence})"
+
     def _repr_html_(self) -> str:
         because = "".join(f"<li>{escape(line)}</li>" for line in self.decided.because)
         badge = "SIMULATED. " if self.simulated else ""
@@ -185,7 +189,7 @@ def verdict(
     return Verdict(
         answer, empty if got is None else got.table, empty if got is None else got.race, checked,
         result.control if got is None else got.reference, program.key_metric, unit, 0.95 if got is None else got.level,
-        program.rule, list(program.goals), result.attribution.as_of, log.source,
+        program.rule, list(program.goals), result.attribution.as_of, Path(log.source).name,
         result.simulated, notes,
     )  # fmt: skip
 

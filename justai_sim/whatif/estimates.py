@@ -38,6 +38,9 @@ class Estimates:
     level: float
     simulated: bool = False
 
+    def __repr__(self) -> str:
+        return f"Estimates({self.metric}: {several(len(self.table), 'row')})"
+
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{escape(n)}</p>" for n in self.notes)
         return badge(self.simulated) + self.table.to_html(index=False) + notes

@@ -62,6 +62,9 @@ class Interpretations:
     notes: list[str]
     simulated: bool = False
 
+    def __repr__(self) -> str:
+        return f"Interpretations({self.metric}: {several(len(self.table), 'reading')})"
+
     def _repr_html_(self) -> str:
         show = ["reading", "conversions", "leader", "difference_per_1000", "effect_per_1000", "status"]
         notes = "".join(f"<li>{escape(n)}</li>" for n in self.notes)

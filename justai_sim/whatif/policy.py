@@ -22,7 +22,6 @@ from justai_sim.estimate.overlap import LEAST_SAMPLE, Overlap, fitting, overlap,
 from justai_sim.sheets import write_csv
 from justai_sim.stats import influence_interval
 from justai_sim.tables import F8, Log, badge
-from justai_sim.version import __version__
 from justai_sim.whatif.decided import Decided, decided
 from justai_sim.whatif.holdout import Check, choices, held_out, said
 from justai_sim.whatif.learning import Learning, Learnt, learner, learnt, uneven
@@ -66,6 +65,9 @@ class WhatIf:
     def headline(self) -> str:
         """What the best policy that the log can tell of would have earned, in a sentence."""
         return headline(self.estimates, self.metric)
+
+    def __repr__(self) -> str:
+        return f"WhatIf({self.headline})"
 
     def _repr_html_(self) -> str:
         lines = badge(self.simulated) + "".join(f"<p>{escape(a)}</p>" for a in [*self.answers, self.check_said])
@@ -127,7 +129,7 @@ def what_if(
     return WhatIf(
         pd.DataFrame([row for rows in found for row in rows]), table,
         held_out(d, None if estimator == EVERY else estimator), [answer(rows, d, table) for rows in found],
-        [*s.notes, *d.notes, *misdrawn(table)], metric, s.as_of, log.source, s.rule, s.goals,
+        [*s.notes, *d.notes, *misdrawn(table)], metric, s.as_of, Path(log.source).name, s.rule, s.goals,
         log.simulated,
     )  # fmt: skip
 
@@ -273,14 +275,15 @@ def check_record(got: WhatIf) -> dict[str, Any]:
 
 
 def write_tables(got: WhatIf, out: Path) -> None:
-    """estimates.csv, overlap.csv and manifest.json."""
-    out.mkdir(parents=True, exist_ok=True)
+    """estimates.csv and overlap.csv."""
     write_csv(got.estimates, out / "estimates.csv")
     write_csv(got.overlap, out / "overlap.csv")
-    manifest = {
-        "schema_version": 1, "kind": "what-if", "version": __version__, "source": Path(got.source).name,
-        "simulated": got.simulated, "as_of": clock.iso(got.as_of), "metric": got.metric,
-        "rule": msgspec.to_builtins(got.rule),
-        "goals": got.goals, "answers": got.answers, "check": check_record(got), "notes": got.notes,
+
+
+def manifest(got: WhatIf) -> dict[str, Any]:
+    """What its report's manifest.json says."""
+    return {
+        "source": got.source, "simulated": got.simulated, "as_of": clock.iso(got.as_of),
+        "metric": got.metric, "rule": msgspec.to_builtins(got.rule), "goals": got.goals, "answers": got.answers,
+        "check": check_record(got), "notes": got.notes,
     }  # fmt: skip
-    (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

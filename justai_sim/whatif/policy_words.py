@@ -50,10 +50,11 @@ def headline(estimates: pd.DataFrame, metric: str) -> str:
         return f"{one} have done better than the log's own policy.{tail}"
     best = (sign * gain[ahead.index]).idxmax()
     at = 1000 * gain[best], 1000 * (gain[best] - half[best]), 1000 * (gain[best] + half[best])
-    many = f", also when {len(told)} are compared" if len(told) > 1 else ""
+    many = f" (an interval for all {len(told)} policies at once)" if len(told) > 1 else ""
+    name = str(told.loc[best, "policy"])
     return (
-        f"{told.loc[best, 'policy']} would have changed the {metric.replace('_', ' ')} of the log's own policy by "
-        f"{ranged(*at)} per 1,000 sends{many}.{tail}"
+        f"{'Sending ' if name.startswith('only ') else ''}{name} would have changed the {metric.replace('_', ' ')} of "
+        f"the log's own policy by {ranged(*at)} per 1,000 sends{many}.{tail}"
     )
 
 

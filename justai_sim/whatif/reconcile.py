@@ -79,6 +79,9 @@ class Reconciliation:
         """The options in which the closest reading differs from the default rule."""
         return differences(self.closest_rule, _like(self.closest_rule))
 
+    def __repr__(self) -> str:
+        return f"Reconciliation(closest {self.closest[0]}, {self.distance:.1%} of {self.measure} apart)"
+
     def _repr_html_(self) -> str:
         numbers = self.comparison.to_html(index=False, float_format="%.5g") + self.receipt.to_html(index=False)
         return badge(self.simulated) + numbers

@@ -8,7 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from justai_sim.attribution import Attribution, Rule, attribute, bind
+from justai_sim.attribution import Attribution, Bound, Rule, attribute, bind
+from justai_sim.attribution.attribute import under
+from justai_sim.attribution.prepare import Ready, prepare
+from justai_sim.attribution.window import Contest, same_contest
 from justai_sim.bandit.policy import METRICS
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, UsageError, nearest
@@ -51,16 +54,26 @@ class Study:
     mature: bool = False
 
     def attribute(self, rule: Rule) -> Attribution:
-        """The whole log under a rule, through production's attribution."""
+        """The whole log under a rule, through production's attribution. Rules that differ from the one in use in the
+        window and the credit rule are judged on the same prepared log."""
+        if same_contest(rule, self.rule):
+            return under(*self._contest, rule)
+        return attribute(self._bound(rule), self.log.sends, self.log.events, self.as_of)
+
+    @cached_property
+    def _contest(self) -> tuple[Ready, Contest]:
+        ready = prepare(self._bound(self.rule), self.log.sends, self.log.events, self.as_of)
+        return ready, Contest(ready)
+
+    def _bound(self, rule: Rule) -> Bound:
         log = self.log
-        bound = bind(
+        return bind(
             rule,
             templates=log.names("template"),
             names=log.names("name"),
             currencies=log.names("currency"),
             goals=self.goals or None,
         )
-        return attribute(bound, log.sends, log.events, self.as_of)
 
 
 def study(

@@ -41,8 +41,8 @@ def leader_of(row: Any) -> str:
 
 
 def clear(low: Any, high: Any) -> bool:
-    """Whether an interval leaves zero out."""
-    return bool(low > 0 or high < 0)
+    """Whether an interval leaves zero out; none does not."""
+    return low is not None and high is not None and bool(low > 0 or high < 0)
 
 
 def verdict(table: pd.DataFrame) -> str:
@@ -65,6 +65,23 @@ def verdict(table: pd.DataFrame) -> str:
         f"{first} Of {_applied(table)} other readings {len(changing)} change something; the leader changes in "
         f"{_times(len(leads), clearly)}, the sign of this difference in {_times(len(flips), flipped)}."
     )
+
+
+def headline(table: pd.DataFrame) -> str:
+    """Whether another reading would have named another leader, in a sentence; the presets are not counted."""
+    use = table.iloc[0]
+    rows = table[(table["kind"] == "reading") & table["status"].isin(["changes", "changes nothing"])]
+    if pd.isna(use["difference_per_1000"]):
+        return "There is no pair of variants to compare under any reading."
+    leads = rows[rows["leader_changes"].astype(bool)]
+    clearly = sum(clear(r["lead_low"], r["lead_high"]) for _, r in leads.iterrows())
+    sure = clear(use["lead_low"], use["lead_high"])
+    who = f"{use['leader']} is ahead under the rule in use{'' if sure else ' (too close to call)'}"
+    if not len(leads):
+        return f"{who}, and under all {len(rows)} other readings of it."
+    if not clearly:
+        return f"{who}; {len(leads)} of {len(rows)} other readings name another leader, none of them clearly."
+    return f"{who}; {len(leads)} of {len(rows)} other readings name another leader, {clearly} of them clearly."
 
 
 def _times(n: int, clearly: int) -> str:
