@@ -108,7 +108,7 @@ class TextCodes:
 class MadeCodes:
     """Codes of ids that a formula writes: nothing is stored. `make(codes)`, of ids that are there, must keep the order.
 
-    >>> MadeCodes.of("u{:02}", 100).text(np.array([7, NONE, 8]))
+    >>> MadeCodes.of("u%02d", 100).text(np.array([7, NONE, 8]))
     ['u07', '', 'u08']
     """
 
@@ -117,9 +117,8 @@ class MadeCodes:
 
     @classmethod
     def of(cls, form: str, size: int) -> Self:
-        """Each code written into a text such as 'u{:08}'."""
-        write = form.format
-        return cls(lambda codes: [write(c) for c in codes.tolist()], size)
+        """Each code written into a form such as 'u%08d'."""
+        return cls(lambda codes: [*map(form.__mod__, codes.tolist())], size)
 
     def __len__(self) -> int:
         return self.size

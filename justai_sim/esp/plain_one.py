@@ -41,35 +41,35 @@ def append(e: Element, rows: Rows, received_at: int) -> bool:
 
 
 def _event(e: Element, received_at: int) -> EventRow:
-    get = e.get
-    kind, event = get("kind"), _text(get("event_id"))
+    get, text = e.get, _text
+    kind, event = get("kind"), text(get("event_id"))
     if type(kind) is not str or kind not in KINDS or not event:
         raise _OddError
     row = (
-        event, _text(get("user_id")), kind, _own_time(get("occurred_at")), _text(get("name")),
-        _receipt(get("received_at"), received_at), _money(get("value")), _text(get("currency")), _text(get("send_id")),
-        _text(get("order_id")), _text(get("template_id")), _text(get("variant_id")), _flag(get("machine")),
+        event, text(get("user_id")), kind, _own_time(get("occurred_at")), text(get("name")),
+        _receipt(get("received_at"), received_at), _money(get("value")), text(get("currency")), text(get("send_id")),
+        text(get("order_id")), text(get("template_id")), text(get("variant_id")), _flag(get("machine")),
     )  # fmt: skip
     found: EventRow = _row(EventRow, row)
     return found
 
 
 def _send(e: Element, received_at: int) -> SendRow:
-    get = e.get
-    send, user, template, variant = (_text(get(c)) for c in ("send_id", "user_id", "template_id", "variant_id"))
-    status, propensity = get("status", "sent"), get("propensity")
+    get, text, time = e.get, _text, _time
+    send, user, status = text(get("send_id")), text(get("user_id")), get("status", "sent")
+    template, variant, propensity = text(get("template_id")), text(get("variant_id")), get("propensity")
     if not (send and user and template and variant) or type(status) is not str or status not in STATUSES:
         raise _OddError
     if propensity is None:
         propensity = _NAN
-    elif type(propensity) in (int, Decimal) and 0 <= propensity <= 1:
+    elif type(propensity) is Decimal and 0 <= propensity <= 1:
         propensity = float(propensity)
     else:
         raise _OddError
     row = (
-        send, user, template, variant, _own_time(get("sent_at")), _time(get("delivered_at")), status,
-        _time(get("status_known_at")), _receipt(get("received_at"), received_at), _time(get("decided_at")), propensity,
-        _text(get("segment")),
+        send, user, template, variant, _own_time(get("sent_at")), time(get("delivered_at")), status,
+        time(get("status_known_at")), _receipt(get("received_at"), received_at), time(get("decided_at")), propensity,
+        text(get("segment")),
     )  # fmt: skip
     found: SendRow = _row(SendRow, row)
     return found

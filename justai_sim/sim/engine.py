@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,12 @@ def codes_of(scenario: Scenario, esp: Adapter, goal: str, times: int) -> dict[st
     touches = by_code(scenario)
     wrong = misnamed(goal)
 
-    users = MadeCodes.of("u{:08}", 10**8)
+    users, serials = MadeCodes.of("u%08d", 10**8), MadeCodes.of("d%012d", NEVER)
 
     def sends(codes: I8) -> list[str]:
         who, template = np.divmod(codes // times, len(touches))
-        told = zip(codes.tolist(), users.text(who), template.tolist(), strict=True)
-        return [esp.send_id(f"d{c:012d}", user, touches[t].id, "") for c, user, t in told]
+        named = [touches[t].id for t in template.tolist()]
+        return [*map(esp.send_id, serials.text(codes), users.text(who), named, repeat(""))]
 
     def events(codes: I8) -> list[str]:
         # 0: a purchase, 1: one whose name is wrong, then the other kinds.
@@ -76,8 +77,8 @@ def codes_of(scenario: Scenario, esp: Adapter, goal: str, times: int) -> dict[st
 
     return {
         "user": users, "send": MadeCodes(sends, 10**8 * len(touches) * times),
-        "event": MadeCodes(events, NEVER), "order": MadeCodes.of("o{:017}", NEVER),
-        "decision": MadeCodes.of("d{:012}", NEVER),
+        "event": MadeCodes(events, NEVER), "order": MadeCodes.of("o%017d", NEVER),
+        "decision": serials,
         "template": TextCodes.of(t.id for t in touches),
         "variant": TextCodes.of(v.id for t in touches for v in scenario.variants_of(t)),
         "segment": TextCodes.of(segments_of(scenario)),
