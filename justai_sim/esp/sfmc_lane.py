@@ -49,7 +49,7 @@ def append(
         rows.sends.append(_row(SendRow, sent))
         return True
     event, agent = info.get("eventId"), info.get("userAgent")
-    if not _is_id(event):
+    if not _is_id(event) or (kind == "bounce" and f.soft(str(info.get("bounceCode")))):
         return False
     copy = f.copy_in_url(info.get("contentLink")) if kind == "click" else ""
     machine = kind in ("open", "click") and type(agent) is str and agent.strip() in machines
