@@ -88,8 +88,10 @@ def from_frames(sends: Any, events: Any, decisions: Any = None, timezone: str | 
 
 
 def as_pandas(frame: Any, what: str) -> pd.DataFrame:
-    """A pandas, polars or Arrow table as a pandas one. UsageError for anything else."""
-    return frame if isinstance(frame, pd.DataFrame) else _arrow(frame, what).to_pandas()
+    """A pandas, polars or Arrow table as a pandas one of numpy's columns. UsageError for anything else."""
+    if isinstance(frame, pd.DataFrame) and not any(isinstance(t, pd.ArrowDtype) for t in frame.dtypes):
+        return frame
+    return _arrow(frame, what).to_pandas()
 
 
 def _arrow(frame: Any, table: str) -> pa.Table:

@@ -31,6 +31,7 @@ from justai_sim.esp import braze_writer, customerio_writer, exports, generic
 from justai_sim.esp.base import PROVIDERS, Adapter, adapter
 from justai_sim.esp.coding import build, rows_of
 from justai_sim.esp.rows import DecisionRow, EventRow, Rows, SendRow
+from justai_sim.log import load
 from justai_sim.scenario import packaged, read, with_settings
 from justai_sim.tables import KINDS, STATUSES, Log
 from tests.esp_rows import read_all, text_log
@@ -497,6 +498,7 @@ def test_a_run_is_exported_and_replays_as_its_log_does(
     assert cli([str(a) for a in argv]) == 0
     assert f"--esp {esp}" in capsys.readouterr().err
     assert (out / "export" / "SIMULATED").exists(), "else a report on it would not say so"
+    assert "SIMULATED" not in str(load(out / "export", esp, tmp_path / "loaded").skipped)
     common = ["--goal", "purchase", "--offset-days", "0", "--as-of", "2026-03-01T00:00:00Z", "--json"]
     tables = []
     for source in ([out / "export", "--esp", esp], [out / "log"]):

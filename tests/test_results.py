@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from matplotlib.axes import Axes
 
 import justai_sim as js
 from justai_sim import api, frames
@@ -140,9 +142,48 @@ def test_every_table_is_taken(world: api.Run, form: str) -> None:
     assert "default" in found.closest
 
 
+@pytest.fixture(scope="module")
+def figures(world: api.Run) -> dict[str, Callable[[Callable[[pd.DataFrame], Any]], Any]]:
+    """Every figure, of a frame that is turned into another kind of table."""
+    log, small = world.log, js.read_scenario("fast_converter", {"days": 14, "replications": 3})
+    result, swept, told = js.replay(log, goals=GOALS), js.sweep(small, workers=1), js.what_if(log, goals=GOALS)
+    readings, both = js.interpretations(log, goals=GOALS), js.reconcile(log, dashboard(world), goals=GOALS)
+    made = js.verdict(result).race, js.recommend(swept).table, js.bias(world).table
+    return {
+        "plot_age": lambda of: js.plot_age(of(result.age())),
+        "plot_bias": lambda of: js.plot_bias(of(made[2])),
+        "plot_delay": lambda of: js.plot_delay(of(result.delay)),
+        "plot_interpretations": lambda of: js.plot_interpretations(of(readings.table)),
+        "plot_race": lambda of: js.plot_race(of(swept.race)),
+        "plot_race of a log": lambda of: js.plot_race(of(made[0])),
+        "plot_receipt": lambda of: js.plot_receipt(of(both.receipt)),
+        "plot_receipt of a log": lambda of: js.plot_receipt(of(result.reason_counts())),
+        "plot_recommend": lambda of: js.plot_recommend(of(made[1])),
+        "plot_shares": lambda of: js.plot_shares(of(result.shares)),
+        "plot_what_if": lambda of: js.plot_what_if(of(told.estimates), told.check),
+        "plot_window_map": lambda of: js.plot_window_map(of(result.windows())),
+    }
+
+
+def drawn(ax: Axes) -> list[Any]:
+    """All texts and all lines of a figure."""
+    texts = [t.get_text() for a in (ax, *ax.child_axes) for t in a.texts]
+    lines = [np.asarray(line.get_xydata()).round(9).tolist() for a in ax.child_axes for line in a.lines]
+    return [texts, lines]
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f != "pandas"])
+def test_every_figure_takes_every_table(figures: dict[str, Any], form: str) -> None:
+    assert {n.split(" ")[0] for n in figures} == {n for n in js.__all__ if n.startswith("plot_")} - {"plot_brief"}
+    for name, plot in figures.items():
+        assert repr(drawn(plot(FORMS[form]))) == repr(drawn(plot(FORMS["pandas"]))), name
+
+
 def test_what_is_no_table_is_an_error(world: api.Run) -> None:
     with pytest.raises(UsageError, match="the dashboard: found int, expected a DataFrame"):
         js.reconcile(world.log, 7, goals=GOALS)
+    with pytest.raises(UsageError, match="plot_age's frame: found list, expected a DataFrame"):
+        js.plot_age([1, 2])
 
 
 def test_scenarios_from_python() -> None:

@@ -256,7 +256,7 @@ def coded(columns: Columns, **rest: Any) -> Log:
             column = indices.pop(0)
             taken = [ranks.pop(0) for _ in column]
             made[n][COLUMNS[n][public].name] = _by_index(column, taken, np.dtype(np.int64))
-        _let_go()
+        let_go()
     for n in ROWS:
         for public, c in COLUMNS[n].items():
             if c.codes:
@@ -267,12 +267,12 @@ def coded(columns: Columns, **rest: Any) -> Log:
             else:
                 made[n][c.name] = _numpy(column, MISSING if c.text == "time" else c.missing, np.dtype(c.dtype))
             del column
-            _let_go()
+            let_go()
     tables: dict[str, Any] = {n: _table(n, made.pop(n), columns.rows[n]) for n in ROWS}
     return Log(**tables, codes=codes, **rest)
 
 
-def _let_go() -> None:
+def let_go() -> None:
     """Give freed memory back: else it stays with the process, a third of what a log takes."""
     pa.default_memory_pool().release_unused()
 

@@ -144,12 +144,12 @@ class IterableEsp:
         for file, place in files(path) if only is None else only:
             kind = f.data_type(f"{root.absolute().name}/{place}")
             table = file.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
-            if (table or json_like(file)) and kind and not asked.wants(f.meaning(kind)):
+            if table or json_like(file):
                 found = True
-                batches.rows.skipped[f"file not asked for: {kind}"] += 1
-            elif table or json_like(file):
-                found = True
-                yield from (self._csv if table else self._json)(file, place, kind, batches)
+                if kind and not asked.wants(f.meaning(kind)) and not _own_types(file, place, table):
+                    batches.rows.skipped[f"file not asked for: {kind}"] += 1
+                else:
+                    yield from (self._csv if table else self._json)(file, place, kind, batches)
             else:
                 passed.append(place)
                 batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
@@ -281,6 +281,21 @@ ADAPTER = IterableEsp()
 def _typed(names: Collection[str]) -> bool:
     """Whether rows with these fields name their own type."""
     return "_type" in names or "eventName" in names or "dataFields" in names
+
+
+def _own_types(file: Path, place: str, table: bool) -> bool:
+    """Whether the rows of a file name their own types, by the first of them: its name does not tell what it holds."""
+    rows = Rows()
+    if table:
+        with Lines(file, place) as lines:
+            header = next(lines, "")
+        names: Collection[str] = [name.strip(' "\r\n') for name in header.split(max(",;\t", key=header.count))]
+    else:
+        parts = (
+            (at, e) for at, d in documents(file, place, lambda: rows) for at, e in elements(d, at, "", lambda: rows)
+        )
+        names = next((e for _, e in parts), {})
+    return "_type" in names or "dataFields" in names
 
 
 def _readable(text: str) -> str:

@@ -18,7 +18,7 @@ from justai_sim.esp import limits
 from justai_sim.esp.bytelines import BROKEN, ByteLines
 from justai_sim.esp.coding import OWN_TIME
 from justai_sim.esp.rows import Rows
-from justai_sim.tables import Log
+from justai_sim.tables import SIMULATED, Log
 
 BATCH = 20_000
 """Rows (or rejects) of one batch of `read`."""
@@ -216,10 +216,14 @@ def _text(data: bytes) -> str:
 
 
 def files(path: Path) -> list[tuple[Path, str]]:
-    """All files under a folder (or the file itself) in a fixed order, each with its name for messages."""
+    """All files under a folder (or the file itself) in a fixed order, each with its name for messages.
+
+    But for the mark of a simulated world, which is ours and no provider's.
+    """
     if path.is_file():
         return [(path, path.name)]
-    return [(f, f.relative_to(path).as_posix()) for f in sorted(path.rglob("*")) if f.is_file()]
+    found = (f for f in sorted(path.rglob("*")) if f.is_file() and f != path / SIMULATED)
+    return [(f, f.relative_to(path).as_posix()) for f in found]
 
 
 def json_like(file: Path) -> bool:

@@ -61,7 +61,9 @@ class Sfmc:
 
     A `copy_id` in a link is kept with its click only: a send that nobody clicked has none, so it would
     choose sends by their outcome. `date_format` is "MDY" or "DMY". `amount_column` is a column of
-    Conversions with their values. `administrative` keeps unsubscribes that belong to no message. `encoding` is that
+    Conversions with their values. `administrative` keeps unsubscribes that belong to no message. A soft bounce is a
+    bounce, since the vendor tells of it when it has given up; without `soft_bounces` those that say so are counted
+    alone (BounceCategory, or EventType; bounceCode of the service). `encoding` is that
     of an extract that is written: "utf-16", as it classically is, or "utf-8"; what is read tells its own.
     """
 
@@ -94,6 +96,7 @@ class Sfmc:
         date_format: str = "MDY",
         amount_column: str = "Amount",
         administrative: bool = False,
+        soft_bounces: bool = True,
         encoding: str = "utf-16",
     ) -> None:
         if date_format not in ("MDY", "DMY"):
@@ -112,8 +115,9 @@ class Sfmc:
             raise UsageError(f"copy_pattern is {copy_pattern!r}; expected one with the copy id in brackets: copy=(.+)")
         self._usual_copy = self.copy_pattern if variant_from[0] == "message_key" else None
         self.setting = Setting(
-            f.DEFAULT_ZONE, date_format == "DMY", copy_columns, amount_column, administrative, variant_from
-        )
+            f.DEFAULT_ZONE, date_format == "DMY", copy_columns, amount_column, administrative, soft_bounces,
+            variant_from,
+        )  # fmt: skip
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         """`serial` without letters in front is the batch, a number; the order is kept among those of equal length."""
@@ -237,6 +241,9 @@ class Sfmc:
             return
         if not f.no_zero(ids[0]) and kind == "unsubscribe" and not self.setting.administrative:
             rows.skipped["administrative unsubscribe"] += 1
+            return
+        if kind == "bounce" and not self.setting.soft_bounces and f.soft(first_ident(info, ("bounceCode",))):
+            rows.skipped[f.SOFT] += 1
             return
         if not send and not user:
             user = f"sub:{ids[2]}" if f.no_zero(ids[2]) else ""

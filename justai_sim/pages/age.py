@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim import stats
+from justai_sim.frames import as_pandas
 from justai_sim.pages.style import (
     CONTROL,
     GREY,
@@ -140,7 +141,7 @@ def _influence(c: F8, e: F8, total: F8, rate: F8, v: int, here: Any) -> F8:
 
 
 def plot_age(
-    age: pd.DataFrame,
+    age: Any,
     *,
     control: str = "control",
     offset_days: float = 3,
@@ -155,6 +156,7 @@ def plot_age(
     to the same users, as the steps of a flow do, so that the level before a send is no background. The returned axes
     are a container; its `child_axes` are the two panels.
     """
+    age = as_pandas(age, "plot_age's frame")
     got = curves(age, control, offset_days, lookback_days)
     if got is None:
         return panels(ax, QUESTION, f"Nothing to compare: it takes sends of {shown(control)} and of a variant.", [])[0]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim.biases.table import ALL, HELD_OUT
 from justai_sim.biases.terms import ADDED, IDENTITIES, MISSED
 from justai_sim.errors import UsageError, nearest
+from justai_sim.frames import as_pandas
 from justai_sim.pages.inputs import SweepData
 from justai_sim.pages.style import (
     FONT,
@@ -49,7 +52,7 @@ COLUMNS = ["template_id", "variant_id", "identity", "term", "value"]
 
 
 def plot_bias(
-    frame: pd.DataFrame, ax: Axes | None = None, identity: str = "sends", variant: str | None = None,
+    frame: Any, ax: Axes | None = None, identity: str = "sends", variant: str | None = None,
     template: str | None = None,
 ) -> Axes:  # fmt: skip
     """The terms of `Bias.table` as bars that start where the last one ended, from what was caused to what is shown.
@@ -57,6 +60,7 @@ def plot_bias(
     `variant`, `template`: whose terms, summed over the others; by default all but held-out users. Orange adds to what
     is shown, green takes away; terms that are 0 are left out. Returns the container; `child_axes` holds the panel.
     """
+    frame = as_pandas(frame, "plot_bias's frame")
     if identity not in IDENTITIES:
         raise UsageError(f"identity={identity!r} is not an identity; {nearest(str(identity), IDENTITIES)}")
     value = _values(frame, identity, variant, template)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim.estimate.delay import NONE
+from justai_sim.frames import as_pandas
 from justai_sim.pages.style import (
     CONTROL,
     GREY,
@@ -71,7 +73,7 @@ def lines(frame: pd.DataFrame) -> list[Line]:
 
 
 def plot_delay(
-    frame: pd.DataFrame,
+    frame: Any,
     ax: Axes | None = None,
     *,
     control: str = "control",
@@ -84,6 +86,7 @@ def plot_delay(
     whole curve at 95 %. With many variants only some have a band and a name: the one that adds most, the one
     that adds most inside the window, and the control.
     """
+    frame = as_pandas(frame, "plot_delay's frame")
     got = lines(frame) if len(frame) else []
     if not got:
         return panels(ax, QUESTION, NOTHING_TOLD, [])[0]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from justai_sim.frames import as_pandas
 from justai_sim.pages.style import (
     CONTROL,
     FONT,
@@ -38,13 +39,14 @@ LEVELS = (
 STAYS, LEADS, FLIPS = PALETTE[0], PALETTE[1], PALETTE[5]
 
 
-def plot_interpretations(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_interpretations(frame: Any, ax: Axes | None = None) -> Axes:
     """The difference per 1,000 sends with its interval under every reading that changes something.
 
     `frame`: `Interpretations.table`. The band is what the rule in use says. A square: another variant leads
     (its name at the right, in brackets where that is too close to call); a cross: the sign of the difference
     changes. An interval that leaves the panel ends in an arrow. Returns the container; `child_axes` holds the panel.
     """
+    frame = as_pandas(frame, "plot_interpretations's frame")
     rows = frame[frame["status"].isin(["in use", "changes"]) & frame["difference_per_1000"].notna()]
     if not len(rows) or pd.isna(frame["difference_per_1000"].iloc[0]):
         return panels(ax, QUESTION, "Nothing to compare: it takes sends of two variants.", [])[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim import stats
+from justai_sim.frames import as_pandas
 from justai_sim.pages.looks import QUESTION, plot_looks
 from justai_sim.pages.style import End, label_ends, look, panels, room_for, shown, units
 from justai_sim.tables import F8
@@ -20,7 +22,7 @@ MEASURES = (
 )  # fmt: skip
 
 
-def plot_race(race: pd.DataFrame, *, lines: str = "window", ax: Axes | None = None) -> Axes:
+def plot_race(race: Any, *, lines: str = "window", ax: Axes | None = None) -> Axes:
     """Three panels over the days since the start, one line a label of the axis `lines`; of a log (`Verdict.race`) what
     it would have told on every day (`plot_looks`).
 
@@ -28,6 +30,7 @@ def plot_race(race: pd.DataFrame, *, lines: str = "window", ax: Axes | None = No
     at the label of the first row. At most four lines: the first label (in use) and those that end with the
     right leader most often. The returned axes are a container; its `child_axes` are the panels.
     """
+    race = as_pandas(race, "plot_race's frame")
     if "difference_per_1000" in race or not len(race.columns):
         return plot_looks(race, ax)
     here, lines, fixed = same_elsewhere(race, lines)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 from matplotlib.axes import Axes
 
+from justai_sim.frames import as_pandas
 from justai_sim.pages.reasons import plot_reasons
 from justai_sim.pages.style import FONT, GREY, GRID, INK, PALETTE, SMALL, panels, text_width, units, width_of, wrap
 from justai_sim.whatif.words import REASON, signed
@@ -17,13 +17,14 @@ COLOURS = {"ours": PALETTE[0], "theirs": PALETTE[0], "they count": PALETTE[2], "
 SAID = {"ours": "ours", "theirs": "theirs", "unexplained": "unexplained"}
 
 
-def plot_receipt(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_receipt(frame: Any, ax: Axes | None = None) -> Axes:
     """The bridge of `Reconciliation.receipt` over all its variants, as bars that start where the last one ended.
 
     Green: they count it and we do not (what it is for us); orange: the reverse (what it is for them); grey:
     unexplained. Of `Replay.reason_counts()` the receipt of the log itself, by reason (`plot_reasons`). Returns the
     container; `child_axes` holds the panel.
     """
+    frame = as_pandas(frame, "plot_receipt's frame")
     if "kind" in frame:
         return plot_reasons(frame, ax)
     rows = frame[frame["template_id"] == "ALL"].reset_index(drop=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from justai_sim.frames import as_pandas
 from justai_sim.pages.style import (
     CONTROL,
     FONT,
@@ -43,12 +44,13 @@ FORMS: dict[str, tuple[str, Form, Form]] = {
 """By criterion: the header of its value, and how a value and a difference are written."""
 
 
-def plot_recommend(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_recommend(frame: Any, ax: Axes | None = None) -> Axes:
     """Every decision minus the best one with the same assumptions, with intervals that hold all together.
 
     `frame`: `Recommendation.table`. Squares are the best, circles cannot be told from it, diamonds are worse. At most
     24 rows, whole sets of assumptions from the first on. Returns the container; `child_axes` holds the panel.
     """
+    frame = as_pandas(frame, "plot_recommend's frame")
     assumed = axes_of(frame)
     rows, left_out = _chosen(frame, assumed)
     scale = 100.0 if rows["criterion"].iloc[0] == "right_by_day" else 1.0

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from justai_sim.frames import as_pandas
 from justai_sim.pages.style import End, Panel, label_ends, looks, panels, room_for, shown, units
 
 SHARES = "What shares would the policy have set?"
 MOST_TEMPLATES = 6
 
 
-def plot_shares(shares: pd.DataFrame, *, control: str | None = None, ax: Axes | None = None) -> Axes:
+def plot_shares(shares: Any, *, control: str | None = None, ax: Axes | None = None) -> Axes:
     """The share of each variant over time, a panel a template (the six with most sends).
 
     `shares`: `day` (days since the start), `template_id, variant_id, share` and optionally `sends`.
     The returned axes are a container; its `child_axes` are the panels.
     """
+    shares = as_pandas(shares, "plot_shares's frame")
     if not len(shares):
         return panels(ax, SHARES, "There was nothing to learn from: no refresh saw a send.", [])[0]
     templates = _busiest(shares)

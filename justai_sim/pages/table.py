@@ -72,7 +72,7 @@ class Part:
         """The column that stays in sight where the table is wider than the screen: the last of those that name the
         rows, or the first where names are long. -1 for a table that has nothing to scroll to."""
         names = next((i for i, c in enumerate(self.columns) if c.numeric), 0)
-        if not names or len(self.columns) < 4:
+        if not names or len(self.columns) < 3:
             return -1
         texts = (c.text for row in self.cells() for c in row[:names])
         return names - 1 if all(len(text) <= SHORT for text in texts) else 0

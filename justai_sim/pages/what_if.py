@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 from matplotlib.axes import Axes
 
+from justai_sim.frames import as_pandas
 from justai_sim.pages.style import (
     CONTROL,
     FONT,
@@ -50,13 +50,14 @@ class _Line:
     cross: float = math.nan
 
 
-def plot_what_if(frame: pd.DataFrame, check: Check | None = None, answer: str = "", ax: Axes | None = None) -> Axes:
+def plot_what_if(frame: Any, check: Check | None = None, answer: str = "", ax: Axes | None = None) -> Axes:
     """Each policy's value per send with its 95 % interval, all templates together.
 
     `frame`: `WhatIf.estimates`; `check`: its time split, drawn below, a cross for what the later half earned;
     `answer`: the sentence under the question. The dashed line is what the log's own policy earned. A policy that the
     log cannot tell of has words in place of a mark. Returns the container; `child_axes` holds the panel.
     """
+    frame = as_pandas(frame, "plot_what_if's frame")
     first = ALL if (frame["template_id"] == ALL).any() else frame["template_id"].iloc[0]
     rows = frame[frame["template_id"] == first].to_dict("records")
     lines = _lines(rows, check)

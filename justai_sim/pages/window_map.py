@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from scipy import special
 
 from justai_sim.errors import listed
+from justai_sim.frames import as_pandas
 from justai_sim.pages.style import (
     FEW_WORLDS,
     GRID,
@@ -140,7 +141,7 @@ class Drawing:
 
 
 def plot_window_map(
-    windows: pd.DataFrame | WindowSurface, *, control: str = "control", offset_days: float = 3,
+    windows: Any, *, control: str = "control", offset_days: float = 3,
     lookback_days: float = 14, best: str | None = None, groups_are_worlds: bool = False, from_offset: bool = False,
     ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
@@ -156,13 +157,13 @@ def plot_window_map(
     """
     use = (float(offset_days), float(lookback_days))
     apart = windows.from_offset if isinstance(windows, WindowSurface) else from_offset
-    frame = windows.by_group if isinstance(windows, WindowSurface) else windows
+    frame = windows.by_group if isinstance(windows, WindowSurface) else as_pandas(windows, "plot_window_map's frame")
     if not len(frame):
         return panels(ax, LOG_QUESTION, "There is nothing to compare: no send was found.", [])[0]
     if groups_are_worlds:
         got = _of_worlds(worlds_of(frame, best), use, control, best)
     else:
-        got = _of_log(windows if isinstance(windows, WindowSurface) else of_frame(windows, use), use, control)
+        got = _of_log(windows if isinstance(windows, WindowSurface) else of_frame(frame, use), use, control)
     rows = _flow(got.items, width_of(ax) - 0.3)
     foot = 0.55 + 0.24 * (rows[-1] + 1) if got.items else 0.55
     ax, (panel,), size = panels(ax, got.question, got.said, [3.2], left=0.5, right=0.25, foot=foot)
