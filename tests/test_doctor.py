@@ -438,6 +438,26 @@ def test_campaign_days_nights_and_weekends_are_no_silence() -> None:
         assert not [f for f in got.findings if f.severity != "note"], (seed, got.findings)
 
 
+@pytest.mark.parametrize("every", [4, 20])
+def test_sends_that_are_missing_from_a_campaign_that_is_over_are_no_silence(every: int) -> None:
+    """Responses to them come late after the user's latest known send: no reason to expect any after the last one."""
+    for seed in range(3):
+        log = _over(clean_log(seed, users=20_000, background=0.001))
+        assert "silent" not in found(log)
+        log = without_sends(log, np.random.default_rng(seed).random(len(log.sends)) < 1 / every)
+        assert set(found(log)) - {"past_lookback"} == {"unknown_sends"}
+        e = log.events
+        gap = (e.occurred_at > T0 + 20 * DAY) & (e.occurred_at < T0 + 22 * DAY)
+        assert found(without_events(log, (e.kind == OPEN) & gap))["silent"].numbers["stream"] == "opens"
+
+
+def _over(log: Log) -> Log:
+    """The log of those users whose sends are all in its first 26 days."""
+    s = log.sends
+    late = np.unique(s.user[s.sent_at > T0 + 26 * DAY])
+    return without_events(without_sends(log, np.isin(s.user, late)), np.isin(log.events.user, late))
+
+
 def _campaigns(log: Log) -> Log:
     rng = np.random.default_rng(9)
     s, e = log.sends, log.events
