@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -26,7 +28,9 @@ R = TypeVar("R")
 ANSWER_SECONDS = 15
 """How long a scheduler may take to answer."""
 WORKER_SECONDS = 60
-"""How long to wait for the first worker of a cluster."""
+"""How long to wait for the first worker of a cluster, and for another once the last one is lost."""
+LOOK_SECONDS = 2
+"""How often to look whether a cluster has workers, while no unit is finished."""
 
 
 class WorkerError(JustaiError):
@@ -137,6 +141,9 @@ class Cluster(Executor):
             raise WorkerError(
                 f"--scheduler {address!r}: no worker came in {WORKER_SECONDS} s; start some: dask worker {address}"
             ) from None
+        except OSError as e:
+            self.close()
+            raise WorkerError(f"--scheduler {address!r}: it ended ({type(e).__name__})") from None
 
     def map(self, function: Callable[[U], R], units: Sequence[U]) -> Iterator[tuple[int, R]]:
         from distributed import CancelledError, KilledWorker
@@ -147,13 +154,19 @@ class Cluster(Executor):
             self.client.submit(_checked, function, u, mark, pure=False): i for i, u in enumerate(units)
         }
         try:
-            for f in finished(list(futures), loop=self.client.loop):
+            done = finished(list(futures), loop=self.client.loop)
+            while futures:
+                self._wait(done)
+                f = next(done)
                 i = futures.pop(f)
                 result = f.result()
                 f.release()
                 yield i, result
         except KilledWorker as e:
-            raise WorkerError(f"a unit has ended every worker that took it (out of memory?): {e}") from None
+            raise WorkerError(
+                f"a unit has ended every worker that took it, {e.allowed_failures + 1} in all (out of memory?), the "
+                f"last at {e.last_worker.address}; their logs say more"
+            ) from None
         except ModuleNotFoundError as e:
             raise WorkerError(
                 f"a worker of the cluster lacks {e.name}; install justai-sim {__version__} there"
@@ -171,8 +184,26 @@ class Cluster(Executor):
             if futures:
                 self.client.cancel(list(futures))
 
+    def _wait(self, done: Any) -> None:
+        """Until a unit is finished. A cluster without workers would wait for ever: WorkerError after a while."""
+        looked = seen = time.monotonic()
+        while not done.has_ready():
+            time.sleep(0.01)
+            now = time.monotonic()
+            if now - looked > LOOK_SECONDS:
+                looked = now
+                seen = now if self.client.nthreads() else seen
+                if now - seen > WORKER_SECONDS:
+                    raise WorkerError(f"the cluster has had no worker for {WORKER_SECONDS} s: all of them ended")
+
     def close(self, now: bool = False) -> None:  # noqa: ARG002 -- units are cancelled by then
-        self.client.close()
+        log = logging.getLogger("distributed.client")
+        before = log.level
+        log.setLevel(logging.CRITICAL)  # a client that is closed while it looks for its scheduler logs a traceback
+        try:
+            self.client.close()
+        finally:
+            log.setLevel(before)
 
 
 def _checked(function: Callable[[U], R], unit: U, mark: tuple[str, int]) -> R:

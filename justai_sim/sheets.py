@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -38,6 +40,14 @@ def write_csv(frame: pd.DataFrame, path: Path, float_format: str | None = None) 
     for name in frame.columns:
         column = frame[name]
         if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column)):
-            safe[name] = pd.Series([cell(v) for v in column], index=column.index, dtype=object)
+            safe[name] = pd.Series(_each(cell, column), index=column.index, dtype=object)
     safe.columns = pd.Index([cell(c) for c in frame.columns])
     safe.to_csv(path, index=False, float_format=float_format)
+
+
+def _each(cell: Callable[[Any], Any], column: pd.Series[Any]) -> Any:
+    """`cell` of each value; of long columns of texts, which repeat, once for each text."""
+    if not pd.api.types.is_string_dtype(column):
+        return [cell(v) for v in column]
+    code, texts = pd.factorize(column)
+    return np.array([*map(cell, texts), None], dtype=object)[code]  # the code of a missing text is -1

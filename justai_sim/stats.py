@@ -44,6 +44,19 @@ def wilson(y: Num, n: Num, level: float = 0.95) -> tuple[F8, F8]:
     return np.clip((centre - half) / scale, 0.0, p), np.clip((centre + half) / scale, p, np.maximum(p, 1.0))
 
 
+def trials_to_show(share: float, limit: float, level: float = 0.95) -> float:
+    """Trials after which Wilson's interval lies below `limit`, if this share of them succeed; inf where none suffice.
+
+    From the interval's definition: |share - limit| = z sqrt(limit (1 - limit) / n) at its end.
+
+    >>> trials_to_show(0.0, 0.05, level=0.90)
+    52
+    """
+    if not share < limit:
+        return math.inf
+    return math.ceil(z_value(level) ** 2 * limit * (1 - limit) / (limit - share) ** 2)
+
+
 def mean_interval(total: Num, total2: Num, n: Num, level: float = 0.95) -> tuple[F8, F8]:
     """Student's interval of a mean from sums of values and of squares -> (low, high), nan where n < 2.
 

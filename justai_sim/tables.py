@@ -106,17 +106,29 @@ class TextCodes:
 
 @dataclass(frozen=True)
 class MadeCodes:
-    """Codes of ids that a formula writes: nothing is stored. `make(code)` must keep the order."""
+    """Codes of ids that a formula writes: nothing is stored. `make(codes)`, of ids that are there, must keep the order.
 
-    make: Callable[[int], str]
+    >>> MadeCodes.of("u%02d", 100).text(np.array([7, NONE, 8]))
+    ['u07', '', 'u08']
+    """
+
+    make: Callable[[I8], list[str]]
     size: int
+
+    @classmethod
+    def of(cls, form: str, size: int) -> Self:
+        """Each code written into a form such as 'u%08d'."""
+        return cls(lambda codes: [*map(form.__mod__, codes.tolist())], size)
 
     def __len__(self) -> int:
         return self.size
 
     def text(self, codes: Array) -> list[str]:
-        make = self.make
-        return [make(c) if c >= 0 else "" for c in np.asarray(codes).tolist()]
+        there = np.asarray(codes) >= 0
+        if there.all():
+            return self.make(codes)
+        found = iter(self.make(codes[there]))
+        return [next(found) if t else "" for t in there.tolist()]
 
 
 @dataclass(frozen=True, slots=True)

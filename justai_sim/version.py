@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-NUMBERS = 3
+NUMBERS = 4
 """Raised whenever the same scenario and seed give other numbers: unfinished sweeps then start anew."""

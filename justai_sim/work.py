@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from justai_sim import durable
 from justai_sim.errors import JustaiError, UsageError, several
-from justai_sim.esp.coding import ROWS, text_schema
+from justai_sim.esp.coding import ROWS, let_go, text_schema
 from justai_sim.esp.rows import Reject
 
 FLUSH = 50_000
@@ -203,6 +203,7 @@ class Part:
             # Rows of one partition at a time: a sorted copy of all of them would double what is held.
             batch = table.take(pa.array(order[a:b])).combine_chunks().to_batches()
             self._spill[name][1].write_batch(batch[0] if batch else pa.RecordBatch.from_pylist([], schema))
+        let_go()
 
     def __enter__(self) -> Part:
         return self
@@ -222,18 +223,11 @@ class Part:
 
 
 def _locked(folder: Path) -> int | None:
-    """A descriptor that keeps other loads out of the folder until it is closed, or the process ends."""
+    """As `durable.lock`; UsageError while another load is at work in the folder."""
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return durable.lock(folder)
     except OSError:
-        os.close(lock)
         raise UsageError(f"{folder}: another load is at work in it; wait for it, or choose another --out") from None
-    return lock
 
 
 def reject_line(r: Reject) -> str:

@@ -79,8 +79,8 @@ def clean_log(seed: int = 0, users: int = 3000, *, effect: float = 0.15, backgro
     events = Events.build(m, event=np.arange(m), received_at=received, order=-1, **columns)
     codes: dict[str, Codes] = {s: TextCodes.of([]) for s in CODE_SPACES}
     codes |= {
-        "user": MadeCodes("u{:07}".format, users), "send": MadeCodes("s{:08}".format, n),
-        "event": MadeCodes("e{:08}".format, 4 * m), "template": TextCodes(["t1", "t2"]),
+        "user": MadeCodes.of("u%07d", users), "send": MadeCodes.of("s%08d", n),
+        "event": MadeCodes.of("e%08d", 4 * m), "template": TextCodes(["t1", "t2"]),
         "variant": TextCodes([*SHARES, "held_out"]), "name": TextCodes(["purchase"]),
     }  # fmt: skip
     return Log(sends, events, Decisions.empty(), codes, source="made")

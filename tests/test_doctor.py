@@ -308,7 +308,7 @@ def _new(log: Log, n: int) -> Any:
 def _more_users(log: Log) -> Log:
     from justai_sim.tables import MadeCodes
 
-    return replace(log, codes={**log.codes, "user": MadeCodes("u{:07}".format, 6000)})
+    return replace(log, codes={**log.codes, "user": MadeCodes.of("u%07d", 6000)})
 
 
 def _of_variant(log: Log, kind: int, variant: int) -> Any:

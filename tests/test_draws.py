@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from justai_sim.clock import MISSING
 from justai_sim.esp.base import adapter
@@ -15,6 +18,7 @@ from justai_sim.esp.rows import Rows
 from justai_sim.loop.replay import replay_log
 from justai_sim.sim.engine import Block, Engine, simulate_block
 from justai_sim.sim.inbox import Inbox
+from justai_sim.sim.plan import in_time
 from justai_sim.tables import BOUNCE, CONVERSION, HELD_OUT, NONE, OPEN, REASON, REASONS, UNSUBSCRIBE, Events
 from justai_sim.world import codes
 from justai_sim.world.faults import Faults
@@ -293,11 +297,17 @@ def test_every_planned_message_has_one_fate() -> None:
             template, n = send // engine.many % 3, send % engine.many
             at = (t, -1) if kind == UNSUBSCRIBE else (t - 30_000_000, template + codes.TEMPLATES * n)
             stop[key] = min(at, stop.get(key, at))
-    rep, user = block.users.rep[engine.plan.user].tolist(), block.users.user[engine.plan.user].tolist()
-    planned = zip(rep, user, engine.plan.at.tolist(), engine.plan.place.tolist(), strict=True)
+    when, who, where = engine.plan.within(0, 2**62)
+    rep, user = block.users.rep[who].tolist(), block.users.user[who].tolist()
+    planned = zip(rep, user, when.tolist(), where.tolist(), strict=True)
     stopped = sum((at, place) > stop.get((r, u), (2**62, 0)) for r, u, at, place in planned)
     assert min(stopped, held, bounced, len(block.suppressed)) > 10
-    assert len(engine.plan.at) == stopped + held + len(block.suppressed) + bounced + delivered
+    assert len(when) == len(engine.plan) == stopped + held + len(block.suppressed) + bounced + delivered
+
+
+@given(npst.arrays(np.int64, st.integers(0, 60), elements=st.one_of(st.integers(0, 5), st.integers(0, 2**62))))
+def test_messages_are_in_time_and_those_of_one_instant_as_planned(t: Any) -> None:
+    assert in_time(t).tolist() == np.argsort(t, kind="stable").tolist()
 
 
 def test_what_is_received_at_a_refresh_is_known_to_it() -> None:

@@ -269,6 +269,27 @@ def test_what_is_not_asked_for_is_not_read(esp: str, tmp_path: Path) -> None:
     assert kinds - {"conversion"} == {"click"}, "conversions of some come as plain rows"
 
 
+@pytest.mark.parametrize("name", ["emailSend.jsonl", "emailSend.csv"])
+def test_a_file_of_iterable_may_hold_other_types_than_its_name_says(name: str, tmp_path: Path) -> None:
+    (folder := tmp_path / "export").mkdir()
+    fields = {
+        "createdAt": "2026-01-05 09:30:00 +00:00",
+        "userId": "u",
+        "messageId": "m",
+        "campaignId": 1,
+        "templateId": 2,
+    }
+    rows = [{"_type": kind, **fields} for kind in ("emailSend", "emailOpen", "emailClick")]
+    if name.endswith("csv"):
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    else:
+        lines = [json.dumps(row) for row in rows]
+    for kind in ("emailSend", "emailOpen"):
+        (folder / name.replace("emailSend", kind)).write_text("\n".join(lines))
+    summary = load(folder, "iterable", tmp_path / "log", events=["click"])
+    assert (summary.kinds, summary.rows["sends"]) == ({"click": 2}, 2)
+
+
 def test_drops_are_among_the_bounces(tmp_path: Path) -> None:
     fields = [{"name": n, "type": ["null", "string", "int", "boolean"]} for n in ("id", "time", "external_user_id",
               "dispatch_id", "canvas_step_id", "is_drop")]  # fmt: skip

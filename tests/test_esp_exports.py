@@ -31,6 +31,7 @@ from justai_sim.esp import braze_writer, customerio_writer, exports, generic
 from justai_sim.esp.base import PROVIDERS, Adapter, adapter
 from justai_sim.esp.coding import build, rows_of
 from justai_sim.esp.rows import DecisionRow, EventRow, Rows, SendRow
+from justai_sim.log import load
 from justai_sim.scenario import packaged, read, with_settings
 from justai_sim.tables import KINDS, STATUSES, Log
 from tests.esp_rows import read_all, text_log
@@ -489,7 +490,7 @@ def test_an_extract_is_a_zip_of_tables_six_hours_behind(esp: str, encoding: str,
 def test_a_run_is_exported_and_replays_as_its_log_does(
     esp: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("justai_sim.cli.simulated.write_sweep_report", lambda _, folder: folder)  # figures take long
+    monkeypatch.setattr("justai_sim.pages.reports.write_sweep_report", lambda _, folder: folder)  # figures take long
     text = (packaged() / "welcome.toml").read_text()
     scenario, out = tmp_path / "mine.toml", tmp_path / "out"
     scenario.write_text(text.replace("signups_per_day = 400", "signups_per_day = 25").replace("days = 56", "days = 14"))
@@ -497,6 +498,7 @@ def test_a_run_is_exported_and_replays_as_its_log_does(
     assert cli([str(a) for a in argv]) == 0
     assert f"--esp {esp}" in capsys.readouterr().err
     assert (out / "export" / "SIMULATED").exists(), "else a report on it would not say so"
+    assert "SIMULATED" not in str(load(out / "export", esp, tmp_path / "loaded").skipped)
     common = ["--goal", "purchase", "--offset-days", "0", "--as-of", "2026-03-01T00:00:00Z", "--json"]
     tables = []
     for source in ([out / "export", "--esp", esp], [out / "log"]):

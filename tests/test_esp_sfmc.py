@@ -30,6 +30,8 @@ OPEN, CLICK, UNSUB, BOUNCE, SENT = (
     "TransactionalSendEvents.EmailBounced", "TransactionalSendEvents.EmailSent",
 )  # fmt: skip
 
+HARD_ONLY = Sfmc(soft_bounces=False)
+
 
 def event(category: str, info: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
     e = {"eventCategoryType": category, "timestampUTC": START // 1000, "composite": IDS, "definitionKey": "NA"}
@@ -102,6 +104,8 @@ def test_a_send_and_what_came_of_it() -> None:
     assert links[0] == links[2] != links[1]
     (e,) = one(BOUNCE, {"subscriberKey": "u1", "bounceCode": "SOFT"}).events
     assert (e.kind, e.user_id, e.send_id) == ("bounce", "u1", "31.7.900")
+    assert one(BOUNCE, {"bounceCode": "SOFT"}, HARD_ONLY).skipped == {"transient: soft bounce": 1}
+    assert len(one(BOUNCE, {"bounceCode": "HARD"}, HARD_ONLY).events) == 1
     (e,) = one(UNSUB, {"unsubscribeDate": START // 1000 - 21_600_000}).events
     assert (e.kind, e.occurred_at) == ("unsubscribe", START)
     assert one(OPEN, {"userAgent": "Mozilla/5.0"}).events[0].machine == 1
@@ -263,6 +267,13 @@ def test_switches(tmp_path: Path) -> None:
     (tmp_path / "Unsubs.csv").write_text(table(line(job="0")))
     assert read_all(ADAPTER, tmp_path).skipped["administrative unsubscribe"] == 1
     assert read_all(Sfmc(administrative=True), tmp_path).events[0].user_id == "u1"
+    bounces = [line() + f",{told}" for told in ("Hard bounce", "Soft bounce", "Block bounce", "")]
+    (tmp_path / "Bounces.csv").write_text(table(*bounces, head=HEAD + ",BounceCategory"))
+    assert sum(e.kind == "bounce" for e in read_all(ADAPTER, tmp_path).events) == 4
+    rows = read_all(HARD_ONLY, tmp_path)
+    assert sum(e.kind == "bounce" for e in rows.events) == 3
+    assert rows.skipped["transient: soft bounce"] == 1
+    (tmp_path / "Bounces.csv").unlink()
     head = HEAD + ",OrderTotal"
     (tmp_path / "Sent.csv").unlink()
     (tmp_path / "Conversions.csv").write_text(table(line() + ",12.50", line() + ",free", head=head))

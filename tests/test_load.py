@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +23,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from justai_sim import durable, privacy, work
 from justai_sim import log as logs
-from justai_sim import privacy, work
 from justai_sim.cli import run
 from justai_sim.errors import DataError, UsageError
 from justai_sim.esp import parts
@@ -250,12 +251,33 @@ def test_a_killed_join_of_customerio_leaves_nothing_elsewhere(tmp_path: Path) ->
     done = subprocess.run(argv, env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(system)})
     assert done.returncode == -signal.SIGKILL
     left = content(tmp_path / ".log.loading")
-    assert any("customerio-" in name for name in left)
+    assert any("justai-sim-" in name for name in left)
     assert not list(system.iterdir())
     assert not any(b"@x.org" in data for data in left.values())
     load(tmp_path / "export", "customerio", tmp_path / "log", hash_key=None)
     assert len(read_log(tmp_path / "log").sends) == 500
     assert not (tmp_path / ".log.loading").exists()
+
+
+def test_a_killed_read_of_customerio_leaves_nothing_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it left where TMPDIR says is gone with the next read; what another process is at work in stays."""
+    customerio_export(tmp_path / "export", 50)
+    (system := tmp_path / "tmp").mkdir()
+    script = (
+        "import os, sys; from justai_sim.esp.customerio_export import Export; from justai_sim.log import read_log\n"
+    )
+    script += "Export._part = lambda *_: os.kill(os.getpid(), 9)\nread_log(sys.argv[1], 'customerio')"
+    argv = [sys.executable, "-c", script, str(tmp_path / "export")]
+    done = subprocess.run(argv, env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(system)})
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(system.iterdir())) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(system))
+    with durable.scratch() as busy:  # what was left may be that of a process which has not yet locked it
+        assert len(list(system.iterdir())) == 2
+        monkeypatch.setattr(durable, "_YOUNG", -1)
+        assert len(read_log(tmp_path / "export", "customerio").sends) == 50
+        assert list(system.iterdir()) == [busy]
+    assert not list(system.iterdir())
 
 
 @pytest.mark.slow

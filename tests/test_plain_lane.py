@@ -119,9 +119,9 @@ def both(table: str, data: bytes, timezone: str | None = None) -> tuple[Rows, Ro
     """As read by blocks and line by line, and how many blocks were read at once."""
     taken, real = 0, csv_lane.split
 
-    def counted(block: bytes, form: csv_lane.Form) -> csv_lane.Block | None:
+    def counted(block: bytes, form: csv_lane.Form, first: int) -> csv_lane.Block | None:
         nonlocal taken
-        found = real(block, form)
+        found = real(block, form, first)
         taken += found is not None
         return found
 

@@ -15,6 +15,7 @@ from justai_sim.errors import UsageError
 from justai_sim.scenario import Scenario, points, read, with_settings
 from justai_sim.sweeps import run as runs
 from justai_sim.sweeps.collect import read_tables
+from justai_sim.sweeps.criteria import ALPHA
 from justai_sim.sweeps.parts import Tables
 from justai_sim.sweeps.race import Racing
 
@@ -118,7 +119,7 @@ def drawn(rng: np.random.Generator, gap: float, shares: bool) -> list[Any]:
 @pytest.mark.parametrize("shares", [False, True])
 @pytest.mark.parametrize("gap", [0.0, 1.0])
 def test_looking_again_and_again_stops_the_best_in_at_most_5_of_100(gap: float, shares: bool) -> None:
-    """Bonferroni promises 5 % for all points and looks together; 400 races, the bound is 5 % plus 4 errors."""
+    """Bonferroni promises ALPHA for all points and looks together; 400 races, the bound is that plus 4 errors."""
     s = scenario(100)
     wrong = behind = 0
     for seed in range(400):
@@ -131,7 +132,7 @@ def test_looking_again_and_again_stops_the_best_in_at_most_5_of_100(gap: float, 
         out = {x.point for x in race.raced.stopped}
         wrong += bool(out & good)
         behind += "even" in out
-    assert wrong <= 400 * (0.05 + 4 * np.sqrt(0.05 * 0.95 / 400))
+    assert wrong <= 400 * (ALPHA + 4 * np.sqrt(ALPHA * (1 - ALPHA) / 400))
     assert gap == 0 or behind > 200, "a race that never stops anything would pass too"
 
 

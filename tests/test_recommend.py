@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from justai_sim.pages import reports
 from justai_sim.pages.figures import plot_recommend
 from justai_sim.pages.recommend_page import RecommendData, by_criterion
 from justai_sim.scenario import Point, Scenario, points, read, with_settings
-from justai_sim.sweeps.criteria import Question
+from justai_sim.sweeps.criteria import ALPHA, Question
 from justai_sim.sweeps.data import Raced, Stopped, SweepData
 from justai_sim.sweeps.recommend import Recommendation, recommend
 from justai_sim.tables import F8
@@ -91,7 +92,7 @@ def test_it_says_no_difference_in_95_of_100_seeds_where_there_is_none(shares: bo
 
 
 def test_intervals_hold_all_together() -> None:
-    """The truth of all differences from whichever came out best lies inside, in 95 of 100 (200 seeds, 4 errors)."""
+    """The truth of all differences from whichever came out best lies inside but in ALPHA (200 seeds, 4 errors)."""
     means = {"a": 0.0, "b": 0.1, "c": 0.2}
     hit = 0
     for seed in range(200):
@@ -100,7 +101,7 @@ def test_intervals_hold_all_together() -> None:
         rest = table.drop(index=best)
         truth = np.array([10 * (means[d] - means[best]) for d in rest.index])
         hit += bool(((rest["low"] <= truth) & (truth <= rest["high"])).all())
-    assert hit >= 200 * (0.95 - 4 * np.sqrt(0.05 * 0.95 / 200))
+    assert hit >= 200 * (1 - ALPHA - 4 * np.sqrt(ALPHA * (1 - ALPHA) / 200))
 
 
 def by_assumption(best: list[set[str]], values: list[Any]) -> Recommendation:
@@ -170,7 +171,7 @@ def test_the_numbers_are_those_of_the_frames() -> None:
     one = recommend(data, Question(criterion="conversions")).table.set_index("decision")
     assert one["value"].to_dict() == {"a": 3.0, "b": 3.75}
     assert one.loc["a", "difference"] == -0.75
-    half = 3.182446 * np.std([1, 0, 2, 0], ddof=1) / 2  # Student's quantile for 3 degrees of freedom
+    half = 4.540703 * np.std([1, 0, 2, 0], ddof=1) / 2  # Student's quantile of .99 for 3 degrees of freedom
     assert one.loc["a", "low"] == pytest.approx(-0.75 - half)
     assert one.loc["a", "high"] == pytest.approx(-0.75 + half)
     money = recommend(data, Question(criterion="revenue")).table.set_index("decision")
@@ -227,6 +228,33 @@ def test_a_decision_over_the_limit_of_false_ships_is_not_chosen() -> None:
     )
     assert none.chosen == []
     assert none.answer.startswith("No decision is shown to keep false ships at or below 5 %: b has the fewest, 45 %")
+    assert none.answer.endswith("ask for a stricter program.shipping, or a higher --limit.")
+
+
+def test_what_is_not_shown_yet_tells_how_soon_it_would_decide_and_what_would_show_it() -> None:
+    """40 worlds without a false ship show no 5 %: as many worlds as it says are enough, and one less is not."""
+    data = shipping({"a": [14.0] * 40, "b": [28.0] * 40, "c": [7.0] * 40}, {"a": 0, "b": 0, "c": 40})
+    r = recommend(data, Question(criterion="decision_time"))
+    assert r.table["verdict"].tolist() == ["limit not shown", "limit not shown", "over the limit"]
+    assert r.answer.startswith("No decision is shown to keep false ships at or below 5 %: 40 worlds cannot show it.")
+    assert "Of those that may, a decides soonest, after 14.0 days on average with 0 % false ships" in r.answer
+    found = re.search(r"about (\d+) worlds like these .* --limit of (0\.\d+)", r.answer)
+    assert found is not None
+    need, limit = int(found[1]), float(found[2])
+    for worlds, chosen in ((need, ["a"]), (need - 1, [])):
+        more = shipping({"a": [14.0] * worlds, "b": [28.0] * worlds}, {"a": 0, "b": 0})
+        assert recommend(more, Question(criterion="decision_time")).chosen == chosen
+    assert recommend(data, Question(criterion="decision_time", limit=limit)).chosen == ["a"]
+    assert recommend(data, Question(criterion="decision_time", limit=limit - 0.001)).chosen == []
+
+
+def test_a_decision_that_would_be_sooner_but_is_not_shown_yet_is_named() -> None:
+    data = shipping({"a": [7.0] * 40 + [14.0] * 20, "b": [28.0] * 60}, {"a": 2, "b": 0})
+    r = recommend(data, Question(criterion="decision_time"))
+    assert r.chosen == ["b"]
+    assert "a: not shown to keep false ships at or below 5 %. Of those that may, a decides soonest, after" in r.answer
+    slow = shipping({"a": [42.0] * 60, "b": [28.0] * 60}, {"a": 2, "b": 0})
+    assert "decides soonest" not in recommend(slow, Question(criterion="decision_time")).answer
 
 
 def test_by_a_day() -> None:

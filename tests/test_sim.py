@@ -12,10 +12,10 @@ import pytest
 from justai_sim.api import simulate
 from justai_sim.clock import DAY
 from justai_sim.errors import DataError, UsageError
-from justai_sim.scenario import Scenario, parse, read, with_settings
+from justai_sim.scenario import Scenario, notes, parse, read, with_settings
 from justai_sim.sim.cost import affordable
 from justai_sim.sim.engine import Block, simulate_block
-from justai_sim.sim.record import best_arms, lost_of, record, served
+from justai_sim.sim.record import best_arms, lost_of, race_of, record, served
 from justai_sim.tables import CONVERSION, MODES, NONE, UNSUBSCRIBE
 from justai_sim.world import laws
 from justai_sim.world.codes import COPIES, REFUND, user_of_event
@@ -374,6 +374,58 @@ def test_variants_that_earn_the_same_are_all_best(rate: float, mean: float):
                 {"id": "b", "conversion_rate": rate, "value": {"mean": mean}}]  # fmt: skip
     found = small(variants=variants, **{"program.key_metric": "revenue_per_send"})
     assert best_arms(found).tolist() == [[False, True, True]]
+
+
+SLOWLY = {
+    "days": 30, "program.rule.offset_days": 0, "variants.0.conversion_rate": 0.05,
+    "variants.1": {"id": "b", "conversion_rate": 0.6, "unsubscribe_rate": 0.0,
+                   "delay": {"law": "weibull", "shape": 8, "scale_days": 9}},
+    "variants.2": {"id": "c", "conversion_rate": 0.3, "unsubscribe_rate": 0.0, "delay": {"mean_days": 0.2}},
+}  # fmt: skip
+"""b is the best, but nobody buys before the fifth day: c leads at first."""
+
+
+def right_by_day(settings: dict[str, Any]) -> dict[float, float]:
+    race = race_of(simulate_block(small(**(SLOWLY | settings)), range(2)))
+    return {d: float(race["right_leader"][race["day"] == d].mean()) for d in np.unique(race["day"]).tolist()}
+
+
+def test_what_is_archived_does_not_lead() -> None:
+    assert right_by_day({})[10] == 0
+    c = SLOWLY["variants.2"] | {"until_day": 6}
+    found = right_by_day({"variants.2": c})
+    assert found[6] == 0, "what is archived at an instant was there until then"
+    assert found[10] == found[20] == 1
+    # To the end of the run is all the time.
+    assert right_by_day({"variants.2": c | {"until_day": 30}}) == right_by_day({})
+
+
+def test_the_best_is_one_of_those_that_are_there() -> None:
+    late = SLOWLY["variants.1"] | {"from_day": 12}
+    found = right_by_day({"variants.1": late})
+    assert found[11] == found[12] == 1, "c leads, and b is not there yet"
+    assert found[13] == 0
+
+
+def test_once_one_is_shipped_it_leads() -> None:
+    """In the end b is ahead by what its sends before the ship have earned, but everybody gets c."""
+    unshipped = right_by_day({})
+    shipped = right_by_day({"program.shipping": {"rule": "significance", "settings": {"min_sends": 100}}})
+    assert unshipped[30] == 1
+    assert set(shipped.values()) == {0.0}
+
+
+def test_chances_beyond_certainty_are_cut() -> None:
+    """Of two equal halves of the users one would convert with probability 1.5: all of them do, and so fewer in all."""
+    s = small(**{"world.attributes": {"plan": {"free": 1, "paid": 1}}, "variants.0.conversion_rate": 0.5,
+                 "variants.0.segments": {"plan=paid": 3.0}, "program.control_share": 0.9, "days": 20})  # fmt: skip
+    assert any("some would convert with probability 1.5; it is cut at 1" in n for n in notes(s))
+    block = simulate_block(s, range(2))
+    sends = block.state.sends.table
+    names = np.array(block.codes["variant"].text(np.arange(3)))
+    mine = (names[sends.variant] == "control") & (sends.rep == 0)
+    caused = np.isin(sends.send[mine], block.truth.cause[block.truth.rep == 0])
+    near(float(caused.mean()), (0.5 + 1) / 2, len(caused))
 
 
 def test_openers_do_not_convert_with_more_than_certainty():

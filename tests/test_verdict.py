@@ -14,6 +14,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 import justai_sim as js
+from benchmarks.claims import ships_at_some_look
 from justai_sim import frames, replays
 from justai_sim.cli import run
 from justai_sim.clock import DAY, HOUR, MINUTE, SECOND
@@ -51,12 +52,6 @@ def status(got: Verdict, name: str) -> str:
 def compared(log: Log, **options: Any) -> Compared:
     result = replays.replay(log, **({"goals": ["purchase"], "shares": False, "as_of": END} | options))
     return compared_of(result)[0]
-
-
-def ships_at_some_look(got: Compared) -> bool:
-    """Whether anybody who looked on any day would have been told to ship something."""
-    told = got.race.pivot(index="as_of", columns="variant_id", values="told").to_numpy()
-    return bool((told > 0).any() or (told < 0).all(1).any())
 
 
 # The interval

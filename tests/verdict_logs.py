@@ -77,8 +77,8 @@ def made_log(
     )  # fmt: skip
     codes: dict[str, Codes] = {s: TextCodes.of([]) for s in CODE_SPACES}
     codes |= {
-        "user": MadeCodes("u{:07}".format, int(user.max()) + 1), "send": MadeCodes("s{:08}".format, n),
-        "event": MadeCodes("e{:08}".format, max(k, 1)), "template": TextCodes([f"t{i}" for i in range(templates)]),
+        "user": MadeCodes.of("u%07d", int(user.max()) + 1), "send": MadeCodes.of("s%08d", n),
+        "event": MadeCodes.of("e%08d", max(k, 1)), "template": TextCodes([f"t{i}" for i in range(templates)]),
         "variant": TextCodes(list(names)), "name": TextCodes(["purchase"]),
     }  # fmt: skip
     return Log(sends, events, Decisions.empty(), codes, source="made")

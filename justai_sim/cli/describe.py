@@ -20,9 +20,8 @@ from justai_sim.esp.base import PRESETS as ESP_PRESETS
 from justai_sim.esp.base import PROVIDERS, adapter, switches
 from justai_sim.loop.program import Program
 from justai_sim.pages.table import number
-from justai_sim.scenario import Blast, Scenario, Step, Touch, Trigger, points, read
-from justai_sim.sim.cost import BYTES_AT_LEAST, cost, expected_sends
-from justai_sim.sweeps.parts import blocks
+from justai_sim.scenario import Blast, Scenario, Step, Touch, Trigger, notes, points, read
+from justai_sim.sim.cost import BYTES_AT_LEAST, cost, expected_sends, together
 from justai_sim.tables import TABLES
 from justai_sim.world import laws
 from justai_sim.world.spec import Delay, Shock, Value, Variant, World
@@ -36,7 +35,10 @@ def check(source: str, json: bool) -> None:
         emit_json(**found)
         return
     for key, value in found.items():
-        print(f"{key.replace('_', ' '):44} {number(value) if not isinstance(value, str) else value}")
+        if key != "notes":
+            print(f"{key.replace('_', ' '):44} {number(value) if not isinstance(value, str) else value}")
+    for note in found["notes"]:
+        print(f"note: {note}")
 
 
 def describe(scenario: Scenario) -> dict[str, Any]:
@@ -60,10 +62,10 @@ def describe(scenario: Scenario) -> dict[str, Any]:
     mean = sum(v.conversion_rate * s for v, s in zip(variants, shares, strict=False))
     caused = sends * (1 - world.bounce_rate) * mean
     each_world = cost(scenario)
-    worlds = scenario.replications * len(points(scenario))
+    swept = points(scenario)
     return {
         "scenario": scenario.name,
-        "points_in_sweep": len(points(scenario)),
+        "points_in_sweep": len(swept),
         "worlds": scenario.replications,
         "users_per_world": each_world.users,
         "sends_per_world": sends,
@@ -74,8 +76,9 @@ def describe(scenario: Scenario) -> dict[str, Any]:
         "smallest_visible_lift_against_control": f"{lift:+.0%} (80 % power, 5 % two-sided, one template, even split)",
         "smallest_visible_lift_between_two_variants": f"{between:+.0%}",
         "smallest_visible_lift_at_1_000_sends": ready,
-        "seconds_on_one_core": worlds * each_world.seconds,
-        "megabytes_per_worker": (BYTES_AT_LEAST + len(blocks(scenario)[0]) * each_world.bytes) / 1e6,
+        "seconds_on_one_core": scenario.replications * sum(cost(p.scenario).seconds for p in swept),
+        "megabytes_per_worker": (BYTES_AT_LEAST + together(scenario) * each_world.bytes) / 1e6,
+        "notes": notes(scenario),
     }
 
 

@@ -2,7 +2,8 @@
 
 A file claims how many records a block has and how long everything is, and a packed block may unpack to any
 size. So the container is read here: each block is unpacked up to a bound that its schema allows, and what
-fastavro gets is the same file without compression. A block over the bounds is passed over and told of.
+fastavro gets is the same file without compression (`avro_columns` reads most blocks without it). A block over
+the bounds is passed over and told of.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
@@ -44,23 +47,23 @@ class _Size(NamedTuple):
     gain: float
 
 
-def records(stream: IO[bytes], told: Callable[[int, str], None]) -> tuple[Any, Iterator[Any]]:
-    """(schema, records) of an Avro file. `told` hears of blocks that are passed over: (number, why).
+class Block(NamedTuple):
+    """Records in one piece, unpacked."""
 
-    AvroError if it is none; anything that fastavro raises on damaged bytes may come out of the iterator.
+    records: int
+    data: bytes
+
+
+class Avro:
+    """An Avro file: its `schema` without logical types, and its blocks. AvroError if it is none.
+
+    `told` hears of blocks that are passed over: (number, why).
     """
-    import fastavro
-
-    blocks = _Blocks(stream, told)
-    reader: Any = fastavro.reader(blocks)
-    return blocks.schema, iter(reader)
-
-
-class _Blocks:
-    """The stream that fastavro reads: a header without a codec, then blocks as they fit."""
 
     def __init__(self, stream: IO[bytes], told: Callable[[int, str], None]) -> None:
-        self._stream, self._told, self._number = stream, told, 0
+        import fastavro
+
+        self._stream, self._told = stream, told
         header = _header(stream)
         try:
             found = json.loads(header.get("avro.schema", b""))
@@ -74,39 +77,34 @@ class _Blocks:
         self._least = size.least
         self._most = min(limits.AVRO_BLOCK, int(limits.AVRO_VALUES / max(size.gain, 1)))
         self._sync = _exactly(stream, 16)
-        schema = json.dumps(self.schema).encode()
-        head = _MAGIC + _long(1) + _text(b"avro.schema") + _text(schema) + _long(0) + self._sync
-        self._chunk, self._at = head, 0
-        self._more = self._chunks()
+        head = _MAGIC + _long(1) + _text(b"avro.schema") + _text(json.dumps(self.schema).encode())
+        self._feed = _Feed(head + _long(0) + self._sync)
+        reader: Any = fastavro.reader(self._feed)
+        self._records = iter(reader)
 
-    def read(self, n: int) -> bytes:
-        """Up to the end of the present piece: a block is one piece, and is read at once."""
-        if self._at == len(self._chunk):
-            self._chunk, self._at = next(self._more, b""), 0
-        if self._at == 0 and n == len(self._chunk):
-            self._at = n
-            return self._chunk
-        out = self._chunk[self._at : self._at + n]
-        self._at += len(out)
-        return out
+    def records(self, blocks: Iterable[Block]) -> Iterator[Any]:
+        """The records of some blocks by fastavro, which may raise anything on damaged bytes."""
+        for block in blocks:
+            self._feed.add(_long(block.records) + _long(len(block.data)), block.data, self._sync)
+            yield from islice(self._records, block.records)  # and no further: there the stream would seem to end
 
-    def _chunks(self) -> Iterator[bytes]:
+    def blocks(self) -> Iterator[Block]:
+        """The blocks within the bounds, those without records left out. AvroError where the file is damaged."""
+        number = 0
         while head := self._stream.read(1):
-            self._number += 1
+            number += 1
             count, size = _read_long(self._stream, head), _read_long(self._stream)
             if count < 0 or size < 0:
                 raise AvroError(f"a block of {count} records in {size} bytes")
             try:
                 data = self._block(count, size)
             except TooLargeError as e:
-                self._told(self._number, str(e))
+                self._told(number, str(e))
                 data = b""
             if _exactly(self._stream, 16) != self._sync:
                 raise AvroError("a block that does not end with the mark of the file")
             if data:
-                yield _long(count) + _long(len(data))
-                yield data
-                yield self._sync
+                yield Block(count, data)
 
     def _block(self, count: int, size: int) -> bytes:
         if size > self._most:
@@ -128,6 +126,27 @@ class _Blocks:
             return
         while size:
             size -= len(_exactly(self._stream, min(size, limits.MIB)))
+
+
+class _Feed:
+    """The stream that fastavro reads: a header without a codec, then blocks as they are added."""
+
+    def __init__(self, head: bytes) -> None:
+        self._chunk, self._at, self._more = head, 0, deque[bytes]()
+
+    def add(self, *chunks: bytes) -> None:
+        self._more.extend(chunks)
+
+    def read(self, n: int) -> bytes:
+        """Up to the end of the present piece: a block is one piece, and is read at once."""
+        if self._at == len(self._chunk):
+            self._chunk, self._at = self._more.popleft() if self._more else b"", 0
+        if self._at == 0 and n == len(self._chunk):
+            self._at = n
+            return self._chunk
+        out = self._chunk[self._at : self._at + n]
+        self._at += len(out)
+        return out
 
 
 # ---------------------------------------------------------------------------------------- the schema

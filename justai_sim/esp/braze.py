@@ -6,7 +6,6 @@ like tell the same again: they are counted, not loaded, unless a switch says so.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,24 +17,23 @@ import numpy as np
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError
-from justai_sim.esp import avro, braze_lane, braze_writer
+from justai_sim.esp import avro, avro_columns, braze_http, braze_lane, braze_render, braze_writer
 from justai_sim.esp import braze_fields as f
-from justai_sim.esp.coding import public_columns
 from justai_sim.esp.exports import NO_NAME, NOBODY, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, named, pieces
 from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
     ElementError,
+    decode,
     documents,
     elements,
-    encode,
     files,
     first_ident,
     json_like,
+    lone,
     message_key,
     nothing_readable,
     raw,
-    send_order,
     short,
     shown,
 )
@@ -43,19 +41,7 @@ from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.tables import Log
 
-_RENDERED = {
-    "open": "users.messages.email.Open",
-    "click": "users.messages.email.Click",
-    "unsubscribe": "users.messages.email.Unsubscribe",
-    "bounce": "users.messages.email.Bounce",
-    "drop": "users.messages.email.Bounce",
-    "spam": "users.messages.email.MarkAsSpam",
-    "delivery": "users.messages.email.Delivery",
-}
 COPY = "copy_id"
-_LOOK = 100
-"""Usual records between two looks at whether the batch is full."""
-_COMMON = {"app_group_id": "workspace", "canvas_id": "flow", "canvas_name": "Flow"}
 
 
 class Braze:
@@ -101,18 +87,18 @@ class Braze:
         state_changes: bool = False,
     ) -> None:
         self.how = f.reading(variant_key, restated, soft_bounces, state_changes)
+        self.fast = variant_key == COPY  # which is the one that the lane knows
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         """`serial` is the dispatch id; the order is kept among serials of equal length."""
         return message_key(serial, user, template)
 
     def event_id(self, serial: str, kind: str, name: str) -> str:
-        return f"{serial}/{_type_of(kind, name)}"
+        return f"{serial}/{braze_render.type_of(kind, name)}"
 
     def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
         """Custom HTTP bodies of one event each; a held-out user's ghost send is an enrolment in control."""
-        for at, made in _elements(log):
-            yield at, encode({"events": [made]})
+        return braze_render.bodies(log)
 
     def export(self, log: Log, folder: Path) -> Counter[str]:
         """A Currents bucket (Avro, see `braze_writer`); its folders are the hours of receipt.
@@ -124,15 +110,17 @@ class Braze:
         step = np.where(at >= 0, log.sends.template[at], e.template) if len(log.sends) else e.template
         known = user >= 0
         full, sends = replace(log, events=e.with_(user=user, template=step)), np.ones(len(log.sends), bool)
-        braze_writer.write((list(_elements(piece)) for piece in pieces(full, sends, known)), folder)
+        braze_writer.write((list(_written(piece)) for piece in pieces(full, sends, known)), folder)
         return Counter({NOBODY: int((~known).sum())} if not known.all() else {})
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A Custom HTTP body. An empty body or one without events is a probe of the credentials: nothing."""
-        if not body.strip():
+        element = lone(body, "events")
+        if element is not None and self.fast and braze_http.append(self.how.meaning, element, rows, received_at):
             return
-        for where, element in elements(body, place, "events", lambda: rows):
-            _append_http(element, rows, where, received_at, self.how)
+        if body.strip():
+            for where, found in elements(body, place, "events", lambda: rows):
+                _append_http(found, rows, where, received_at, self.how)
 
     def parts(self, path: Path) -> list[Files]:
         """The files in parts: each tells its own events."""
@@ -168,7 +156,6 @@ def _json(file: Path, place: str, batches: Batches, how: f.Reading) -> Iterator[
 def _avro(file: Path, place: str, batches: Batches, how: f.Reading, asked: Asked) -> Iterator[Rows]:
     if find_spec("fastavro") is None:
         raise UsageError(f"{place} is an Avro file; reading it needs: pip install 'justai-sim[data]'")
-    n = 0
 
     def passed(block: int, why: str) -> None:
         batches.rows.reject(f"{place}:block {block}", "avro_too_large", f"found {why}; the other blocks are read")
@@ -176,7 +163,8 @@ def _avro(file: Path, place: str, batches: Batches, how: f.Reading, asked: Asked
     with file.open("rb") as stream:
         # A damaged file can make the decoder raise anything: it ends the file, not the load.
         try:
-            schema, records = avro.records(stream, passed)
+            source = avro.Avro(stream, passed)
+            schema = source.schema
             kind = f.event_type(str(schema.get("name", "")) if isinstance(schema, dict) else "", place)
         except Exception as e:
             why = f"found a file that is not Avro ({type(e).__name__}: {e}), expected a Currents file"
@@ -185,26 +173,37 @@ def _avro(file: Path, place: str, batches: Batches, how: f.Reading, asked: Asked
         if not asked.wants(how.meaning.get(kind, "")):
             batches.rows.skipped[f"file not asked for: {kind}"] += 1
             return
-        meaning, failure = f.MEANING.get(kind, ""), list[Exception]()
-        usual, rows = braze_lane.append, batches.rows
-        meaning = meaning if how.key == COPY else ""  # the lane knows the usual key only
-        for record in _until_damage(records, failure):
-            n += 1
-            if type(record) is dict and meaning and usual(kind, meaning, record, rows):
-                if not n % _LOOK:
-                    yield from batches.full()
-                    rows = batches.rows
-                continue
-            if not isinstance(record, dict):
-                continue
-            _append(kind, record, record, record.get("properties"), rows, f"{place}:record {n}", MISSING, how)
+        yield from _records(source, kind, place, batches, how)
+
+
+def _records(source: avro.Avro, kind: str, place: str, batches: Batches, how: f.Reading) -> Iterator[Rows]:
+    """Groups of blocks in columns; the records that are left of them (of others all) one by one."""
+    flat = avro_columns.Flat.of(source.schema, braze_lane.FIELDS) if kind in f.MEANING else None
+    first, failure = 1, list[Exception]()
+    for group in _until_damage(avro_columns.groups(source.blocks(), batches.most), failure):
+        size, columns = sum(block.records for block in group), flat.read(group) if flat else None
+        odd = None
+        if columns is not None:
+            if size > batches.room:
+                yield batches.take()
+            odd = braze_lane.append(kind, columns, size, batches.rows, how.key)
             yield from batches.full()
-            rows = batches.rows
-        for wrong in failure:
-            why = (
-                f"found a damaged or truncated file ({type(wrong).__name__}: {wrong}); the {n} records before are kept"
-            )
-            batches.rows.reject(f"{place}:record {n + 1}", "truncated_avro", why)
+        if odd is None or odd.any():
+            number = first
+            for number, record in enumerate(_until_damage(source.records(group), failure), first):
+                if isinstance(record, dict) and (odd is None or odd[number - first]):
+                    at = f"{place}:record {number}"
+                    _append(kind, record, record, record.get("properties"), batches.rows, at, MISSING, how)
+                    yield from batches.full()
+            if failure:
+                size = number + 1 - first
+        first += size
+        if failure:
+            break
+    for wrong in failure:
+        why = f"found a damaged or truncated file ({type(wrong).__name__}: {wrong})"
+        why += f"; the {first - 1} records before are kept"
+        batches.rows.reject(f"{place}:record {first}", "truncated_avro", why)
 
 
 def _until_damage(records: Iterator[Any], failure: list[Exception]) -> Iterator[Any]:
@@ -217,6 +216,8 @@ def _until_damage(records: Iterator[Any], failure: list[Exception]) -> Iterator[
 
 def _append_http(element: Element, rows: Rows, place: str, received_at: int, how: f.Reading) -> None:
     """One Custom HTTP event: the user and the rest in objects of their own."""
+    if how.key == COPY and braze_http.append(how.meaning, element, rows, received_at):
+        return
     kind, user, properties = element.get("event_type"), element.get("user"), element.get("properties")
     if not isinstance(kind, str) or not kind:
         reason = "missing_field" if not kind else "bad_value"
@@ -305,78 +306,7 @@ def _event_row(
     return EventRow(event, user, meaning, t, "", received_at, send_id=send, template_id=template, machine=machine)
 
 
-# -------------------------------------------------------------------------------------------- render
-
-
-def _elements(log: Log) -> Iterator[tuple[int, Element]]:
+def _written(log: Log) -> Iterator[tuple[int, Element]]:
     """(received, Custom HTTP event) of each row in the order of arrival."""
-    sends, events = public_columns(log, "sends"), public_columns(log, "events")
-    for at, table, row in send_order(log):
-        yield at, _send_event(sends, row) if table == "sends" else _event(events, row)
-
-
-def _type_of(kind: str, name: str) -> str:
-    if kind == "conversion":
-        return f.PURCHASE if name == "purchase" else f.CUSTOM
-    return _RENDERED[kind]
-
-
-def _envelope(kind: str, serial: str, user: str, t: int, properties: Element) -> Element:
-    external = None if user.startswith("braze:") else user
-    digest = hashlib.blake2b(user.encode(), digest_size=12).hexdigest()
-    who = {"user_id": digest if external else user.removeprefix("braze:"), "external_user_id": external}
-    body = {"event_type": kind, "id": serial, "time": t // 1_000_000, "user": who | {"timezone": "Etc/UTC"}}
-    return body | {"properties": properties}
-
-
-def _send_event(columns: dict[str, list[Any]], row: int) -> Element:
-    user, template, variant = (columns[c][row] for c in ("user_id", "template_id", "variant_id"))
-    text, t = columns["send_id"][row], columns["sent_at"][row]
-    dispatch = text.removesuffix(f":{user}:{template}")
-    if columns["status"][row] == "held_out":
-        control = {"app_group_id": "workspace", "campaign_id": template, "campaign_name": template}
-        return _envelope("users.campaigns.EnrollInControl", dispatch, user, t, control)
-    copied = variant != f.CONTROL
-    return _envelope("users.messages.email.Send", text, user, t, {
-        **_COMMON, "canvas_step_id": template, "canvas_step_name": template, "dispatch_id": dispatch,
-        "canvas_variation_id": "copy" if copied else variant, "canvas_variation_name": "Copy" if copied else variant,
-        "email_address": "user@example.com", "from_domain": "example.com",
-        "message_extras": encode({"copy_id": variant}).decode() if copied else None,
-    })  # fmt: skip
-
-
-def _event(columns: dict[str, list[Any]], row: int) -> Element:
-    user, kind, name = (columns[c][row] for c in ("user_id", "kind", "name"))
-    which = _type_of(kind, name)
-    serial, t = columns["event_id"][row].removesuffix(f"/{which}"), columns["occurred_at"][row]
-    if kind == "conversion":
-        return _envelope(which, serial, user, t, _conversion(columns, row, name))
-    dispatch, _, step = columns["send_id"][row].partition(f":{user}:")
-    step = step or columns["template_id"][row] or None
-    p = {**_COMMON, "canvas_step_id": step, "canvas_step_name": step, "dispatch_id": dispatch or None}
-    p |= {"email_address": "user@example.com", "sending_ip": None, "esp": "SendGrid", "from_domain": "example.com"}
-    machine = columns["machine"][row]
-    if kind == "open":
-        told = "true" if machine == 1 else "false" if machine == 0 and t < f.MACHINE_OPENS_SINCE else None
-        p |= {"machine_open": told, "is_amp": False, "user_agent": "Mozilla/5.0"}
-    elif kind == "click":
-        p |= {"url": "https://www.example.com/", "user_agent": "Mozilla/5.0"}
-        p |= {"is_suspected_bot_click": None if machine < 0 else machine == 1}
-        p |= {"suspected_bot_click_reason": None if machine < 0 else ["user_agent"] if machine else []}
-    elif kind in ("bounce", "drop"):
-        p |= {"bounce_reason": "550 no such mailbox", "is_drop": kind == "drop"}
-    return _envelope(which, serial, user, t, p)
-
-
-def _conversion(columns: dict[str, list[Any]], row: int, name: str) -> Element:
-    value, currency = columns["value"][row], columns["currency"][row] or None
-    amount = None if value == MISSING else value / 1e6
-    app = {"app_group_id": "workspace", "app_id": "shop", "platform": "web"}
-    if name == "purchase":
-        return app | {"product_id": "item", "price": amount, "currency": currency, "purchase_properties": {}}
-    custom: Element = {}
-    if name == f.ORDER_PLACED:
-        name = f.ORDER_REFUNDED if amount is not None and amount < 0 else name
-        custom = {"order_id": columns["order_id"][row] or None, "currency": currency, "products": []}
-        custom["total_value"] = None if amount is None else abs(amount)
-    return app | {"name": name, "custom_properties": custom}
+    for at, body in braze_render.bodies(log):
+        yield at, decode(body)["events"][0]

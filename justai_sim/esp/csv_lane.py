@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import csv
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
+from justai_sim.esp.csvlines import Lines
+
 I8 = npt.NDArray[np.int64]
 BLOCK = 4 << 20
 """Bytes of a block."""
+AHEAD = 2
+"""Blocks that are split at the same time as the one before is worked on."""
 _LONGEST = 1 << 16
 """Bytes of a line: Python's reader, which has the last word, refuses fields of twice as many."""
 _NEWLINE, _QUOTE, _RETURN = 10, 34, 13
@@ -36,7 +42,8 @@ class Block:
     """The wanted columns as text, null where they are empty."""
     line: I8
     """The line of each record within the block, from 0."""
-    lines: int
+    first: int
+    """The number of its first line in the file."""
     wrong: list[tuple[int, str]]
     """Lines with another number of fields, and what to say of them."""
     data: bytes
@@ -47,9 +54,40 @@ class Block:
         return self.data[int(self.edges[line]) : int(self.edges[line + 1])].rstrip(b"\r\n")
 
 
-def split(data: bytes, form: Form) -> Block | None:
-    """The records of whole lines; None where they should be read one by one: quotes that are not around whole
-    fields, records over several lines, carriage returns within lines, long lines, bytes that are not UTF-8.
+class Ahead:
+    """The blocks of a file, the next ones split while the caller is at work on the one before."""
+
+    def __init__(self, lines: Lines, form: Form) -> None:
+        self._lines, self._form, self._pool = lines, form, ThreadPoolExecutor(AHEAD)
+        self._taken = deque[tuple[bytes, Future[Block | None]]]()
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def next(self) -> Block | None:
+        """The next block; None where the lines, which are given back, should be read one by one, and at the end."""
+        while len(self._taken) <= AHEAD:
+            first, data = self._lines.number + 1, self._lines.block(BLOCK)
+            if not data:
+                break
+            self._taken.append((data, self._pool.submit(split, data, self._form, first)))
+        found = self._taken[0][1].result() if self._taken else None
+        if found is None:
+            while self._taken:
+                self._lines.unread(self._taken.pop()[0])
+        else:
+            self._taken.popleft()
+        return found
+
+
+def split(data: bytes, form: Form, first: int = 1) -> Block | None:
+    """The records of whole lines, the first of which has the number `first` in its file.
+
+    None where they should be read one by one: quotes that are not around whole fields, records over several lines,
+    carriage returns within lines, long lines, bytes that are not UTF-8.
     """
     found = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(found == _NEWLINE) + 1
@@ -71,7 +109,7 @@ def split(data: bytes, form: Form) -> Block | None:
     if blank.any():
         table, line = table.filter(pa.array(~blank)), line[~blank]
     columns = {form.names[int(i)]: table[i].combine_chunks() for i in table.column_names}
-    block = Block(columns, line, lines, [], data, edges)
+    block = Block(columns, line, first, [], data, edges)
     for i in uneven:
         fields = next(csv.reader([block.raw(i).decode("utf-8", "surrogateescape")], delimiter=form.delimiter), [])
         if len(fields) > 1 or "".join(fields).strip():

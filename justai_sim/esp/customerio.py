@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from justai_sim.clock import MISSING, zone
 from justai_sim.esp import customerio_fields as f
-from justai_sim.esp import customerio_writer
-from justai_sim.esp.coding import public_columns
+from justai_sim.esp import customerio_lane, customerio_render, customerio_writer, plain_one
 from justai_sim.esp.customerio_export import Export, table_of
 from justai_sim.esp.customerio_fields import Reading
 from justai_sim.esp.exports import NOT_OF_SENDS
@@ -32,15 +30,14 @@ from justai_sim.esp.jsonbytes import (
     encode,
     files,
     json_like,
+    lone,
     nothing_readable,
     raw,
-    send_order,
 )
 from justai_sim.esp.parts import ALL, Asked, Files, in_parts
-from justai_sim.esp.rows import EventRow, Rows
+from justai_sim.esp.rows import Rows
 from justai_sim.tables import Log
 
-_RENDERED = {kind: metric for metric, kind in f.MEANING.items()}
 _KEY = "events"
 
 
@@ -83,9 +80,7 @@ class CustomerIo:
         The variant is a header of `sent`, the template the campaign. A held-out user's ghost send is a
         message that was drafted and never sent.
         """
-        sends, events = public_columns(log, "sends"), public_columns(log, "events")
-        for at, table, row in send_order(log):
-            yield at, encode(_send_event(self.reading, sends, row) if table == "sends" else _event(events, row))
+        return customerio_render.bodies(log, self.reading.header)
 
     def export(self, log: Log, folder: Path) -> Counter[str]:
         """The Parquet export, and beside it the customer's own events as plain rows (see `customerio_writer`)."""
@@ -94,6 +89,12 @@ class CustomerIo:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body: one object; an array of objects or an object a line are taken too."""
+        found = lone(body, _KEY)
+        if found is not None:
+            if customerio_lane.append(found, self.reading, rows, received_at):
+                return
+            if _is_plain(found) and plain_one.append(found, rows, received_at):
+                return
         for where, document in _lines(body, place):
             for which, element in elements(document, where, _KEY, lambda: rows):
                 self._append(element, rows, which, received_at)
@@ -130,7 +131,7 @@ class CustomerIo:
         yield batches.take()
 
     def _append(self, e: Element, rows: Rows, place: str, received_at: int) -> None:
-        if "metric" not in e and "kind" in e:
+        if _is_plain(e):
             PLAIN.parse(encode(e), rows, place, received_at)
             return
         try:
@@ -140,6 +141,11 @@ class CustomerIo:
 
 
 ADAPTER = CustomerIo()
+
+
+def _is_plain(e: Element) -> bool:
+    """Whether it is a row of the plain log."""
+    return "metric" not in e and "kind" in e
 
 
 def _table(path: Path, file: Path, place: str) -> str:
@@ -159,51 +165,3 @@ def _lines(body: bytes, place: str) -> Iterator[tuple[str, bytes]]:
             return
     if lines:
         yield place, body
-
-
-# -------------------------------------------------------------------------------------------- render
-
-
-def _webhook(metric: str, serial: str, user: str, t: int, send: str, template: str, more: Element) -> Element:
-    internal = user.startswith("cio:")
-    who = {"id": None if internal else user or None, "email": None}
-    who["cio_id"] = user.removeprefix("cio:") if internal else None
-    data: Element = {"customer_id": who["id"] or "", "identifiers": who}
-    data |= {"delivery_id": send} if send else {}
-    data |= {"campaign_id": template, "action_id": template} if template else {}
-    envelope = {"event_id": serial, "object_type": "email", "metric": metric, "timestamp": t // 1_000_000}
-    return envelope | {"data": data | {"recipient": "user@example.com"} | more}
-
-
-def _send_event(reading: Reading, columns: dict[str, list[Any]], row: int) -> Element:
-    user, template, variant, send, t, status = (
-        columns[c][row] for c in ("user_id", "template_id", "variant_id", "send_id", "sent_at", "status")
-    )
-    if status == "held_out":
-        return _webhook("drafted", f"drafted-{send}", user, t, send, template, {})
-    more = {"subject": "Hello", "content": "<p>Hello</p>", "headers": {reading.header: [variant]}}
-    return _webhook("sent", f"sent-{send}", user, t, send, template, more)
-
-
-def _event(columns: dict[str, list[Any]], row: int) -> Element:
-    r = EventRow(*(columns[c][row] for c in EventRow._fields))
-    if r.kind == "conversion" or (r.kind == "unsubscribe" and not r.send_id):
-        return _plain(r)
-    more: Element = {}
-    if r.kind == "open" and r.machine >= 0:
-        more = {"proxied": r.machine == 1, "prefetched": r.machine == 1}
-    elif r.kind == "click":
-        more = {"href": "https://www.example.com/", "link_id": 1}
-        more |= {"machine": r.machine == 1} if r.machine >= 0 else {}
-    elif r.kind in ("bounce", "drop"):
-        more = {"failure_message": "550 no such mailbox" if r.kind == "bounce" else "suppressed"}
-    template = "" if r.send_id else r.template_id
-    return _webhook(_RENDERED[r.kind], r.event_id, r.user_id, r.occurred_at, r.send_id, template, more)
-
-
-def _plain(r: EventRow) -> Element:
-    """A row of the plain log as the customer's backend posts it; what is missing is left out."""
-    found = {k: v for k, v in r._asdict().items() if v not in ("", MISSING) and k not in ("machine", "received_at")}
-    if r.value != MISSING:
-        found["value"] = format(Decimal(r.value).scaleb(-6), "f")
-    return {"table": "events"} | found

@@ -9,7 +9,6 @@ hash of the delivery over temporary files, people and the arms of splits are put
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from justai_sim import durable
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.esp import customerio_fields as f
 from justai_sim.esp import parquet
@@ -83,20 +83,18 @@ class Export:
         """Sends and events in batches, part by part."""
         total = sum(_length(file) for table in SPREAD for file, _ in self.files.get(table, []))
         parts = min(_MOST_PARTS, max(1, -(-total // PART)))
-        with tempfile.TemporaryDirectory(prefix="customerio-", dir=self.asked.scratch) as name:
-            folder = Path(name)
-            with Lookups(folder) as known:
-                yield from self._lookups(known)
-                with Spread(folder, parts) as spread:
-                    for table in SPREAD:
-                        for place, row in self._rows(table):
-                            with _Guard(self.batches.rows, place, row):
-                                found = self._spread(table, row, place)
-                                if table != "metrics" or self._asked_for(found[2]):
-                                    spread.add(table, found)
-                            yield from self.batches.full()
-                for part in range(parts):
-                    yield from self._part(spread, known, part)
+        with durable.scratch(self.asked.scratch) as folder, Lookups(folder) as known:
+            yield from self._lookups(known)
+            with Spread(folder, parts) as spread:
+                for table in SPREAD:
+                    for place, row in self._rows(table):
+                        with _Guard(self.batches.rows, place, row):
+                            found = self._spread(table, row, place)
+                            if table != "metrics" or self._asked_for(found[2]):
+                                spread.add(table, found)
+                        yield from self.batches.full()
+            for part in range(parts):
+                yield from self._part(spread, known, part)
 
     def _lookups(self, known: Lookups) -> Iterator[Rows]:
         """People, and the arms of splits."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
+from heapq import merge
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ import pyarrow.parquet as pq
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, nearest
-from justai_sim.esp import csv_lane, limits, parquet, plain_lane
-from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, public_columns, rows_of, text_schema, text_tables
+from justai_sim.esp import csv_lane, limits, parquet, plain_lane, plain_one
+from justai_sim.esp.coding import COLUMNS, ROWS, rows_of, text_schema, text_tables
 from justai_sim.esp.csvlines import Lines, header_names, records, text_of
-from justai_sim.esp.jsonbytes import shown
+from justai_sim.esp.jsonbytes import lone, shown
 from justai_sim.esp.parts import ALL, Asked, Files, in_parts
-from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, default, micro_to_units, values_of
+from justai_sim.esp.payloads import in_order, split
+from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, micro_to_units, values_of
+from justai_sim.esp.plain_render import objects
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import TABLES, Log
 
@@ -63,23 +66,15 @@ class Generic:
         return serial
 
     def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
-        """One JSON object a row, in the order of (received_at, sends first, row)."""
-        columns = {name: public_columns(log, name) for name in TABLES}
-        rank, row, time = [], [], []
-        for i, (name, table) in enumerate(TABLES.items()):
-            own = np.array(columns[name][OWN_TIME[name]], np.int64)
-            got = np.array(columns[name].get("received_at", own), np.int64)
-            time.append(np.where(got == MISSING, own, got))
-            rank.append(np.full(len(own), i))
-            row.append(np.arange(len(own)))
-            assert len(getattr(log, name)) == len(own), table
-        t, k, r = np.concatenate(time), np.concatenate(rank), np.concatenate(row)
-        names = list(TABLES)
-        for j in np.lexsort((r, k, t)).tolist():
-            yield int(t[j]), body_of(names[k[j]], columns[names[k[j]]], int(r[j]))
+        """One JSON object a row, in the order of (received_at, sends, events, decisions, row)."""
+        decisions = _decisions(log) if len(log.decisions) else []
+        return merge(bodies(log), decisions, key=lambda told: told[0])
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A JSON object, an array of objects, or objects a line, each with `table` (default events)."""
+        element = lone(body, decode=_DECODE.decode)
+        if element is not None and plain_one.append(element, rows, received_at):
+            return
         for i, (where, element) in enumerate(_elements(body, place, rows)):
             if i == limits.ELEMENTS:
                 message = f"found more than {limits.ELEMENTS:,} rows in one body, expected less; those before are kept"
@@ -188,37 +183,35 @@ def _csv(table: str, file: Path, place: str, timezone: str | None) -> Iterator[t
         yield rows, 0
         form = csv_lane.Form(names, delimiter, frozenset(COLUMNS[table]))
         # Whole blocks as Arrow reads them; one in which anything is odd, record by record.
-        while True:
-            block = lines.block(csv_lane.BLOCK)
-            found = csv_lane.split(block, form) if block else None
-            if found is not None:
-                yield _block(table, found, lines, timezone)
-                continue
-            lines.unread(block)
-            more = False
-            for rows, n in _csv_records(table, lines, form, timezone):
-                more = True
-                yield rows, n
-            if not more:
-                rows = Rows()
-                lines.report(rows)
-                yield rows, 0
-                return
+        with csv_lane.Ahead(lines, form) as blocks:
+            while True:
+                found = blocks.next()
+                if found is not None:
+                    yield _block(table, found, place, timezone)
+                    continue
+                more = False
+                for rows, n in _csv_records(table, lines, form, timezone):
+                    more = True
+                    yield rows, n
+                if not more:
+                    rows = Rows()
+                    lines.report(rows)
+                    yield rows, 0
+                    return
 
 
-def _block(table: str, found: csv_lane.Block, lines: Lines, timezone: str | None) -> tuple[Rows, int]:
-    rows, place, before = Rows(), lines.place, lines.number - found.lines
+def _block(table: str, found: csv_lane.Block, place: str, timezone: str | None) -> tuple[Rows, int]:
+    rows = Rows()
     for line, wrong in found.wrong:
-        rows.reject(f"{place}:{before + line + 1}", "field_count", wrong, text_of(found.raw(line)))
+        rows.reject(f"{place}:{found.first + line}", "field_count", wrong, text_of(found.raw(line)))
 
     def where(row: int) -> str:
-        return f"{place}:{before + int(found.line[row]) + 1}"
+        return f"{place}:{found.first + int(found.line[row])}"
 
     at = Where(where, lambda row: text_of(found.raw(int(found.line[row]))), timezone)
     n = plain_lane.append(
         rows, table, found.columns, len(found.line), at, lambda f, i: found.columns[f].take(i).fill_null("").to_pylist()
     )
-    lines.report(rows)
     return _sorted(rows), n
 
 
@@ -378,15 +371,19 @@ def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
         yield place, found
 
 
-def body_of(table: str, columns: dict[str, list[Any]], row: int) -> bytes:
-    """One row as JSON; what is missing is left out."""
-    out: dict[str, Any] = {"table": table}
-    for name, c in COLUMNS[table].items():
-        v = columns[name][row]
-        if not isinstance(c.text, tuple) and (v == default(c) or v != v):
-            continue
-        out[name] = Decimal(v).scaleb(-6) if c.text == "money" else bool(v) if c.text == "flag" else v
-    return _ENCODE.encode(out)
+def bodies(log: Log) -> Iterator[tuple[int, bytes]]:
+    """(received_at, JSON object) of each send and event in the order of arrival."""
+    tables = [(table, np.zeros(len(getattr(log, table)), np.int8)) for table in ("sends", "events")]
+    parts = [part for table, key in tables for _, part in split(log, table, key)]
+    return in_order(log, ((part, objects(part)) for part in parts))
+
+
+def _decisions(log: Log) -> list[tuple[int, bytes]]:
+    """The same of the decisions, which are told of when they are made."""
+    told = list[tuple[int, bytes]]()
+    for _, part in split(log, "decisions", np.zeros(len(log.decisions), np.int8)):
+        told += zip(part.values("decided_at").tolist(), objects(part), strict=True)
+    return sorted(told, key=lambda t: t[0])
 
 
 def _clip(raw: str | bytes) -> str:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp import iterable_fields as f
-from justai_sim.esp import iterable_writer
-from justai_sim.esp.coding import public_columns
+from justai_sim.esp import iterable_lane, iterable_render, iterable_writer
 from justai_sim.esp.csvlines import Lines, header_names, records
 from justai_sim.esp.exports import (
     NO_NAME,
@@ -31,15 +28,15 @@ from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
     ElementError,
+    decode,
     documents,
     elements,
-    encode,
     files,
     first_ident,
     json_like,
+    lone,
     nothing_readable,
     raw,
-    send_order,
     shown,
 )
 from justai_sim.esp.parts import ALL, Asked, Files, in_parts
@@ -54,16 +51,6 @@ ATTRIBUTED = "conversions with a campaign of Iterable's own attribution, which i
 VARIANT_FROM = ("transactionalData", "dataFields", "url", "templateId")
 TEMPLATE_FROM = ("campaignId", "templateId")
 _ENVELOPE = ""  # one event a body: no key holds an array of events
-_RENDERED = {
-    "open": "emailOpen",
-    "click": "emailClick",
-    "unsubscribe": f.UNSUBSCRIBE,
-    "bounce": "emailBounce",
-    "spam": "emailComplaint",
-    "delivery": "inAppDelivery",
-    "drop": "emailSendSkip",
-}
-_EPOCH = datetime(1970, 1, 1)
 
 
 class IterableEsp:
@@ -124,8 +111,7 @@ class IterableEsp:
 
     def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
         """One webhook body a row: system webhooks, and conversions as a journey's webhook would send them."""
-        for at, made in _elements(log):
-            yield at, encode(made)
+        return iterable_render.bodies(log)
 
     def export(self, log: Log, folder: Path) -> Counter[str]:
         """`data.csv` of each type of message event, `data.json` of purchases and custom events (`iterable_writer`)."""
@@ -134,12 +120,15 @@ class IterableEsp:
         user = np.where(bought, log.sends.user[at], e.user) if bought.any() else e.user
         known = (user >= 0) | ((e.kind != CONVERSION) & (e.send >= 0))
         full, sends = replace(log, events=e.with_(user=user)), np.ones(len(log.sends), bool)
-        bodies = (body for piece in pieces(full, sends, known) for body in _elements(piece))
-        iterable_writer.write(bodies, folder, last_arrival(log))
+        bodies = (told for piece in pieces(full, sends, known) for told in iterable_render.bodies(piece))
+        iterable_writer.write(((at, decode(body)) for at, body in bodies), folder, last_arrival(log))
         return Counter({NOBODY: int((~known).sum())} if not known.all() else {})
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body; an array of them is read too."""
+        found = lone(body, _ENVELOPE)
+        if found is not None and iterable_lane.append(found, self.reading, rows, received_at):
+            return
         if not body.strip():
             return
         for where, element in elements(body, place, _ENVELOPE, lambda: rows):
@@ -156,12 +145,12 @@ class IterableEsp:
         for file, place in files(path) if only is None else only:
             kind = f.data_type(f"{root.absolute().name}/{place}")
             table = file.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
-            if (table or json_like(file)) and kind and not asked.wants(f.meaning(kind)):
+            if table or json_like(file):
                 found = True
-                batches.rows.skipped[f"file not asked for: {kind}"] += 1
-            elif table or json_like(file):
-                found = True
-                yield from (self._csv if table else self._json)(file, place, kind, batches)
+                if kind and not asked.wants(f.meaning(kind)) and not _own_types(file, place, table):
+                    batches.rows.skipped[f"file not asked for: {kind}"] += 1
+                else:
+                    yield from (self._csv if table else self._json)(file, place, kind, batches)
             else:
                 passed.append(place)
                 batches.rows.skipped[f"file: *{file.suffix or file.name}"] += 1
@@ -287,6 +276,21 @@ def _typed(names: Collection[str]) -> bool:
     return "_type" in names or "eventName" in names or "dataFields" in names
 
 
+def _own_types(file: Path, place: str, table: bool) -> bool:
+    """Whether the rows of a file name their own types, by the first of them: its name does not tell what it holds."""
+    rows = Rows()
+    if table:
+        with Lines(file, place) as lines:
+            header = next(lines, "")
+        names: Collection[str] = [name.strip(' "\r\n') for name in header.split(max(",;\t", key=header.count))]
+    else:
+        parts = (
+            (at, e) for at, d in documents(file, place, lambda: rows) for at, e in elements(d, at, "", lambda: rows)
+        )
+        names = next((e for _, e in parts), {})
+    return "_type" in names or "dataFields" in names
+
+
 def _readable(text: str) -> str:
     """A line without its end, and bytes that are not UTF-8 replaced."""
     text = text.rstrip("\r\n")
@@ -310,62 +314,3 @@ def _shape(e: Element, kind: str) -> tuple[str, Element]:
     if not isinstance(d, dict):
         raise ElementError("bad_value", f"{inner}: found {shown(d)}, expected a JSON object")
     return name, d
-
-
-# -------------------------------------------------------------------------------------------- render
-
-
-def _elements(log: Log) -> Iterator[tuple[int, Element]]:
-    """(received, webhook's body) of each row in the order of arrival."""
-    sends, events = public_columns(log, "sends"), public_columns(log, "events")
-    for at, table, row in send_order(log):
-        yield at, _send_event(sends, row) if table == "sends" else _event(events, row)
-
-
-def _body(name: str, user: str, t: int, fields: Element) -> Element:
-    by_address = "@" in user and user == f.address(user)
-    who = {"email": user if by_address else None, "userId": None if by_address else user or None}
-    created = (_EPOCH + timedelta(microseconds=t)).strftime("%Y-%m-%d %H:%M:%S +00:00")
-    return {**who, "eventName": name, "dataFields": {**who, "createdAt": created, **fields}}
-
-
-def _message_fields(template: str, message: str) -> Element:
-    return {"campaignId": template or None, "campaignName": template or None, "messageId": message or None}
-
-
-def _send_event(columns: dict[str, list[Any]], row: int) -> Element:
-    user, template, variant = (columns[c][row] for c in ("user_id", "template_id", "variant_id"))
-    fields, t = _message_fields(template, columns["send_id"][row]), columns["sent_at"][row]
-    if columns["status"][row] == "held_out":
-        return _body("emailSendSkip", user, t, fields | {"reason": "HeldOut"})
-    more = {"templateId": variant, "templateName": variant, "transactionalData": {"copy_id": variant}}
-    return _body("emailSend", user, t, fields | more)
-
-
-def _event(columns: dict[str, list[Any]], row: int) -> Element:
-    r = {c: columns[c][row] for c in EventRow._fields}
-    kind, own = r["kind"], {"esDocumentId": r["event_id"]}
-    if kind == f.CONVERSION:
-        return _conversion(r, own)
-    fields = own | _message_fields("" if r["send_id"] else r["template_id"], r["send_id"])
-    if kind in ("open", "click"):
-        fields |= {"isBot": None if r["machine"] < 0 else r["machine"] == 1}
-    if kind == "click":
-        fields |= {"url": "https://www.example.com/", "hrefIndex": 0}
-    elif kind == "unsubscribe":
-        fields |= {"unsubSource": "EmailLink"}
-    elif kind == "bounce":
-        fields |= {"recipientState": "HardBounce", "status": "5.1.1"}
-    elif kind == "drop":
-        fields |= {"reason": "Dropped"}
-    return _body(_RENDERED[kind], r["user_id"], r["occurred_at"], fields)
-
-
-def _conversion(r: Element, own: Element) -> Element:
-    amount = None if r["value"] == MISSING else r["value"] / 1e6
-    fields = own | {"currency": r["currency"] or None}
-    order = r["order_id"] or None
-    if r["name"] == f.PURCHASE:
-        return _body(f.PURCHASE, r["user_id"], r["occurred_at"], fields | {"id": order, "total": amount})
-    fields |= {"eventName": r["name"], "orderId": order, "value": amount}
-    return _body(f.CUSTOM, r["user_id"], r["occurred_at"], fields)

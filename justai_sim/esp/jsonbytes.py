@@ -18,7 +18,7 @@ from justai_sim.esp import limits
 from justai_sim.esp.bytelines import BROKEN, ByteLines
 from justai_sim.esp.coding import OWN_TIME
 from justai_sim.esp.rows import Rows
-from justai_sim.tables import Log
+from justai_sim.tables import SIMULATED, Log
 
 BATCH = 20_000
 """Rows (or rejects) of one batch of `read`."""
@@ -84,6 +84,24 @@ class _Bad(NamedTuple):
     reason: str
     message: str
     raw: str
+
+
+def lone(body: bytes, key: str | None = None, decode: Callable[[bytes], Any] = _DECODE.decode) -> Element | None:
+    """The event of a body that holds one: an object, an array of one, or an object with an array of one at `key`.
+
+    None of any other body, and where a text may be longer than any id.
+    """
+    if len(body) > limits.TEXT:
+        return None
+    try:
+        found = decode(body)
+        if type(found) is list:
+            (found,) = found
+        if key in found:
+            (found,) = found[key]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if type(found) is dict else None
 
 
 def elements(body: bytes, place: str, key: str, rows: Into, inherit: tuple[str, ...] = ()) -> Found[Element]:
@@ -198,10 +216,14 @@ def _text(data: bytes) -> str:
 
 
 def files(path: Path) -> list[tuple[Path, str]]:
-    """All files under a folder (or the file itself) in a fixed order, each with its name for messages."""
+    """All files under a folder (or the file itself) in a fixed order, each with its name for messages.
+
+    But for the mark of a simulated world, which is ours and no provider's.
+    """
     if path.is_file():
         return [(path, path.name)]
-    return [(f, f.relative_to(path).as_posix()) for f in sorted(path.rglob("*")) if f.is_file()]
+    found = (f for f in sorted(path.rglob("*")) if f.is_file() and f != path / SIMULATED)
+    return [(f, f.relative_to(path).as_posix()) for f in found]
 
 
 def json_like(file: Path) -> bool:
@@ -370,6 +392,11 @@ class Batches:
         rows = self.rows
         if len(rows) >= BATCH or len(rows.rejects) >= BATCH or rows.held >= limits.HELD:
             yield self.take()
+
+    @property
+    def most(self) -> int:
+        """Rows of a batch."""
+        return BATCH
 
     @property
     def room(self) -> int:

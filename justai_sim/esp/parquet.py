@@ -42,7 +42,8 @@ def batches(file: Path, wanted: tuple[str, ...], rows: int) -> Iterator[pa.Table
         with file.open("rb") as stream:
             _check_pages(stream, meta, set(names))
     texts = [n for n in names if pa.types.is_string(schema.field(n).type) or pa.types.is_binary(schema.field(n).type)]
-    with pq.ParquetFile(file, buffer_size=_BUFFER, read_dictionary=texts) as source:
+    # Buffered ahead, all groups that were read would stay in memory until the end of the file.
+    with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False, read_dictionary=texts) as source:
         for batch in source.iter_batches(rows, columns=names):
             yield from _plain(pa.Table.from_batches([batch]))
 

@@ -22,8 +22,8 @@ from justai_sim.esp.rows import Rows
 from justai_sim.tables import Column
 
 Mask = npt.NDArray[np.bool_]
-Made = tuple[pa.Array, Mask]
-"""A column of a text table, and which of its rows are not in the usual shape."""
+Made = tuple[pa.Array, Mask | None]
+"""A column of a text table, and which of its rows are not in the usual shape (None: they all are)."""
 Values = Callable[[str, pa.Array], list[Any]]
 """The values of (field, row numbers) as `plain.append` takes them."""
 
@@ -44,14 +44,14 @@ def append(
     made, odd = list[pa.Array](), np.zeros(n, bool)
     for field in text_schema(table):
         c, given = COLUMNS[table][field.name], columns.get(field.name)
-        if given is None:
-            made.append(_absent(c, n))
-            continue
-        array, strange = _read(given, c, where.timezone, field.name in micro)
-        if plain.must_be_filled(table, field.name):
-            strange |= _nulls(array)
+        if given is None or given.null_count == n:
+            array, strange = _absent(c, n), None
+        else:
+            array, strange = _read(given, c, where.timezone, field.name in micro)
         made.append(array)
-        odd |= strange
+        odd |= False if strange is None else strange
+        if plain.must_be_filled(table, field.name) and array.null_count:
+            odd |= _nulls(array)
     whole = pa.Table.from_arrays(made, schema=text_schema(table))
     if odd.any():
         whole = _with_odd(rows, table, whole, columns, odd, where, values)
@@ -111,7 +111,7 @@ def _absent(c: Column, n: int) -> pa.Array:
 def _read(given: pa.Array, c: Column, timezone: str | None, micro: bool) -> Made:
     if pa.types.is_large_string(given.type) or pa.types.is_string_view(given.type):
         given = given.cast(pa.string())
-    if pa.types.is_string(given.type) and (pc.min(pc.binary_length(given)).as_py() or 0) == 0:
+    if pa.types.is_string(given.type) and _lengths(given)[0] == 0:
         given = pc.if_else(pc.equal(given, ""), None, given)
     if isinstance(c.text, tuple):
         return _names(given, c)
@@ -152,14 +152,20 @@ def _usual(texts: pa.Array, pattern: str, kind: pa.DataType) -> Made:
     return found, ~_nulls(texts) & ~_mask(fits)
 
 
+def _lengths(texts: pa.Array) -> tuple[int, int]:
+    """(least, most) bytes of a text; 0 and 0 of none."""
+    found = pc.min_max(pc.binary_length(texts)).as_py()
+    return found["min"] or 0, found["max"] or 0
+
+
 def _ids(given: pa.Array) -> Made:
     if pa.types.is_integer(given.type):
-        given = given.cast(pa.string())
+        return given.cast(pa.string()), None
     if not pa.types.is_string(given.type):
         return _strange(given, pa.string())
     lengths = pc.binary_length(given)
     if (pc.max(lengths).as_py() or 0) <= limits.TEXT:
-        return given, np.zeros(len(given), bool)
+        return given, None
     return given, _mask(pc.greater(lengths, limits.TEXT))
 
 
@@ -173,8 +179,10 @@ def _by_text(given: pa.Array, kind: pa.DataType, read: Callable[[str], Any]) -> 
 
 def _names(given: pa.Array, c: Column) -> Made:
     known = {str(n): str(n) for n in c.text}
+    out, strange = given, None
     if pa.types.is_string(given.type):
-        out, strange = _by_text(given, pa.string(), lambda t: known.get(t) or known.get(t.strip().lower()))
+        if not pc.all(pc.is_in(given, pa.array([*known, None]))).as_py():
+            out, strange = _by_text(given, pa.string(), lambda t: known.get(t) or known.get(t.strip().lower()))
     else:
         out, strange = _strange(given, pa.string())
     return (out if c.missing is None else out.fill_null(plain.default(c))), strange
@@ -182,7 +190,7 @@ def _names(given: pa.Array, c: Column) -> Made:
 
 def _flags(given: pa.Array) -> Made:
     if pa.types.is_boolean(given.type):
-        return given.cast(pa.int8()), np.zeros(len(given), bool)
+        return given.cast(pa.int8()), None
     if not pa.types.is_string(given.type):
         return _strange(given, pa.int8())
     known = {"true": 1, "1": 1, "false": 0, "0": 0}
@@ -206,10 +214,17 @@ def _times(given: pa.Array, timezone: str | None) -> Made:
         return _in_range(found.cast(pa.int64()))
     found, strange = _usual(given, _ISO, pa.timestamp("us", "UTC"))
     times, beyond = _in_range(found.cast(pa.int64()))
-    return times, strange | beyond
+    return times, _either(strange, beyond)
+
+
+def _either(a: Mask | None, b: Mask | None) -> Mask | None:
+    return b if a is None else a if b is None else a | b
 
 
 def _in_range(times: pa.Array) -> Made:
+    found = pc.min_max(times).as_py()
+    if found["min"] is None or (found["min"] >= EARLIEST and found["max"] < LATEST):
+        return times, None
     return times, _mask(pc.or_(pc.less(times, EARLIEST), pc.greater_equal(times, LATEST)))
 
 
@@ -253,13 +268,13 @@ def _amounts(given: pa.Array) -> Made:
         return _strange(given, pa.int64())
     exact = pa.decimal128(38, 6)
     plain_texts = (pc.max(pc.binary_length(given)).as_py() or 0) <= 24 and not _any(given, "e")
-    found, strange = _cast(given, exact) if plain_texts else None, np.zeros(len(given), bool)
+    found, strange = _cast(given, exact) if plain_texts else None, None
     if found is None:
         found, strange = _usual(given, _AMOUNT, exact)
     low, high = np.frombuffer(found.buffers()[1], np.int64)[2 * found.offset :][: 2 * len(found)].reshape(-1, 2).T
     far = (high != low >> 63) | (low >= 1 << 62) | (low <= -(1 << 62))  # the two halves of 128 bits
-    there = ~_nulls(found)
-    return pa.array(low, pa.int64(), mask=~there), strange | (far & there)
+    missing = _nulls(found)
+    return pa.array(low, pa.int64(), mask=missing), _either(strange, far & ~missing)
 
 
 def _numbers(given: pa.Array) -> Made:

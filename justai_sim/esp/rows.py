@@ -13,7 +13,6 @@ from justai_sim.esp import limits
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NO_VALUE = MISSING
 NO_SENDS = "deliveries but no send event; --esp segment-deliveries reads them as sends"
 """A note of a reader; it counts only if the whole log has no sends."""
 

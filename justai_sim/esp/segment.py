@@ -5,28 +5,26 @@ from __future__ import annotations
 import gzip
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from datetime import datetime, timedelta, tzinfo
+from datetime import tzinfo
 from pathlib import Path
-from typing import Any
 
 from justai_sim.clock import DAY, MISSING, zone
 from justai_sim.errors import UsageError
 from justai_sim.esp import segment_fields as f
-from justai_sim.esp.coding import public_columns
+from justai_sim.esp import segment_render
 from justai_sim.esp.exports import NAMELESS, NO_NAME, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, pieces
 from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
     ElementError,
     elements,
-    encode,
     files,
     first_ident,
     groups,
     json_like,
+    lone,
     nothing_readable,
     raw,
-    send_order,
     short,
     shown,
 )
@@ -38,19 +36,8 @@ from justai_sim.tables import Log
 
 _INHERIT = ("context", "sentAt")
 _OTHER_CALLS = ("identify", "page", "screen", "group", "alias", "delete")
-_RENDERED = {
-    "open": "Email Opened",
-    "click": "Email Link Clicked",
-    "unsubscribe": "Unsubscribed",
-    "bounce": "Email Bounced",
-    "drop": "Email Dropped",
-    "spam": "Email Marked as Spam",
-    "delivery": "Email Delivered",
-}
-_EPOCH = datetime(1970, 1, 1)
 _SOURCE = "justaiSim1"
 """The id of the source in the folders of an export."""
-_LIBRARY = {"library": {"name": "esp", "version": "1.0.0"}}
 
 
 class Segment:
@@ -95,6 +82,7 @@ class Segment:
         self.join_anonymous, self._known, self._known_of = join_anonymous, dict[str, str](), Path()
         self._meaning = f.MEANING | dict.fromkeys(f.CONVERTED if restated else (), "conversion")
         self._meaning |= {f.SOFT_BOUNCE: "bounce"} if soft_bounces else {}
+        self.lane = Lane(sends=not variant_path)
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         return serial
@@ -104,8 +92,7 @@ class Segment:
 
     def render(self, log: Log) -> Iterator[tuple[int, bytes]]:
         """Webhook bodies of one event each; a held-out user's ghost send enters the control group."""
-        for at, made in _elements(log):
-            yield at, encode(made)
+        return segment_render.bodies(log)
 
     def export(self, log: Log, folder: Path) -> Counter[str]:
         """Raw logs of one source: gzip, an event a line, in folders of the day of receipt (its first millisecond)."""
@@ -116,9 +103,8 @@ class Segment:
         number = 0
         for piece in pieces(log):
             days: dict[int, list[bytes]] = defaultdict(list)
-            for at, made in _elements(piece):
-                made["event"] = made["event"] or NAMELESS
-                days[at // DAY].append(encode(made))
+            for at, line in segment_render.bodies(piece, NAMELESS):
+                days[at // DAY].append(line)
             for day, lines in days.items():
                 number += 1
                 place = folder / "segment-logs" / _SOURCE / str(day * DAY // 1000)
@@ -129,6 +115,9 @@ class Segment:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body: one event, an array of events, or a batch request."""
+        element = lone(body)
+        if element is not None and self.lane.one(element, rows, place, received_at):
+            return
         if not body.strip():
             return
         for where, element in elements(body, place, "batch", lambda: rows, _INHERIT):
@@ -271,65 +260,3 @@ def _event_row(
     # Without the message's id its template restricts the sends that the event can belong to.
     template = "" if send else f.template(p)
     return EventRow(event, user, meaning, t, "", received, send_id=send, template_id=template, machine=machine)
-
-
-# -------------------------------------------------------------------------------------------- render
-
-
-def _elements(log: Log) -> Iterator[tuple[int, Element]]:
-    """(received, event) of each row in the order of arrival."""
-    sends, events = public_columns(log, "sends"), public_columns(log, "events")
-    for at, table, row in send_order(log):
-        yield at, _send_event(sends, row, at) if table == "sends" else _event(events, row, at)
-
-
-def _iso(t: int) -> str:
-    return (_EPOCH + timedelta(microseconds=t)).isoformat(timespec="milliseconds") + "Z"
-
-
-def _track(name: str, serial: str, user: str, t: int, received: int, properties: Element) -> Element:
-    anonymous = user.removeprefix(f.ANONYMOUS) if user.startswith(f.ANONYMOUS) else None
-    happened, heard = _iso(t), _iso(received)
-    # sentAt = receivedAt: the skew formula then gives the timestamp that is written.
-    return {
-        "type": "track", "event": name, "messageId": serial, "anonymousId": anonymous,
-        "userId": None if anonymous else user or None, "context": _LIBRARY, "integrations": {},
-        "originalTimestamp": happened, "sentAt": heard, "receivedAt": heard, "timestamp": happened,
-        "properties": properties, "version": 2,
-    }  # fmt: skip
-
-
-def _send_event(columns: dict[str, list[Any]], row: int, received: int) -> Element:
-    user, template, variant = (columns[c][row] for c in ("user_id", "template_id", "variant_id"))
-    send, t = columns["send_id"][row], columns["sent_at"][row]
-    if columns["status"][row] == "held_out":
-        return _track(f.CONTROL_ENTERED, f"held-{send}", user, t, received, {"campaign_id": template})
-    p = {"message_id": send, "template_id": template, "copy_id": variant, "campaign_name": template}
-    return _track("Email Sent", f"sent-{send}", user, t, received, p)
-
-
-def _event(columns: dict[str, list[Any]], row: int, received: int) -> Element:
-    r = {c: columns[c][row] for c in EventRow._fields}
-    kind, p = r["kind"], {"message_id": r["send_id"] or None}
-    if kind == "conversion":
-        name, p = _conversion(r, p)
-    else:
-        name = _RENDERED[kind]
-        p["template_id"] = None if r["send_id"] else r["template_id"] or None
-        machine = None if r["machine"] < 0 else "true" if r["machine"] else "false"
-        if kind == "open":
-            p["machine_open"] = machine
-        elif kind == "click":
-            p |= {"link_url": "https://www.example.com/", "is_suspected_bot_click": machine}
-    return _track(name, r["event_id"], r["user_id"], r["occurred_at"], received, p)
-
-
-def _conversion(r: Element, p: Element) -> tuple[str, Element]:
-    name, value = r["name"], r["value"]
-    p |= {"order_id": r["order_id"] or None, "currency": r["currency"] or None}
-    if value != MISSING:
-        amount = value / 1e6
-        if value < 0 and f.refunded("Order Refunded") == name:
-            return "Order Refunded", p | {"total": -amount}
-        p["revenue"] = amount
-    return name, p

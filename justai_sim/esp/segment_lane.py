@@ -7,11 +7,12 @@ the rows that it would give, five times as fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from justai_sim.clock import MINUTE, MISSING
+from justai_sim.clock import EARLIEST, LATEST, MINUTE, MISSING
 from justai_sim.esp import limits
 from justai_sim.esp import segment_fields as f
 from justai_sim.esp.isotimes import instants
@@ -22,6 +23,7 @@ from justai_sim.esp.rows import EventRow, Rows, SendRow
 _LEFT = {f.SKIP, f.RESTATED, f.TRANSIENT, f.REFUND, "delivery"}
 """Meanings that the lane leaves alone."""
 _MOST_NAMES = 10_000
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -89,6 +91,35 @@ class Lane:
             except ElementError as bad:
                 rows.reject(group.place_of(i), bad.reason, bad.message, raw(decode(group.documents[i])))
 
+    def one(self, e: Element, rows: Rows, place: str, received_at: int) -> bool:
+        """Append the row of one event that was received then; False (and nothing is changed) if it is not for the
+        lane."""
+        get = e.get
+        name, user, event, p, text = get("event"), get("userId"), get("messageId"), get("properties"), get("timestamp")
+        if (
+            type(name) is not str or type(p) is not dict or get("type") != "track" or "batch" in e
+            or received_at == MISSING
+            or type(user) is not str or not user or len(user) > limits.TEXT or user.isspace()
+            or type(event) is not str or not event or len(event) > limits.TEXT or event.isspace()
+            or type(text) is not str or len(text) != 24 or text[-1] != "Z"
+        ):  # fmt: skip
+            return False
+        meaning, name = self._names.get(name) or self._meaning(name)
+        t = _instant(text)
+        if not meaning or t == MISSING:
+            return False
+        try:
+            if meaning == f.SEND:
+                send, template, variant = f.send_key(p, user), f.template(p), first_ident(p, f.VARIANT)
+                if not template or not variant:
+                    return False
+                rows.sends.append(_send(send or event, user, template, variant, t, received_at))
+            else:
+                rows.events.append(_event(event, user, meaning, name, t, received_at, p, rows))
+        except ElementError as bad:
+            rows.reject(place, bad.reason, bad.message, raw(e))
+        return True
+
     def _meaning(self, event: str) -> tuple[str, str]:
         """('' for an event that the lane leaves alone, else its meaning; its name), remembered."""
         if len(self._names) > _MOST_NAMES:
@@ -119,6 +150,15 @@ def _decoded(line: bytes) -> _Line | None:
         return _DECODE(line)
     except _UNREADABLE:
         return None
+
+
+def _instant(text: str) -> int:
+    """Microseconds of a text that ends with Z; `MISSING` for anything that is no time."""
+    try:
+        t = (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
+    except ValueError:
+        return MISSING
+    return t if EARLIEST <= t < LATEST else MISSING
 
 
 def _send(send: str, user: str, template: str, variant: str, t: int, received: int) -> SendRow:

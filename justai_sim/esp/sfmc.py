@@ -6,19 +6,16 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from string import ascii_letters
-from typing import Any
-from urllib.parse import quote
 
 from justai_sim.clock import MISSING, zone
 from justai_sim.errors import UsageError
+from justai_sim.esp import plain_one, sfmc_lane, sfmc_render, sfmc_writer
 from justai_sim.esp import sfmc_fields as f
-from justai_sim.esp import sfmc_writer
-from justai_sim.esp.coding import public_columns
 from justai_sim.esp.exports import NOT_OF_SENDS
 from justai_sim.esp.generic import ADAPTER as PLAIN
-from justai_sim.esp.generic import body_of
 from justai_sim.esp.jsonbytes import (
     Batches,
     Element,
@@ -29,9 +26,9 @@ from justai_sim.esp.jsonbytes import (
     files,
     first_ident,
     json_like,
+    lone,
     nothing_readable,
     raw,
-    send_order,
     shown,
 )
 from justai_sim.esp.parts import ALL, Asked, Files
@@ -44,7 +41,6 @@ MACHINE = ("Mozilla/5.0",)
 """User agents that are a machine's: the bare one is what a mail client's prefetch shows."""
 VARIANT_FROM = ("message_key", "send_log", "key", "job")
 COPY_COLUMNS = ("copy_id", "variant_id", "tracking_id")
-_RENDERED = {kind: name for name, kind in f.MEANING.items()}
 _JOB = "1"
 
 
@@ -65,7 +61,9 @@ class Sfmc:
 
     A `copy_id` in a link is kept with its click only: a send that nobody clicked has none, so it would
     choose sends by their outcome. `date_format` is "MDY" or "DMY". `amount_column` is a column of
-    Conversions with their values. `administrative` keeps unsubscribes that belong to no message. `encoding` is that
+    Conversions with their values. `administrative` keeps unsubscribes that belong to no message. A soft bounce is a
+    bounce, since the vendor tells of it when it has given up; without `soft_bounces` those that say so are counted
+    alone (BounceCategory, or EventType; bounceCode of the service). `encoding` is that
     of an extract that is written: "utf-16", as it classically is, or "utf-8"; what is read tells its own.
     """
 
@@ -98,6 +96,7 @@ class Sfmc:
         date_format: str = "MDY",
         amount_column: str = "Amount",
         administrative: bool = False,
+        soft_bounces: bool = True,
         encoding: str = "utf-16",
     ) -> None:
         if date_format not in ("MDY", "DMY"):
@@ -114,9 +113,11 @@ class Sfmc:
             raise UsageError(f"copy_pattern is {copy_pattern!r}, which is no regular expression ({e})") from None
         if not self.copy_pattern.groups:
             raise UsageError(f"copy_pattern is {copy_pattern!r}; expected one with the copy id in brackets: copy=(.+)")
+        self._usual_copy = self.copy_pattern if variant_from[0] == "message_key" else None
         self.setting = Setting(
-            f.DEFAULT_ZONE, date_format == "DMY", copy_columns, amount_column, administrative, variant_from
-        )
+            f.DEFAULT_ZONE, date_format == "DMY", copy_columns, amount_column, administrative, soft_bounces,
+            variant_from,
+        )  # fmt: skip
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         """`serial` without letters in front is the batch, a number; the order is kept among those of equal length."""
@@ -132,14 +133,7 @@ class Sfmc:
         drop or complaint. The event id of ours goes along as `info.eventId`, since the vendor has none. A
         held-out user's ghost send is an EmailNotSent.
         """
-        sends, events = public_columns(log, "sends"), public_columns(log, "events")
-        for at, table, row in send_order(log):
-            if table == "sends":
-                yield at, encode([_send_event(sends, row)])
-            elif events["kind"][row] in _RENDERED and events["send_id"][row].count(".") >= 2:
-                yield at, encode([_event(events, row)])
-            else:
-                yield at, body_of("events", events, row)
+        return sfmc_render.bodies(log, MACHINE[0])
 
     def export(self, log: Log, folder: Path) -> Counter[str]:
         """A Tracking Extract with its send log; what the vendor has no table of is a plain row (see `sfmc_writer`)."""
@@ -151,6 +145,12 @@ class Sfmc:
 
         The unsigned POST that verifies a callback gives no rows and is counted.
         """
+        found = lone(body, "events")
+        if found is not None:
+            if sfmc_lane.append(found, self._usual_copy, MACHINE, rows, received_at):
+                return
+            if _is_plain(found) and plain_one.append(found, rows, received_at):
+                return
         if not body.strip():
             return
         for where, element in elements(body, place, "events", lambda: rows):
@@ -207,7 +207,7 @@ class Sfmc:
         category = e.get("eventCategoryType")
         if category is None and "callbackId" in e and "verificationKey" in e:
             rows.skipped["verification"] += 1
-        elif category is None and ("table" in e or ("kind" in e and "occurred_at" in e)):
+        elif _is_plain(e):
             PLAIN.parse(encode(e), rows, place, received_at)
         elif not isinstance(category, str) or not category:
             reason = "bad_value" if category else "missing_field"
@@ -234,6 +234,9 @@ class Sfmc:
             return
         if not f.no_zero(ids[0]) and kind == "unsubscribe" and not self.setting.administrative:
             rows.skipped["administrative unsubscribe"] += 1
+            return
+        if kind == "bounce" and not self.setting.soft_bounces and f.soft(first_ident(info, ("bounceCode",))):
+            rows.skipped[f.SOFT] += 1
             return
         if not send and not user:
             user = f"sub:{ids[2]}" if f.no_zero(ids[2]) else ""
@@ -274,49 +277,12 @@ DAY_FIRST = Sfmc(date_format="DMY")
 """For accounts whose extracts write the day before the month."""
 
 
-# -------------------------------------------------------------------------------------------- render
+def _is_plain(e: Element) -> bool:
+    """Whether it is a row of the plain log."""
+    return e.get("eventCategoryType") is None and ("table" in e or ("kind" in e and "occurred_at" in e))
 
 
+@lru_cache(1 << 16)
 def _number(user: str) -> str:
     """A subscriber id for a user: a number, as the vendor's."""
     return str(int.from_bytes(hashlib.blake2b(user.encode(), digest_size=6).digest(), "big") + 1)
-
-
-def _envelope(category: str, send: str, t: int, info: Element, key: str = "NA") -> Element:
-    job, batch, subscriber = (send.split(".", 1)[0], *send.split(".", 1)[1].rsplit(".", 1))
-    engagement = category.startswith("Engagement")
-    ids = {"jobId": job, "batchId": batch, "listId": "1", "subscriberId": subscriber}
-    return {
-        "eventCategoryType": category, "timestampUTC": t // 1000, "composite": ids | ({} if engagement else
-        {"emailId": "1"}), "definitionKey": key, "definitionId": "NA", "mid": 1, "eid": 1, "info": info,
-    } | ({"channel": "email"} if engagement else {"sendClassificationType": "Marketing"})  # fmt: skip
-
-
-def _send_event(columns: dict[str, list[Any]], row: int) -> Element:
-    user, template, variant = (columns[c][row] for c in ("user_id", "template_id", "variant_id"))
-    send, t = columns["send_id"][row], columns["sent_at"][row]
-    key = f"{send}|copy_id={quote(variant, safe='')}"
-    info = {"to": "user@example.com", "subscriberKey": user, "messageKey": key}
-    if columns["status"][row] == "held_out":
-        told = {"reason": "held out", "statusCode": "1", "statusMessage": "Held out"}
-        return _envelope("TransactionalSendEvents.EmailNotSent", send, t, info | told, template)
-    told = {"status": "Sent", "renderedSubject": template}
-    return _envelope(_RENDERED[f.SEND], send, t, info | told, template)
-
-
-def _event(columns: dict[str, list[Any]], row: int) -> Element:
-    kind, user, send = (columns[c][row] for c in ("kind", "user_id", "send_id"))
-    info: Element = {"eventId": columns["event_id"][row]}
-    if kind == "bounce":
-        bounced = {"bounceCode": "HARD", "bounceMessage": "550 no such mailbox", "smtpReason": "550"}
-        info |= {"to": "user@example.com", "subscriberKey": user or None} | bounced
-    elif kind == "unsubscribe":
-        info |= {"to": "user@example.com", "domain": "example.com", "unsubscribeMethod": "Click"}
-    else:
-        agent = MACHINE[0] if columns["machine"][row] == 1 else "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X)"
-        info |= {"ipAddress": "192.0.2.1", "userAgent": agent, "location": {}}
-        if kind == "click":
-            copy = columns["variant_id"][row]
-            query = f"?copy_id={quote(copy, safe='')}" if copy else ""
-            info |= {"jobUrlId": "1", "contentLink": f"https://www.example.com/{query}"}
-    return _envelope(_RENDERED[kind], send, columns["occurred_at"][row], info)

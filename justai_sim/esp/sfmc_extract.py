@@ -31,6 +31,7 @@ _COLUMNS = {
     "link": ("sendurlid",),
     "event": ("eventid",),
     "url": ("url",),
+    "category": ("bouncecategory",),
 }
 _NO_NAME = re.compile(r"[^a-z0-9]")
 
@@ -100,6 +101,7 @@ class Setting(NamedTuple):
     copy_columns: tuple[str, ...]
     amount: str
     administrative: bool
+    soft_bounces: bool
     variant_from: tuple[str, ...]
 
 
@@ -205,6 +207,11 @@ def _append(kind: str, table: Table, fields: list[str], s: Setting, log: SendLog
     if kind == "unsubscribe" and not f.no_zero(job) and not s.administrative:
         rows.skipped["administrative unsubscribe"] += 1
         return
+    if kind == "bounce" and not s.soft_bounces:
+        told = _at(fields, table, "category"), _at(fields, table, "type")
+        if any(map(f.soft, told)):
+            rows.skipped[f.SOFT] += 1
+            return
     text = _at(fields, table, "when")
     try:
         t = f.when(text, s.zone, s.day_first)

@@ -49,6 +49,7 @@ _NO_LETTERS = re.compile(r"[^A-Za-z]+")
 
 NO_KEY = ("", "NA")
 """What stands for no definition on engagement events."""
+SOFT = "transient: soft bounce"
 COPY_PATTERN = r"(?:^|[^A-Za-z0-9])copy_id[=:]([^&;|,\s]+)"
 DEFAULT_ZONE = timezone(-timedelta(hours=6), "UTC-6")
 """Extracts and data views: six hours behind UTC in summer too."""
@@ -192,6 +193,15 @@ def copy_in_text(text: str, pattern: re.Pattern[str]) -> str:
     """
     found = pattern.search(text)
     return unquote(found[1] or "").strip() if found else ""
+
+
+def soft(told: str) -> bool:
+    """Whether a bounce's category, code or type says that it is a soft one.
+
+    >>> soft("Soft bounce"), soft("SOFT"), soft("SoftBounce"), soft("Hard bounce"), soft("")
+    (True, True, True, False, False)
+    """
+    return told.strip().lower().startswith("soft")
 
 
 def copy_in_url(url: Any) -> str:

@@ -55,12 +55,14 @@ class Column:
             self.data[rows] = values
 
     def take(self, rows: Array | slice) -> Array:
+        dtype = np.dtype(np.int64) if self.dtype.kind == "f" else self.dtype
         if self.data is None:
             m = len(range(*rows.indices(self.n))) if isinstance(rows, slice) else len(rows)
-            found = np.full(m, self.one or 0, np.int64)
+            found = np.full(m, self.one or 0, dtype)
+        elif isinstance(rows, slice):
+            found = self.data[: self.n][rows].astype(dtype)
         else:
-            found = self.data[: self.n][rows]
-        found = found.astype(np.int64 if self.dtype.kind == "f" else self.dtype, copy=isinstance(rows, slice))
+            found = gathered(self.data, rows, dtype)
         return found.view(self.dtype) if self.dtype.kind == "f" else found
 
     def _integers(self, values: Array) -> Array:
@@ -85,6 +87,17 @@ class Column:
         elif dtype.itemsize > self.data.itemsize:
             self._move(len(self.data), dtype, min(self.n, len(self.data)))
         return True
+
+
+def gathered(data: Array, rows: Array, dtype: np.dtype[Any]) -> Array:
+    """data[rows] as another type of integers, in one pass."""
+    if rows.dtype != np.int64 or data.dtype == dtype:
+        return data[rows].astype(dtype, copy=False)
+    from justai_sim.loop import kernel
+
+    out = np.empty(len(rows), np.int8 if dtype.kind == "b" else dtype)
+    kernel.gather(data, rows, out)
+    return out.view(dtype)
 
 
 class Rows(Generic[T]):

@@ -7,6 +7,13 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
+def gather(data, rows, out):
+    """out = data[rows]."""
+    for i in range(len(rows)):
+        out[i] = data[rows[i]]
+
+
+@njit(cache=True, nogil=True)
 def cells(template, variant, rep, segment, decided, sent, arm_of, start, refresh, missing, reps, segments, arms, out):
     """Into `out` where each send is counted: a flat index by (cohort, template, replication, segment, arm), -1 for
     nowhere. Returns the latest instant at which one was decided or left."""
@@ -142,16 +149,34 @@ def walk(accounts, newest, before, out):
 
 
 @njit(cache=True, nogil=True)
-def ranks(a, b, users):
-    """Users (users,) numbered from 0 in their order, of those in `a` and `b` only."""
-    rank = np.zeros(users, np.int32)
-    for u in a:
-        rank[u] = 1
-    for u in b:
-        rank[u] = 1
+def _rank(u, rank, count):
+    if rank[u] < 0:
+        rank[u] = count
+        return count + 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def ranks(a, b, none, rank, of_a, of_b):
+    """Users numbered from 0 as they come, first those in `a`, then those in `b`, where `none` stays -1; `rank` (users,)
+    holds -1 before and after."""
     count = 0
-    for i in range(users):
-        if rank[i]:
-            rank[i] = count
-            count += 1
-    return rank
+    for i in range(len(a)):
+        count = _rank(a[i], rank, count)
+        of_a[i] = rank[a[i]]
+    for i in range(len(b)):
+        if b[i] == none:
+            of_b[i] = -1
+        else:
+            count = _rank(b[i], rank, count)
+            of_b[i] = rank[b[i]]
+    for i in range(len(a)):
+        rank[a[i]] = -1
+    for i in range(len(b)):
+        rank[b[i]] = -1
+
+
+@njit(cache=True, nogil=True)
+def unmark(accounts, mark):
+    for a in accounts:
+        mark[a] = False

@@ -102,6 +102,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             given = getattr(self, name)
             if not isinstance(given, kind) and not (given is None and name == "training"):
                 raise UsageError(f"{name} is a {type(given).__name__}; expected a {kind.__name__}")
+        if twice := next((g for i, g in enumerate(self.goals) if g in self.goals[:i]), None):
+            raise UsageError(f"goals names {twice!r} twice; expected each goal once")
         checked(self.policy, self.key_metric)
         if why := cannot_work(self):
             raise UsageError(why)
@@ -151,6 +153,10 @@ def fits(program: Program) -> None:
                 what = "the control" if variant in controls else "no variant of any template"
                 raise UsageError(f"{name} names {variant!r}, {what}; {nearest(variant, sorted(treated))}")
     for t in program.templates:
+        for name, given in (("policy.warm_start", spec.warm_start), ("policy.shares", spec.shares)):
+            if t.variants[0] in given:
+                raise UsageError(f"{name} names {t.variants[0]!r}, the control of template {t.id!r}; expected variants "
+                                 "that are no template's control")  # fmt: skip
         if spec.name == "fixed":
             program.spec_of(t.variants)
         most = t.most_live

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,7 +12,7 @@ from justai_sim.attribution import Attribution
 from justai_sim.clock import MISSING
 from justai_sim.loop.columns import Column, Rows
 from justai_sim.loop.lifecycle import Lifecycle
-from justai_sim.tables import B1, I1, I4, I8, NONE, Array, Credits, Events, Sends, Table
+from justai_sim.tables import B1, CONVERSION, I1, I4, I8, NONE, Array, Credits, Events, Sends, Table
 from justai_sim.tables import Column as Schema
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Earned(Table):
 
 
 NO_ROWS = np.zeros(0, np.int64)
+PORTION = 1 << 18
+"""Rows that are unpacked at a time: their columns stay in the cache."""
 ASKED = ("send", "rep", "user", "template", "variant", "sent_at", "delivered_at", "status", "status_known_at",
          "received_at")  # fmt: skip
 """The columns of sends that attribution looks at."""
@@ -69,6 +71,12 @@ class State:
         """Users whose rows touch one another (an event that names another user's send) share an account;
         the last place is for events whose user is not known."""
         self.chains = Chain(len(self.account), reserve), Chain(len(self.account), reserve // 2)
+        self.open: B1 = np.zeros(len(self.account), np.bool_)
+        """Accounts with an event that another send of theirs may change: any but a response that names a send of its
+        user."""
+        # Kept from step to step: to clear what was written is cheaper than to ask for that much memory again.
+        self._mark: B1 = np.zeros(len(self.account), np.bool_)
+        self._rank: I4 = np.full(len(self.account), -1, np.int32)
         self.lifecycle: Lifecycle | None = None
         self.moving: Moving | None = None
         self.owner: I4 = np.zeros(reps * sends, np.int32)
@@ -110,6 +118,7 @@ class State:
         self._arrived()
         eu = self._users(events.rep, events.user)
         self._named(events, eu, adopt)
+        self.open[self.account[eu[self._undecided(events, eu)]]] = True
         for chain, user in zip(self.chains, (su, eu), strict=True):
             chain.append(self.account, user)
         first = self.sends.n
@@ -125,16 +134,18 @@ class State:
         self.earnings.add(len(sends))
 
     def _stale(self, first: int, su: I8, eu: I8, again: I8) -> tuple[I8, I8]:
-        """Of an account with events all rows. Where nothing ever came back, new sends (from row `first` on) change
-        nothing about the old ones, unless they are the same sends (`again`: users of these)."""
+        """All rows of an account; but new sends (from row `first` on) change nothing about the old ones of an account
+        that is not open, unless they are the same sends (`again`: users of these)."""
         from justai_sim.loop import kernel
 
         sends, events = self.chains
-        lone = events.size[self.account[su]] == 0
-        lone &= ~np.isin(self.account[su], self.account[again]) if len(again) else True
-        mark, out = np.zeros(len(self.account), np.bool_), np.empty(len(su) + len(eu), np.int32)
-        count = kernel.touched(self.account, su[~lone], mark, out, 0)
-        count = kernel.touched(self.account, eu, mark, out, count)
+        account = self.account[su]
+        mark, out = self._mark, np.empty(len(su) + len(eu), np.int32)
+        count = kernel.touched(self.account, eu, mark, out, 0)
+        lone = ~(self.open[account] | mark[account])
+        lone &= ~np.isin(account, self.account[again]) if len(again) else True
+        count = kernel.touched(self.account, su[~lone], mark, out, count)
+        kernel.unmark(out[:count], mark)
         return sends.rows(out[:count], np.flatnonzero(lone) + first), events.rows(out[:count])
 
     def taken(self, send_rows: I8, event_rows: I8) -> tuple[Sends, Events]:
@@ -145,14 +156,15 @@ class State:
         sent = {k: self.sends.column(k, send_rows) for k in ASKED}
         sends, events = Sends.build(len(send_rows), **sent), self.events.take(event_rows)
         su, eu = self._users(sends.rep, sends.user), self._users(events.rep, events.user)
-        rank = kernel.ranks(su, eu, len(self.account))
-        codes = {"user": np.where(events.user >= 0, rank[eu], NONE).astype(np.int64)}
+        users, whose = np.empty(len(su), np.int64), np.empty(len(eu), np.int64)
+        kernel.ranks(su, eu, self.reps * self.users, self._rank, users, whose)
+        codes = {"user": whose}
         if self.reps > 1:
             codes |= {k: _apart(events.rep, getattr(events, k)) for k in ("event", "order")}
             codes["send"] = _apart(events.rep, events.send, self.send_span)
             codes["rep"] = np.zeros(len(events), np.int32)
             sends = sends.with_(rep=np.zeros(len(sends), np.int32), send=_apart(sends.rep, sends.send, self.send_span))
-        return sends.with_(user=rank[su].astype(np.int64)), events.with_(**codes)
+        return sends.with_(user=users), events.with_(**codes)
 
     def _arrived(self) -> None:
         """Join users whose event waited for a send that is known by now."""
@@ -174,8 +186,15 @@ class State:
             else:
                 self._union(int(owner[i]), int(eu[named[i]]))
 
+    def _undecided(self, events: Events, eu: I8) -> B1:
+        """Events that a further send of their user may change."""
+        named = (events.kind != CONVERSION) & (events.send >= 0) & (events.send < self.send_span)
+        key = np.where(named, events.rep.astype(np.int64) * self.send_span + events.send, 0)
+        return ~named | (self.owner[key] != eu + 1)
+
     def _union(self, a: int, b: int) -> None:
         a, b = int(self.account[a]), int(self.account[b])
+        self.open[a] = True
         if a != b:
             self.account[self.account == b] = a
             for chain in self.chains:
@@ -262,14 +281,22 @@ class Credited:
         self.kept.append(new)
         self.made.append(np.full(len(new), self.serial))
         if self.kept.n > 2 * self.clean + 1024:
-            there = self.table()
-            self.kept, self.made, self.clean = Rows(Credits), Column("int64"), len(there)
-            self.kept.append(there)
-            self.made.append(self.last[there.event_row])
+            there = self._there(self.kept, self.made)
+            self.kept, self.made, self.clean = Rows(Credits), Column("int64"), 0
+            for some in there:
+                self.kept.append(some)
+                self.made.append(self.last[some.event_row])
+                self.clean += len(some)
 
     def table(self) -> Credits:
-        whole = slice(0, self.kept.n)
-        return self.kept.take(np.flatnonzero(self.made.take(whole) == self.last[self.kept.column("event_row")]))
+        return Credits.concat(list(self._there(self.kept, self.made)))
+
+    def _there(self, kept: Rows[Credits], made: Column) -> Iterator[Credits]:
+        """Those of the credits kept that are in force, some at a time: what is looked at stays in the cache."""
+        for start in range(0, kept.n, PORTION):
+            p = slice(start, min(start + PORTION, kept.n))
+            there = np.flatnonzero(made.take(p) == self.last[kept.column("event_row", p)])
+            yield kept.take(there + start)
 
 
 def _apart(rep: I4, code: I8, span: int = 0) -> I8:

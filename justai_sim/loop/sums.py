@@ -16,15 +16,13 @@ from justai_sim.clock import MISSING
 from justai_sim.loop.columns import Column, Rows
 from justai_sim.loop.exposure import exposure
 from justai_sim.loop.program import NEVER_BEFORE, Layout, Program
-from justai_sim.loop.state import METRIC, Earned, State
+from justai_sim.loop.state import METRIC, PORTION, Earned, State
 from justai_sim.tables import B1, F8, I8, Sends
 
 if TYPE_CHECKING:
     from justai_sim.loop.step import Machine
 
 
-PORTION = 1 << 18
-"""Sends that are unpacked at a time: their columns stay in the cache."""
 NOTHING: I8 = np.zeros(0, np.int64)
 
 

@@ -59,7 +59,7 @@ def plot_recommend(frame: Any, ax: Axes | None = None) -> Axes:
     places = np.cumsum([1.0 + (1.1 if heads[i] and i else 0.0) for i in range(len(rows))]) - 1.0
     left = min(max([text_width(t, SMALL) for t in labels]) + 0.3, 0.5 * width_of(ax))
     seen = (
-        "Squares are the best, circles cannot be told from it: a tie. The intervals hold for all rows together (95 %)."
+        "Squares are the best, circles cannot be told from it: a tie. The intervals hold for all rows together (98 %)."
     )
     if left_out:
         seen += f" {left_out} more rows are in the table."

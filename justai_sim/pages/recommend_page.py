@@ -79,6 +79,6 @@ def stopped(raced: Raced | None) -> Part:
     looks = ", ".join(map(str, raced.looks))
     note = (
         f"A race by: {CRITERIA[raced.criterion].title}. It was looked at after {looks} worlds; what was clearly "
-        "worse then was not simulated further. The intervals hold for all pairs and looks together (95 %, Bonferroni)."
+        "worse then was not simulated further. The intervals hold for all pairs and looks together (98 %, Bonferroni)."
     )
     return Part("What stopped early", "" if rows else "Nothing was clearly worse.", rows, columns, note)

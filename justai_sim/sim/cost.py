@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,14 @@ from justai_sim.scenario import Blast, Scenario, Step, Trigger
 
 SECONDS_PER_SEND = 2e-6
 """One send through choice, response, attribution and learning on one core of a laptop, roughly."""
+SECONDS_PER_REFRESH = 2e-3
+"""One refresh of all worlds that are simulated together, whatever happened since the last."""
+SECONDS_PER_ALLOCATION = 15e-6
+"""New shares for one template of one world, at every refresh: measured for every policy, daily and 6-hourly."""
+SLOW_POLICIES = {"gamma_poisson": 120e-6, "nig_thompson": 160e-6}
+"""The same of those whose shares are integrals that have to be computed anew each time."""
+WORLDS_TOGETHER, SENDS_TOGETHER = 50, 500_000
+"""At most so many worlds, or worlds with so many sends, are simulated together."""
 BYTES_PER_SEND = 220
 """Row, outcome, plan, and the events that come back, machine opens among them; measured in `benchmarks/simulate.py`."""
 BYTES_PER_USER = 100
@@ -20,15 +29,17 @@ BYTES_AT_LEAST = 300e6
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one world: users, messages before anybody unsubscribes, seconds on one core, bytes of memory."""
+    """Of one world: users, messages before anybody unsubscribes, purchases that happen anyway, seconds on one core that
+    its refreshes take; seconds in all, bytes of memory."""
 
     users: float
     sends: float
     organic: float
+    refreshing: float = 0.0
 
     @property
     def seconds(self) -> float:
-        return (self.sends + self.organic) * SECONDS_PER_SEND
+        return (self.sends + self.organic) * SECONDS_PER_SEND + self.refreshing
 
     @property
     def bytes(self) -> float:
@@ -45,7 +56,22 @@ def cost(scenario: Scenario) -> Cost:
     world, days = scenario.world, scenario.days
     users = world.initial_users + world.signups_per_day * days
     user_days = world.initial_users * days + world.signups_per_day * days**2 / 2 + users * world.history_days
-    return Cost(users, expected_sends(scenario), user_days * world.organic_per_user_day)
+    return Cost(users, expected_sends(scenario), user_days * world.organic_per_user_day, refreshing(scenario))
+
+
+def refreshing(scenario: Scenario) -> float:
+    """Seconds that the refreshes of one world take: its part of what all worlds together cost, and new shares for each
+    template, and for each segment that a policy knows."""
+    program, world = scenario.program, scenario.world
+    rows = 1 + math.prod(len(world.attributes[name]) for name in program.segments) if program.segments else 1
+    each = SLOW_POLICIES.get(program.policy.name, SECONDS_PER_ALLOCATION) * len(scenario.touches) * rows
+    return scenario.days * 24 / program.refresh_hours * (SECONDS_PER_REFRESH / together(scenario) + each)
+
+
+def together(scenario: Scenario, most: int = WORLDS_TOGETHER) -> int:
+    """How many worlds are simulated together."""
+    fit = int(SENDS_TOGETHER // max(1.0, expected_sends(scenario)))
+    return max(1, min(most, scenario.replications, fit))
 
 
 def affordable(scenario: Scenario) -> None:

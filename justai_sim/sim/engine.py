@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from justai_sim.sim.plan import by_code, most_times, plan
 from justai_sim.sim.wire import Wire, carried_by
 from justai_sim.tables import (
     B1,
+    CONVERSION,
     F8,
     HELD_OUT,
     I4,
@@ -37,9 +39,10 @@ from justai_sim.tables import (
     TextCodes,
 )
 from justai_sim.truth import Truth
-from justai_sim.world.codes import MISNAMED, TEMPLATES, kind_of_event, send_code
+from justai_sim.world.codes import MISNAMED, TEMPLATES, kinds_of_events, send_code
 from justai_sim.world.faults import Faults
 from justai_sim.world.people import Draws, cells, users_of
+from justai_sim.world.telemetry import misnamed
 from justai_sim.world.world import NEVER, NEVER_BEFORE, Grid, Happened, Responder
 
 __all__ = ["Block", "Engine", "simulate_block"]
@@ -56,32 +59,31 @@ def codes_of(scenario: Scenario, esp: Adapter, goal: str, times: int) -> dict[st
     touches = by_code(scenario)
     wrong = misnamed(goal)
 
-    def user(code: int) -> str:
-        return f"u{code:08d}"
+    users, serials = MadeCodes.of("u%08d", 10**8), MadeCodes.of("d%012d", NEVER)
 
-    def send(code: int) -> str:
-        who, template = divmod(code // times, len(touches))
-        return esp.send_id(f"d{code:012d}", user(who), touches[template].id, "")
+    def sends(codes: I8) -> list[str]:
+        who, template = np.divmod(codes // times, len(touches))
+        named = [touches[t].id for t in template.tolist()]
+        return [*map(esp.send_id, serials.text(codes), users.text(who), named, repeat(""))]
 
-    def event(code: int) -> str:
-        kind = kind_of_event(code)
-        name = "" if kind else wrong if code & MISNAMED else goal
-        return esp.event_id(f"e{code:017d}", KINDS[kind], name)
+    def events(codes: I8) -> list[str]:
+        # 0: a purchase, 1: one whose name is wrong, then the other kinds.
+        which = np.where(
+            kinds_of_events(codes) == CONVERSION, (codes & MISNAMED) // MISNAMED, 1 + kinds_of_events(codes)
+        )
+        known = [(KINDS[0], goal), (KINDS[0], wrong), *((k, "") for k in KINDS[1:])]
+        told = zip(codes.tolist(), which.tolist(), strict=True)
+        return [esp.event_id(f"e{c:017d}", *known[w]) for c, w in told]
 
     return {
-        "user": MadeCodes(user, 10**8), "send": MadeCodes(send, 10**8 * len(touches) * times),
-        "event": MadeCodes(event, NEVER), "order": MadeCodes(lambda c: f"o{c:017d}", NEVER),
-        "decision": MadeCodes(lambda c: f"d{c:012d}", NEVER),
+        "user": users, "send": MadeCodes(sends, 10**8 * len(touches) * times),
+        "event": MadeCodes(events, NEVER), "order": MadeCodes.of("o%017d", NEVER),
+        "decision": serials,
         "template": TextCodes.of(t.id for t in touches),
         "variant": TextCodes.of(v.id for t in touches for v in scenario.variants_of(t)),
         "segment": TextCodes.of(segments_of(scenario)),
         "name": TextCodes.of([goal, wrong]), "currency": TextCodes.of([scenario.world.value.currency]),
     }  # fmt: skip
-
-
-def misnamed(goal: str) -> str:
-    """What a purchase is called once somebody has renamed the event. It sorts after the goal's own name."""
-    return f"{goal}_v2"
 
 
 def segments_of(scenario: Scenario) -> list[str]:
@@ -123,7 +125,7 @@ class Engine:
         self.times = tick_times(scenario)
         self.inbox = Inbox(self.times)
         span = int(self.users.user.max(initial=0)) + 1
-        self.state = State(len(reps), span, span * len(self.touches) * self.many, start, len(self.plan.at))
+        self.state = State(len(reps), span, span * len(self.touches) * self.many, start, len(self.plan))
         self.wire = Wire(esp, self.codes, len(reps), keep_journal) if wire else None
         self.seen: I4 = np.zeros(len(self.users.rep), np.int32)
         self.stop_at: I8 = np.full(len(self.users.rep), NEVER, np.int64)
@@ -138,6 +140,8 @@ class Engine:
         self.ticks: list[Tick] = []
 
     def run(self, on_tick: Callable[[int], None] | None = None) -> Block:
+        # The allocator learns from a large block given back to keep what the refreshes ask for again and again.
+        np.empty(31 << 20, np.int8)
         organic = self.responder.organic()
         if self.scenario.world.replaces_organic:
             self.organics = Organics(organic, self.users, self.u, self.scenario.world.replaces_organic)
@@ -186,21 +190,22 @@ class Engine:
         """Messages of different users: chosen, left, answered."""
         rep, user, template = self.users.rep[who], self.users.user[who], place % TEMPLATES
         arm, propensity = self.choice(who, place, tick)
-        held = self.held[who]
-        suppressed = self.u("suppressed", rep, user, place) < self.scenario.world.suppressed_rate
+        status = np.full(len(at), SENT, np.int8)
+        if self.scenario.world.suppressed_rate:
+            status[self.u("suppressed", rep, user, place) < self.scenario.world.suppressed_rate] = SUPPRESSED
+        status[self.held[who]] = HELD_OUT
         code = send_code(user, place, len(self.touches), self.many)
         sends = Sends.build(
             len(at), send=code, rep=rep, user=user, template=template, sent_at=at, decided_at=at, received_at=at,
             variant=self.machine.layout.variant[template, arm], propensity=propensity, segment=self.segment[who],
-            status=np.where(held, HELD_OUT, np.where(suppressed, SUPPRESSED, SENT)),
+            status=status,
         )  # fmt: skip
-        if held.any():
+        if status.any():
+            held, suppressed = status == HELD_OUT, status == SUPPRESSED
             # A decision is known from the next instant on: the refresh of the same instant came before it.
             self.inbox.put(sends.take(held).with_(received_at=at[held] + 1))
-        if (suppressed & ~held).any():
-            self.suppressed.append(sends.take(suppressed & ~held))
-        if (held | suppressed).any():
-            left = np.flatnonzero(~held & ~suppressed)
+            self.suppressed.append(sends.take(suppressed))
+            left = np.flatnonzero(status == SENT)
             sends, who, place, arm = sends.take(left), who[left], place[left], arm[left]
         heard, lost = self.faults.sends(sends, place)
         self.inbox.put(heard)
@@ -210,30 +215,28 @@ class Engine:
         self.happen(happened)
         if self.organics is not None:
             self.caused.append(happened)
-        for told, origin in self.faults.machines(sends.take(there), place[there]):
+        for told, origin in self.faults.machines(sends, place, there):
             self.inbox.tell(told, origin)
 
     def choice(self, who: I8, place: I8, tick: Tick) -> tuple[I8, F8]:
         """The arm and its propensity of each message, from the shares of its template."""
         users, program = self.users, self.program
         rep, user, template = users.rep[who], users.user[who], place % TEMPLATES
-        arm, propensity = np.zeros(len(who), np.int64), np.full(len(who), np.nan)
         u = self.u("choice", rep, user, place)
-        split = self.u("split", rep, user) if program.sticky == "arm" else None
-        row = self.segment[who] + 1 if self.machine.segments else np.zeros(len(who), np.int64)
-        for t in np.unique(template).tolist():
-            here = np.flatnonzero(template == t)
-            if program.split == "external":
-                arm[here] = even(tick.live[t], rep[here], u[here])
-                continue
-            r, mine, shares = rep[here].astype(np.int64), u[here], tick.shares[t]
-            if split is not None:
-                mine = pinned(mine, split[here], shares[r, row[here], 0])
-            arm[here], propensity[here] = choose(shares, r, row[here], mine)
+        _, reps, rows, arms = tick.shares.shape
+        row = template * reps + rep
+        if program.split == "external":
+            arm, propensity = even(tick.live.reshape(-1, arms), row, u), np.full(len(who), np.nan)
+        else:
+            shares = tick.shares.reshape(-1, rows, arms)
+            segment = self.segment[who] + 1 if self.machine.segments else np.zeros(len(who), np.int64)
+            if program.sticky == "arm":
+                u = pinned(u, self.u("split", rep, user), shares[row, segment, 0])
+            arm, propensity = choose(shares, row, segment, u)
         if len(self.pinned):
             arm, propensity = self.repeated(who, template, arm, propensity, tick)
-        propensity[self.held[who]] = np.nan
-        return np.where(self.held[who], 0, arm), propensity
+        held = self.held[who]
+        return np.where(held, 0, arm), np.where(held, np.nan, propensity)
 
     def repeated(self, who: I8, template: I8, arm: I8, propensity: F8, tick: Tick) -> tuple[I8, F8]:
         """A user gets the variant of a template again that he had, with the propensity of that first choice, as long as
@@ -262,7 +265,7 @@ class Engine:
 
 
 def even(live: B1, rep: Any, u: F8) -> I8:
-    """The arms (n,) of the provider's own split, for uniforms u (n,) of the replications rep (n,). `live` (R, K)."""
+    """The arms (n,) of the provider's own split, for uniforms u (n,) and rows rep (n,) of `live` (R, K)."""
     edges = np.cumsum(even_split(live), axis=1)
     return np.asarray((u[:, None] >= edges[rep]).sum(axis=1), np.int64)
 

@@ -45,8 +45,13 @@ def true_metric(scenario: Scenario) -> tuple[F8, bool]:
 def best_arms(scenario: Scenario) -> B1:
     """Which arms are best (ties all count, those that only rounding tells apart too), (templates, arms)."""
     value, lower = true_metric(scenario)
-    edge = np.nanmin(value, axis=1) if lower else np.nanmax(value, axis=1)
-    return np.isclose(value, edge[:, None], rtol=1e-9, atol=0)
+    return best_of(value, lower)
+
+
+def best_of(value: F8, lower: bool) -> B1:
+    """Which of the last axis are best; NaN is not there."""
+    edge = np.nanmin(value, axis=-1, keepdims=True) if lower else np.nanmax(value, axis=-1, keepdims=True)
+    return np.isclose(value, edge, rtol=1e-9, atol=0)
 
 
 def metrics_of(block: Block) -> Columns:
@@ -137,14 +142,10 @@ def race_of(block: Block) -> Columns:
     y = np.stack([t.y for t in block.ticks])
     best = best_arms(block.scenario)
     _, lower = true_metric(block.scenario)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate = np.where(n > 0, y / n, np.inf if lower else -np.inf)
-    leader = np.argmin(rate, axis=-1) if lower else np.argmax(rate, axis=-1)
-    template = np.arange(n.shape[1])[None, :, None]
-    right = best[template, leader] & (y.sum(axis=-1) > 0)
+    right = right_of(block, n, y)
     y2 = np.stack([t.y2 for t in block.ticks])
     shipped, arm = _shipped(n, y, y2, lower) if block.program.shipping is None else shipped_by(block)
-    good = best[template[0], arm]
+    good = best[np.arange(len(best))[:, None], arm]
     lost_per_10k, lost_revenue = lost_of(block)
     # From each tick on, whether the leader stays right until the end.
     for_good = np.logical_and.accumulate(right[::-1])[::-1]
@@ -167,6 +168,31 @@ def race_of(block: Block) -> Columns:
         "lost_revenue_per_10k": lost_revenue.ravel(),
         "happened": happened.ravel(),
     }
+
+
+def right_of(block: Block, n: F8, y: F8) -> B1:
+    """Whether the leader is the best one, (ticks, T, R), by trials and sums so far (ticks, T, R, K).
+
+    The leader has the best rate of what is served: not of what was archived, nor of anything else once one is shipped.
+    The best one is that of the variants that there are by `from_day` and `until_day`; what the program itself archived
+    is there all the same. What is archived at an instant was there until then.
+    """
+    value, lower = true_metric(block.scenario)
+    layout, shipping = block.machine.layout, block.program.shipping
+    may, best = np.zeros(n.shape, bool), np.zeros((len(n), *value.shape), bool)
+    for k, tick in enumerate(block.ticks):
+        there = layout.live_at(tick.now - 1)
+        gone = there & ~layout.live_at(tick.now)
+        may[k] = tick.live | (gone[:, None] & block.ticks[max(k - 1, 0)].live)
+        may[k, ..., 0] |= (tick.shares[..., 0] > 0).any(axis=2) | (shipping is None)
+        there[:, 0] = True
+        best[k] = best_of(np.where(there, value, np.nan), lower)
+    worst = np.inf if lower else -np.inf
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rate = np.where(may & (n > 0), y / n, worst)
+    leader = np.argmin(rate, axis=-1) if lower else np.argmax(rate, axis=-1)
+    index = np.ogrid[tuple(map(slice, leader.shape))]
+    return np.asarray(best[index[0], index[1], leader] & (y.sum(axis=-1) > 0))
 
 
 def served(block: Block) -> F8:

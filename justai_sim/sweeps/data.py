@@ -23,7 +23,7 @@ class Stopped(msgspec.Struct, frozen=True):
 
 class Raced(msgspec.Struct, frozen=True):
     """How a race went. looks: numbers of worlds at which it was looked; level: of each of its intervals, so that all
-    pairs of points at all looks hold together with 95 % (Bonferroni)."""
+    pairs of points at all looks hold together with 98 % (Bonferroni)."""
 
     criterion: str
     looks: list[int]
@@ -48,10 +48,11 @@ class SweepData:
     identity, not_delivered, too_early, too_late, elsewhere), uncounted, capped (by `repeat`). So conversion_count
     = caused + credited_organic, _borrowed, _extra_copies, _spurious - all missed_ - uncounted, and conversions
     = conversion_count - capped.
-    race: `point`, axes, `rep, day` (days since start), `right_leader` (share of templates whose leading
-    variant is the best), `right_for_good` (and stays so until the end), `best_share` (share of the traffic
-    that the best variant gets from this day on), `shipped_wrong`, `shipped_right` (share of templates for
-    which the program's shipping rule, else the product's, has fired for a wrong / the best variant),
+    race: `point`, axes, `rep, day` (days since start), `right_leader` (share of templates whose leader, of
+    the variants that are served, is the best of those that there are), `right_for_good` (and stays so until
+    the end), `best_share` (share of the traffic that the best variant gets from this day on),
+    `shipped_wrong`, `shipped_right` (share of templates for which the program's shipping rule, else the
+    product's, has fired for a wrong / the best variant),
     `lost_per_10k` (true conversions lost so far per 10,000 sends against always sending the best for each
     user; NaN before the first send), `lost_revenue_per_10k` (the same in money), `happened` (conversions of
     the world's users since they signed up, whatever caused them).

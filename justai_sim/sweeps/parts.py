@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from justai_sim.scenario import Scenario
-from justai_sim.sim.cost import expected_sends
+from justai_sim.sim.cost import WORLDS_TOGETHER, together
 from justai_sim.sim.record import Columns
 
 Tables = dict[str, Columns]
@@ -49,9 +49,7 @@ def read_part(path: Path) -> Tables:
     return out
 
 
-def blocks(scenario: Scenario, most: int = 50, sends_per_block: int = 500_000) -> list[range]:
+def blocks(scenario: Scenario, most: int = WORLDS_TOGETHER) -> list[range]:
     """Replications in blocks that fit in memory. Results do not depend on how they are cut."""
-    per_world = max(1.0, expected_sends(scenario))
-    size = int(max(1, min(most, sends_per_block // per_world)))
-    n = scenario.replications
+    n, size = scenario.replications, together(scenario, most)
     return [range(i, min(n, i + size)) for i in range(0, n, size)]

@@ -11,14 +11,13 @@ from justai_sim import stats
 from justai_sim.errors import UsageError
 from justai_sim.scenario import Point, Scenario
 from justai_sim.sweeps.collect import frame_of
-from justai_sim.sweeps.criteria import CRITERIA, Question, families, pairs, values
+from justai_sim.sweeps.criteria import ALPHA, CRITERIA, Question, families, pairs, values
 from justai_sim.sweeps.data import Raced, Stopped
 from justai_sim.sweeps.parts import Tables
 from justai_sim.tables import F8
 
 FIRST_LOOK = 10
 """Worlds before the first look."""
-ALPHA = 0.05
 
 
 def looks(cut: Sequence[range]) -> list[int]:

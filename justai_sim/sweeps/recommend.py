@@ -16,11 +16,11 @@ from justai_sim.designs import axes_of
 from justai_sim.errors import UsageError, listed
 from justai_sim.scenario import Point, Scenario
 from justai_sim.sweeps import recommend_words as words
-from justai_sim.sweeps.criteria import Question, false_ships, families, kinds, pairs, values
+from justai_sim.sweeps.criteria import ALPHA, Question, false_ships, families, kinds, pairs, values
 from justai_sim.sweeps.data import Raced, SweepData
 from justai_sim.tables import F8
 
-ALPHA = 0.05
+NOT_SHOWN = "limit not shown"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Standing:
     wrong: float = np.nan
     wrong_low: float = np.nan
     wrong_high: float = np.nan
+
+    def may_keep(self, limit: float) -> bool:
+        """Whether it is not shown to keep the limit of false ships, but may be by more worlds like these."""
+        return self.verdict == NOT_SHOWN and self.wrong < limit
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Flip:
 class Recommendation:
     """Result of `recommend`. The first case has what the scenario assumes first; flips leave the other axes there.
 
-    comparisons: how many differences hold together with 95 % (Bonferroni over Student's intervals).
+    comparisons: how many differences hold together with 98 % (Bonferroni over Student's intervals).
     """
 
     question: Question
@@ -196,11 +200,9 @@ class _Found:
         self.limit, self.wrong = "", (np.nan, np.nan, np.nan)
         if question.criterion == "decision_time":
             wrong = false_ships(race)
-            low, high = (float(x) for x in stats.wilson(wrong.sum(), len(wrong), 1 - 2 * ALPHA))
+            low, high = (float(x) for x in stats.wilson(wrong.sum(), len(wrong), words.ONE_SIDED))
             self.wrong = float(wrong.mean()), low, high
-            self.limit = (
-                "" if high <= question.limit else "over the limit" if low > question.limit else "limit not shown"
-            )
+            self.limit = "" if high <= question.limit else "over the limit" if low > question.limit else NOT_SHOWN
 
 
 def _standings(found: Sequence[_Found], question: Question, level: float) -> list[Standing]:

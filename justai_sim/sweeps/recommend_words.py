@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from justai_sim import stats
 from justai_sim.errors import listed, several
+from justai_sim.sweeps.criteria import ALPHA
 
 if TYPE_CHECKING:
     from justai_sim.sweeps.recommend import Case, Flip, Recommendation, Standing
+
+ONE_SIDED = 0.90
+"""Level of the two-sided interval whose upper end holds with 95 %."""
 
 
 def answer(r: Recommendation) -> str:
@@ -38,10 +44,11 @@ def method(r: Recommendation) -> str:
     """How the intervals were made, and what was done about ties, races and limits."""
     worlds = max(s.worlds for c in r.cases for s in c.standings)
     looks = f" and all {r.looks} looks of the race" if r.looks > 1 else ""
+    level, of = _percent(1 - ALPHA), several(r.comparisons // r.looks, "pair")
     text = (
         f"Paired over {several(worlds, 'world')}: all decisions meet the same users. Student's intervals, corrected by "
-        f"Bonferroni: 95 % for all {several(r.comparisons // r.looks, 'pair')} of decisions{looks} together. What "
-        "cannot be told from the best is called tied."
+        f"Bonferroni: {level} for all {of} of decisions{looks} together. What cannot be told from the best is called "
+        "tied."
     )
     if r.question.criterion in ("conversions", "revenue"):
         text += (
@@ -68,19 +75,39 @@ def _case(r: Recommendation, case: Case) -> str:
     warn = f" {_names(ahead)}, stopped early in a race by something else, did better: sweep again." if ahead else ""
     if unproven := [s.decision for s in case.standings if s.verdict not in ("best", "tied", "worse", "better")]:
         warn += f" {_names(unproven)}: not shown to keep false ships at or below {_percent(r.question.limit)}."
+        sooner = [s for s in case.standings if s.may_keep(r.question.limit) and s.value < best.value]
+        if sooner:
+            warn += f" Of those that may, {_would(r, min(sooner, key=lambda s: s.value))}."
     if tied:
         return _tie(r, best, tied, [s.decision for s in others if s.verdict == "worse"]) + warn
     if not others:
-        return f"Choose {best.decision}, the only one that is shown to keep the limit: {_does(r, best)}.{warn}"
+        return (
+            f"Choose {_names([best.decision])}, the only one that is shown to keep the limit: {_does(r, best)}.{warn}"
+        )
     next_best = max(others, key=lambda s: s.difference if r.question.what.higher else -s.difference)
-    return f"Choose {best.decision}: {_does(r, best)}, {_apart(r, next_best)}.{warn}"
+    return f"Choose {_names([best.decision])}: {_does(r, best)}, {_apart(r, next_best)}.{warn}"
 
 
 def _none(r: Recommendation, case: Case) -> str:
-    least = min(case.standings, key=lambda s: s.wrong)
+    least = min(case.standings, key=lambda s: (s.wrong, s.value))
+    said = f"No decision is shown to keep false ships at or below {_percent(r.question.limit)}: "
+    may = [s for s in case.standings if s.may_keep(r.question.limit)]
+    if may:
+        soonest = min(may, key=lambda s: (s.value, s.wrong))
+        return f"{said}{several(least.worlds, 'world')} cannot show it. Of those that may, {_would(r, soonest)}."
+    of = f"{_percent(least.wrong)} ({_percent(least.wrong_low)} to {_percent(least.wrong_high)})"
+    more = "ask for a stricter program.shipping, or a higher --limit"
+    return f"{said}{_names([least.decision])} has the fewest, {of}; {more}."
+
+
+def _would(r: Recommendation, s: Standing) -> str:
+    """How soon a decision decides that is not shown to keep the limit yet, and what would show it."""
+    need = stats.trials_to_show(s.wrong, r.question.limit, ONE_SIDED)
+    false = f"{_percent(s.wrong)} false ships (at most {_percent(s.wrong_high)})"
     return (
-        f"No decision is shown to keep false ships at or below {_percent(r.question.limit)}: {least.decision} has the "
-        f"fewest, {_percent(least.wrong)} ({_percent(least.wrong_low)} to {_percent(least.wrong_high)})."
+        f"{_names([s.decision])} decides soonest, after {s.value:.1f} days on average with {false}; about "
+        f"{need:,} worlds like these would show it (--replications), or ask for a --limit of "
+        f"{math.ceil(1000 * s.wrong_high) / 1000:g}"
     )
 
 
@@ -122,7 +149,7 @@ def _apart(r: Recommendation, s: Standing) -> str:
     ends = sorted((abs(s.low), abs(s.high)))
     low, high = (_size(r, e).split(" ")[0] for e in ends)
     how = "more" if r.question.what.higher else "sooner"
-    return f"{_size(r, abs(s.difference))} {how} than {s.decision} ({low} to {high})"
+    return f"{_size(r, abs(s.difference))} {how} than {_names([s.decision])} ({low} to {high})"
 
 
 def _size(r: Recommendation, x: float) -> str:

@@ -41,8 +41,8 @@ def leader_of(row: Any) -> str:
 
 
 def clear(low: Any, high: Any) -> bool:
-    """Whether an interval leaves zero out."""
-    return bool(low > 0 or high < 0)
+    """Whether an interval leaves zero out; none does not."""
+    return low is not None and high is not None and bool(low > 0 or high < 0)
 
 
 def verdict(table: pd.DataFrame) -> str:

@@ -5,6 +5,8 @@ A send is the n-th message of a template to a user; `place` = template + 64 n na
 
 from __future__ import annotations
 
+import numpy as np
+
 from justai_sim.tables import CLICK, CONVERSION, I8, KINDS, OPEN
 
 TEMPLATES = 64
@@ -17,6 +19,8 @@ PLACES = 4096
 WHATS = 32
 LATENCY, AGAIN, MACHINE_OPEN, SCANNER_CLICK = 15, 16, 24, 25
 """After the kinds of events: a send's own webhook; further purchases that a send causes (8); what no person did."""
+_KINDS = np.array([*range(len(KINDS)), *[CONVERSION] * (WHATS - len(KINDS))])
+_KINDS[[MACHINE_OPEN, SCANNER_CLICK]] = OPEN, CLICK
 COPIES = 8
 REFUND, RECODED, MISNAMED = 1, 2, 4
 """What the last digit of an event's code adds up to."""
@@ -43,10 +47,8 @@ def user_of_event(event: I8) -> I8:
     return event // (SLOTS * PLACES * COPIES)
 
 
-def kind_of_event(code: int) -> int:
-    """The kind that a code stands for."""
-    within = code // COPIES
+def kinds_of_events(codes: I8) -> I8:
+    """The kind that each code stands for."""
+    within = codes // COPIES
     slot, what = within // PLACES % SLOTS, within % PLACES % WHATS
-    if slot >= TEMPLATES:
-        return CONVERSION
-    return {MACHINE_OPEN: OPEN, SCANNER_CLICK: CLICK}.get(what, what if what < len(KINDS) else CONVERSION)
+    return np.where(slot >= TEMPLATES, CONVERSION, _KINDS[what])

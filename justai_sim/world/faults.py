@@ -136,13 +136,13 @@ class Faults:
             stamp = np.where(off, stamp + t.zone_error_hours * HOUR, stamp)
         return true.with_(occurred_at=stamp, **out)
 
-    def machines(self, sends: Sends, place: I8) -> Iterator[tuple[Events, I8]]:
-        """Opens and clicks of delivered sends that no person made."""
+    def machines(self, sends: Sends, place: I8, there: B1) -> Iterator[tuple[Events, I8]]:
+        """Opens and clicks of the sends that are `there` (n,), delivered, that no person made."""
         row = self.users.row(sends.rep, sends.user)
         for who, kind, what, after in (
             (self.machine, OPEN, MACHINE_OPEN, MINUTE), (self.scanner, CLICK, SCANNER_CLICK, MINUTE // 3),
         ):  # fmt: skip
-            i = np.flatnonzero(who[row])
+            i = np.flatnonzero(who[row] & there)
             if not len(i):
                 continue
             rep, user, code = sends.rep[i], sends.user[i], event_code(sends.user[i], place[i], what)

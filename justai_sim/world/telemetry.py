@@ -77,3 +77,8 @@ def without_faults(webhook_delay_minutes: float) -> Telemetry:
         webhook_delay_minutes=webhook_delay_minutes, machine_open_share=0, scanner_share=0, lost_share=0, late_share=0,
         duplicate_share=0, missing_user_share=0, clock_skew_seconds=0,
     )  # fmt: skip
+
+
+def misnamed(goal: str) -> str:
+    """What a purchase is called once somebody has renamed the event. It sorts after the goal's own name."""
+    return f"{goal}_v2"

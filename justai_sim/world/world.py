@@ -79,10 +79,11 @@ class Responder:
         grid: Grid,
     ) -> None:  # fmt: skip
         self.world, self.u, self.users, self.start, self.end, self.grid = world, u, users, start, end, grid
-        arms = max(len(v) for v in variants)
+        self.arms = arms = max(len(v) for v in variants)
 
         def table(of: Callable[[Variant], float]) -> F8:
-            return np.array([[of(v) for v in row] + [0.0] * (arms - len(row)) for row in variants])
+            """By cell: template x arms + arm."""
+            return np.array([x for row in variants for x in [of(v) for v in row] + [0.0] * (arms - len(row))])
 
         self.rate = {
             "open": table(lambda v: v.open_rate), "click": table(lambda v: v.click_rate),
@@ -90,13 +91,13 @@ class Responder:
         }  # fmt: skip
         self.trend = [table(lambda v: v.drift), table(lambda v: v.novelty), table(lambda v: v.novelty_days * DAY),
                       table(lambda v: start + v.from_day * DAY)]  # fmt: skip
-        self.delays = by_law([[v.delay or world.delay for v in row] for row in variants])
-        self.values = by_law([[v.value or world.value for v in row] for row in variants])
+        self.delays = by_law([[v.delay or world.delay for v in row] for row in variants], arms)
+        self.values = by_law([[v.value or world.value for v in row] for row in variants], arms)
         self.segmented: F8 | None = None
         if any(v.segments for row in variants for v in row):
             blank = np.ones(len(cell_factors(world, {})))
             rows = [[cell_factors(world, v.segments) for v in row] + [blank] * (arms - len(row)) for row in variants]
-            self.segmented = np.array(rows)
+            self.segmented = np.array(rows).reshape(-1, len(blank))
         self.activity = Activity(world, start, end)
         self.own = {
             kind: laws.gamma_factor(spread, u(f"{kind} spread", users.rep, users.user)) if spread else None
@@ -120,20 +121,23 @@ class Responder:
         rep, user, t, template = sends.rep, sends.user, sends.sent_at, sends.template
         row = self.users.row(rep, user)
 
-        def draw(purpose: str) -> F8:
-            return self.u(purpose, rep, user, place)
+        def below(purpose: str, chance: F8 | float) -> B1:
+            if not np.any(chance):
+                return np.zeros(len(t), np.bool_)
+            return self.u(purpose, rep, user, place) < chance
 
-        there = draw("bounce") >= self.world.bounce_rate
+        cell = template * self.arms + arm
+        there = ~below("bounce", self.world.bounce_rate)
         tired = self.tired(row, t, there)
-        chance = self.chances(template, arm, row, tired)
-        opened = there & (draw("open") < chance["open"])
-        clicked = opened & (draw("click") < chance["click"])
-        left = there & (draw("unsubscribe") < chance["unsubscribe"])
-        buying = self.buying(template, arm, row, t, tired) * self.lifted(
-            chance["open"], chance["click"], opened, clicked
-        )
-        bought = there & (draw("conversion") < buying)
-        o, c, x, b = (np.flatnonzero(which) for which in (opened, clicked, left, ~there))
+        opens, leaves = self.chances(cell, row, tired)
+        opened = there & below("open", opens)
+        o = np.flatnonzero(opened)
+        clicked = np.zeros(len(t), np.bool_)
+        clicked[o] = self.u("click", rep[o], user[o], place[o]) < self.rate["click"][cell[o]]
+        left = there & below("unsubscribe", leaves)
+        buying = self.buying(cell, row, t, tired) * self.lifted(opens, cell, opened, clicked)
+        bought = there & below("conversion", buying)
+        c, x, b = (np.flatnonzero(which) for which in (clicked, left, ~there))
         open_at = self.after(sends, place, o, self.world.open_delay_hours * HOUR, "open delay")
         read_at = np.zeros(len(t), np.int64)
         read_at[o] = open_at
@@ -150,7 +154,7 @@ class Responder:
             )
             for kind, i, when in told
         ]  # fmt: skip
-        paid = self.caused(sends, place, arm, np.flatnonzero(bought))
+        paid = self.caused(sends, place, cell, np.flatnonzero(bought))
         stop = np.full(len(t), NEVER)
         stop[x], stop[b] = leave_at, t[b]
         return Happened(Events.concat([*parts, paid.events]), paid.truth), there, stop
@@ -163,27 +167,27 @@ class Responder:
             t + wait if self.activity.flat else self.activity.later(self.users.zone[self.users.row(rep, user)], t, wait)
         )
 
-    def chances(self, template: I8, arm: I8, row: I8, tired: F8 | None) -> dict[str, F8]:
-        """Probabilities of opening, of clicking once opened, and of leaving."""
-        out = {kind: self.rate[kind][template, arm] for kind in ("open", "click", "unsubscribe")}
+    def chances(self, cell: I8, row: I8, tired: F8 | None) -> tuple[F8, F8]:
+        """Probabilities of opening and of leaving."""
+        opens, leaves = self.rate["open"][cell], self.rate["unsubscribe"][cell]
         own = self.own["engagement"]
         if own is not None:
-            out["open"] = np.minimum(out["open"] * own[row], 1.0)
+            opens = np.minimum(opens * own[row], 1.0)
         if tired is not None:
-            out["open"] = out["open"] * np.exp(-self.world.fatigue * tired)
-            out["unsubscribe"] = np.minimum(out["unsubscribe"] * np.exp(self.world.fatigue_unsubscribe * tired), 1.0)
-        return out
+            opens = opens * np.exp(-self.world.fatigue * tired)
+            leaves = np.minimum(leaves * np.exp(self.world.fatigue_unsubscribe * tired), 1.0)
+        return opens, leaves
 
-    def buying(self, template: I8, arm: I8, row: I8, t: I8, tired: F8 | None) -> F8:
+    def buying(self, cell: I8, row: I8, t: I8, tired: F8 | None) -> F8:
         """Probability that a send causes a conversion, before what opening and clicking change."""
-        p = self.rate["conversion"][template, arm]
+        p = self.rate["conversion"][cell]
         if self.segmented is not None:
-            p = p * self.segmented[template, arm, self.users.cell[row]]
-        drift, novelty, fades, since = (x[template, arm] for x in self.trend)
-        if self.trend[0].any():
-            p = p * np.exp(drift * (t - self.start) / MONTH)
-        if self.trend[1].any():
-            p = p * (1 + novelty * np.exp(-np.maximum(t - since, 0) / fades))
+            p = p * self.segmented[cell, self.users.cell[row]]
+        drift, novelty, fades, since = self.trend
+        if drift.any():
+            p = p * np.exp(drift[cell] * (t - self.start) / MONTH)
+        if novelty.any():
+            p = p * (1 + novelty[cell] * np.exp(-np.maximum(t - since[cell], 0) / fades[cell]))
         own = self.own["conversion"]
         if own is not None:
             p = p * own[row]
@@ -194,14 +198,15 @@ class Responder:
             p = p * np.exp(-self.world.fatigue * tired)
         if len(self.carried):
             p = p + self.world.carry_over * self.carried[row]
-            self.carried[row] = self.rate["conversion"][template, arm]
+            self.carried[row] = self.rate["conversion"][cell]
         return np.minimum(p, 1.0)
 
-    def lifted(self, opens: F8, clicks: F8, opened: B1, clicked: B1) -> F8 | float:
+    def lifted(self, opens: F8, cell: I8, opened: B1, clicked: B1) -> F8 | float:
         """The factor of those who opened or clicked, such that its mean is 1."""
         a, b = self.world.open_effect, self.world.click_effect
         if a == b == 1:
             return 1.0
+        clicks = self.rate["click"][cell]
         mean = 1 - opens + opens * ((1 - clicks) * a + clicks * b)
         return np.divide(np.where(clicked, b, np.where(opened, a, 1.0)), mean, out=np.zeros(len(mean)), where=mean > 0)
 
@@ -214,7 +219,7 @@ class Responder:
         self.load[row], self.loaded_at[row] = load + there, t
         return load
 
-    def caused(self, sends: Sends, place: I8, arm: I8, bought: I8) -> Happened:
+    def caused(self, sends: Sends, place: I8, cells: I8, bought: I8) -> Happened:
         """The purchases that the sends `bought` cause: one each, and perhaps more, each some time after the last."""
         i, t = bought, sends.sent_at[bought]
         parts = []
@@ -223,7 +228,7 @@ class Responder:
                 break
             rep, user, at = sends.rep[i], sends.user[i], place[i]
             u = self.u("conversion delay", rep, user, at, j)
-            cell = sends.template[i] * 1000 + arm[i]
+            cell = cells[i]
             wait = drawn(self.delays, cell, partial(_delay, u))
             t = self.activity.later(self.users.zone[self.users.row(rep, user)], t, wait)
             code = event_code(user, at, CONVERSION if j == 0 else AGAIN + j - 1)
@@ -272,15 +277,15 @@ def truth_of(events: Events, cause: I8 | int) -> Truth:
                        value=events.value)  # fmt: skip
 
 
-def by_law(laws_of: Sequence[Sequence[L]]) -> list[tuple[L, I8 | None]]:
-    """Each law with the cells (template x 1000 + arm) that follow it; None where all follow one."""
+def by_law(laws_of: Sequence[Sequence[L]], arms: int) -> list[tuple[L, I8 | None]]:
+    """Each law with the cells (template x arms + arm) that follow it; None where all follow one."""
     found: list[tuple[L, list[int]]] = []
     for t, row in enumerate(laws_of):
         for a, law in enumerate(row):
             mine = next((cells for known, cells in found if known == law), None)
             if mine is None:
                 found.append((law, mine := []))
-            mine.append(t * 1000 + a)
+            mine.append(t * arms + a)
     return [(law, None if len(found) == 1 else np.array(cells)) for law, cells in found]
 
 
