@@ -66,7 +66,8 @@ def scenarios(*, json: Json = False) -> None:
 @app.command
 def run(
     scenario: str, /, *, out: Out = None, seed: int | None = None, replications: int | None = None,
-    wire: bool = False, export_as: str | None = None, workers: Workers = None, json: Json = False,
+    wire: bool = False, export_as: str | None = None, workers: Workers = None, resume: Resume = False,
+    json: Json = False,
 ) -> None:  # fmt: skip
     """Simulate a scenario as it is given: attribute, let the policy learn, report.
 
@@ -92,7 +93,7 @@ def run(
     """
     from justai_sim.cli import simulated
 
-    simulated.run(scenario, out, seed, replications, wire, export_as, workers, json)
+    simulated.run(scenario, out, seed, replications, wire, export_as, workers, resume, json)
 
 
 @app.command
