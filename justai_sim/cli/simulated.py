@@ -28,7 +28,7 @@ def demo(out: Path, workers: int | None, replications: int | None) -> None:
         _sweep(scenario, out, workers, resume=True, again=again)
     except UsageError:  # what lies there is of another scenario or version: begin anew
         _sweep(scenario, out, workers, again=again)
-    print(f"report: {_page(out)}")
+    print(f"report: {_rebuilt(out)}")
 
 
 def scenarios(json: bool) -> None:
@@ -55,7 +55,7 @@ def run(
         scenario = msgspec.structs.replace(scenario, esp=export_as)  # its ids, its grids of time and money
         exports.check_new(folder / "export")  # before all the work
     data = _sweep(scenario, folder, workers, resume=resume, wire=wire)
-    page = _page(folder)
+    page = _rebuilt(folder)
     log = write_world(scenario, folder / "log", wire)
     if export_as is not None:
         for what, n in exports.export(log, export_as, folder / "export").items():
@@ -76,15 +76,15 @@ def sweep(
     data = _sweep(scenario, folder, workers, resume=resume, scheduler=scheduler, race=race)
     for s in data.raced.stopped if data.raced else []:
         say(f"stopped after {s.worlds} worlds: {s.point}, behind {s.against}")
-    _show(data, json, _page(folder))
+    _show(data, json, _rebuilt(folder))
 
 
 def report(folder: Path) -> None:
-    print(f"report: {_page(folder)}")
+    print(f"report: {_rebuilt(folder)}")
 
 
-def _page(folder: Path) -> Path:
-    """The page of a report whose tables are on disk."""
+def _rebuilt(folder: Path) -> Path:
+    """The page of a folder whose tables are on disk."""
     try:
         return reports.rebuild(folder)
     except KeyboardInterrupt:

@@ -73,7 +73,6 @@ class Braze:
         state_changes: bool = False,
     ) -> None:
         self.how = f.reading(variant_key, restated, soft_bounces, state_changes)
-        self.fast = variant_key == COPY  # which is the one that the lane knows
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         """`serial` is the dispatch id; the order is kept among serials of equal length."""
@@ -101,10 +100,7 @@ class Braze:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A Custom HTTP body. An empty body or one without events is a probe of the credentials: nothing."""
-        element = lone(body, "events")
-        if element is not None and self.fast and braze_http.append(self.how.meaning, element, rows, received_at):
-            return
-        if body.strip():
+        if not _usual(body, rows, received_at, self.how) and body.strip():
             for where, found in elements(body, place, "events", lambda: rows):
                 _append_http(found, rows, where, received_at, self.how)
 
@@ -134,6 +130,9 @@ ADAPTER = Braze()
 
 def _json(file: Path, place: str, batches: Batches, how: f.Reading) -> Iterator[Rows]:
     for where, document in documents(file, place, batches.current):
+        if _usual(document, batches.rows, MISSING, how):
+            yield from batches.full()
+            continue
         for which, element in elements(document, where, "events", batches.current):
             _append_http(element, batches.rows, which, MISSING, how)
             yield from batches.full()
@@ -198,6 +197,12 @@ def _until_damage(records: Iterator[Any], failure: list[Exception]) -> Iterator[
         yield from records
     except Exception as e:  # a damaged file can make it raise anything
         failure.append(e)
+
+
+def _usual(body: bytes, rows: Rows, received_at: int, how: f.Reading) -> bool:
+    """Append the row of one event in its usual shape; False (and nothing is changed) if it is none."""
+    e = lone(body, "events") if how.key == COPY else None  # the lane knows the usual key only
+    return e is not None and braze_http.append(how.meaning, e, rows, received_at)
 
 
 def _append_http(element: Element, rows: Rows, place: str, received_at: int, how: f.Reading) -> None:

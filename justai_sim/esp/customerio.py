@@ -78,12 +78,8 @@ class CustomerIo:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body: one object; an array of objects or an object a line are taken too."""
-        found = lone(body, _KEY)
-        if found is not None:
-            if customerio_lane.append(found, self.reading, rows, received_at):
-                return
-            if _is_plain(found) and plain_one.append(found, rows, received_at):
-                return
+        if self._usual(body, rows, received_at):
+            return
         for where, document in _lines(body, place):
             for which, element in elements(document, where, _KEY, lambda: rows):
                 self._append(element, rows, which, received_at)
@@ -107,6 +103,9 @@ class CustomerIo:
             elif json_like(file):
                 found = True
                 for at, document in documents(file, place, batches.current):
+                    if self._usual(document, batches.rows, MISSING):
+                        yield from batches.full()
+                        continue
                     for which, element in elements(document, at, _KEY, batches.current):
                         self._append(element, batches.rows, which, MISSING)
                         yield from batches.full()
@@ -118,6 +117,14 @@ class CustomerIo:
             raise nothing_readable(path, passed, expected)
         yield from export.read()
         yield batches.take()
+
+    def _usual(self, body: bytes, rows: Rows, received_at: int) -> bool:
+        """Append the row of one event in its usual shape; False (and nothing is changed) if it is none."""
+        e = lone(body, _KEY)
+        if e is None:
+            return False
+        read = customerio_lane.append(e, self.reading, rows, received_at)
+        return read or (_is_plain(e) and plain_one.append(e, rows, received_at))
 
     def _append(self, e: Element, rows: Rows, place: str, received_at: int) -> None:
         if _is_plain(e):

@@ -114,8 +114,7 @@ class IterableEsp:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body; an array of them is read too."""
-        found = lone(body, _ENVELOPE)
-        if found is not None and iterable_lane.append(found, self.reading, rows, received_at):
+        if self._usual(body, rows, received_at):
             return
         if not body.strip():
             return
@@ -148,6 +147,9 @@ class IterableEsp:
 
     def _json(self, file: Path, place: str, kind: str, batches: Batches) -> Iterator[Rows]:
         for at, document in documents(file, place, batches.current):
+            if self._usual(document, batches.rows, MISSING):
+                yield from batches.full()
+                continue
             for which, element in elements(document, at, _ENVELOPE, batches.current):
                 if not kind and not _typed(element):
                     batches.rows.skipped[CONNECTOR_ROW if f.connector(element) else UNTYPED_ROW] += 1
@@ -182,6 +184,11 @@ class IterableEsp:
                     self._append(element, kind, batches.rows, where, MISSING)
                 yield from batches.full()
             lines.report(batches.rows)
+
+    def _usual(self, body: bytes, rows: Rows, received_at: int) -> bool:
+        """Append the row of one webhook in its usual shape; False (and nothing is changed) if it is none."""
+        e = lone(body, _ENVELOPE)
+        return e is not None and iterable_lane.append(e, self.reading, rows, received_at)
 
     def _append(self, e: Element, kind: str, rows: Rows, place: str, received_at: int) -> None:
         """One event. `kind` is the data type of the file, for rows that do not name their own."""

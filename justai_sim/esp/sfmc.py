@@ -133,12 +133,8 @@ class Sfmc:
 
         The unsigned POST that verifies a callback gives no rows and is counted.
         """
-        found = lone(body, "events")
-        if found is not None:
-            if sfmc_lane.append(found, self._usual_copy, MACHINE, rows, received_at):
-                return
-            if _is_plain(found) and plain_one.append(found, rows, received_at):
-                return
+        if self._usual(body, rows, received_at):
+            return
         if not body.strip():
             return
         for where, element in elements(body, place, "events", lambda: rows):
@@ -187,9 +183,20 @@ class Sfmc:
 
     def _bodies(self, source: Source, log: SendLog, batches: Batches) -> Iterator[Rows]:
         for at, document in documents(source.path, source.place, batches.current):
+            if self._usual(document, batches.rows, MISSING):
+                yield from batches.full()
+                continue
             for which, element in elements(document, at, "events", batches.current):
                 self._append(element, batches.rows, which, MISSING, log)
                 yield from batches.full()
+
+    def _usual(self, body: bytes, rows: Rows, received_at: int) -> bool:
+        """Append the row of one event in its usual shape; False (and nothing is changed) if it is none."""
+        e = lone(body, "events")
+        if e is None:
+            return False
+        read = sfmc_lane.append(e, self._usual_copy, MACHINE, rows, received_at)
+        return read or (_is_plain(e) and plain_one.append(e, rows, received_at))
 
     def _append(self, e: Element, rows: Rows, place: str, received_at: int, log: SendLog | None) -> None:
         category = e.get("eventCategoryType")
