@@ -21,6 +21,7 @@ from justai_sim.cli import main, run
 from justai_sim.errors import StoppedError
 from justai_sim.scenario import packaged, read, with_settings
 from justai_sim.sim.engine import Engine
+from justai_sim.summary import Summary
 from justai_sim.sweeps import collect
 
 ROOT = Path(__file__).parents[1]
@@ -54,9 +55,11 @@ def pressed(where: type, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 JUDGE, DRAW, SIMULATE = (Contest, "judge"), (matplotlib.figure.Figure, "savefig"), (Engine, "run")
+READ = (Summary, "add")
 ONE = ("--workers", "1")
 AGAIN = "interrupted; the same command starts again"
 COMMANDS = {
+    "load": (READ, ("load", "log", "--esp", "generic", "--out", "out"), "the same command goes on where it was"),
     "replay": (JUDGE, ("replay", "log", "--goal", "purchase"), AGAIN),
     "replay, its page": (DRAW, ("replay", "log", "--goal", "purchase", "--out", "out"), AGAIN),
     "verdict": (JUDGE, ("verdict", "log", "--goal", "purchase"), AGAIN),
