@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from justai_sim.checks.codes import flags, repeated
+from justai_sim.checks.codes import ranked, repeated
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import Finding, NotChecked, Said, at_least, count, percent
 from justai_sim.checks.times import SKEW
@@ -25,7 +25,7 @@ def copies(f: Facts) -> Iterator[Said]:
     """Rows told more than once; harmless, as one counts."""
     events = int((f.got.reason == REASON["duplicate"]).sum()) - len(lost_events(f))
     s = f.log.sends
-    sends = len(s) - int(flags(s.send, len(f.log.codes["send"])).sum()) - len(lost_sends(f))
+    sends = len(s) - len(ranked(s.send)[0]) - len(lost_sends(f))
     if events + sends:
         whole = len(f.log.events) + len(s)
         yield Finding(
@@ -49,8 +49,7 @@ def lost_events(f: Facts) -> I8:
     """Rows of events that are left out as copies of one of the same user and id, but tell of something else."""
     e, reason = f.log.events, f.got.reason
     copy = reason == REASON["duplicate"]
-    told_again = flags(e.event[copy], int(e.event.max(initial=-1)) + 1)
-    rows = np.flatnonzero((reason >= REASON["duplicate"]) & told_again[e.event])
+    rows = np.flatnonzero((reason >= REASON["duplicate"]) & np.isin(e.event, e.event[copy]))
     user, event = f.user[rows], e.event[rows]
     kept = rows[_first(np.lexsort((copy[rows], event, user)), user, event)]
     other = (e.kind[rows] != e.kind[kept]) | (e.name[rows] != e.name[kept])
