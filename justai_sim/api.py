@@ -370,7 +370,7 @@ def verdict(
     split: Mapping[str, float] | None = None,
     **settings: Any,
 ) -> Verdict:
-    """Ship, wait, or stop: what a log says in one sentence, and six checks whether its numbers can be trusted.
+    """Ship, wait, or stop: what a log says in one sentence, and seven checks whether its numbers can be trusted.
 
     `print(js.verdict(log, goals=["purchase"]))`; options as in `replay`, whose result is taken too (then only `split`
     counts). Intervals hold for all variants and for every day on which one looks: of logs of equal variants at most

@@ -40,8 +40,8 @@ def plot_brief(got: Verdict, ax: Axes | None = None) -> Axes:
         for line in [part for text in got.decided.because for part in wrap(text, SIZE[0] - 2 * EDGE, 12)]:
             _text(ax, EDGE, y - 0.3, line, fontsize=12)
             y -= 0.24
-    marks = "     ".join(f"{MARKS[c.status]} {c.name}" for c in got.checks)
-    _text(ax, EDGE, foot, f"Checks:  {marks}", fontsize=9, va="bottom")
+    marks = "   ".join(f"{MARKS[c.status]} {c.name}" for c in got.checks)
+    _text(ax, EDGE, foot, f"Checks:  {marks}", fontsize=8.5, va="bottom")
     _text(ax, SIZE[0] - EDGE, foot, "✓ pass   ✗ fail   ? cannot tell", fontsize=7, va="bottom", ha="right", color=GREY)
     ax.plot([EDGE / SIZE[0], 1 - EDGE / SIZE[0]], [0.5 / SIZE[1]] * 2, color=GRID, linewidth=0.8,
             transform=ax.transAxes)  # fmt: skip
@@ -74,7 +74,7 @@ def _head(ax: Axes, got: Verdict) -> float:
         _text(ax, EDGE, y, "SIMULATED", fontsize=8, weight="bold", color="white", va="top",
               bbox={"boxstyle": "square,pad=0.3", "facecolor": INK, "edgecolor": INK})  # fmt: skip
         y -= 0.27
-    for size in (19.0, 16.0, 13.5):
+    for size in (19.0, 16.0, 13.5, 11.5, 9.5):
         lines = wrap(got.sentence, SIZE[0] - 2 * EDGE, size, "bold")
         if len(lines) <= 3:
             break
@@ -112,6 +112,7 @@ def _differences(ax: Axes, got: Verdict, top: float, bottom: float) -> None:
     inner.set_yticks(range(len(t)), names)
     inner.tick_params(axis="y", length=0, labelsize=size)
     inner.tick_params(axis="x", labelsize=9)
+    inner.xaxis.set_major_formatter(lambda x, _: f"{x:,.10g}".replace("-", "−"))
     inner.spines["left"].set_visible(False)
     unit = f"{got.unit} per 1,000 sends, minus {shown(got.reference, 24)}; intervals hold for all variants and all days"
     _text(ax, EDGE, top - height - 0.27, f"{unit} (95 %)", fontsize=9)
@@ -119,7 +120,7 @@ def _differences(ax: Axes, got: Verdict, top: float, bottom: float) -> None:
 
 def _value(r: dict[str, Any]) -> str:
     if not r["ready"]:
-        return "too few sends yet"
+        return "too few yet"
     return said(r)
 
 
