@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from justai_sim import api
-from justai_sim.cli.output import Bar, emit_json, say, table
+from justai_sim.cli.output import Bar, emit_json, say, table, tell
 from justai_sim.errors import UsageError
 from justai_sim.esp import exports
 from justai_sim.esp.base import adapter
@@ -27,7 +27,7 @@ def demo(out: Path, workers: int | None, replications: int | None) -> None:
         _sweep(scenario, out, workers, resume=True)
     except UsageError:  # what lies there is of another scenario or version: begin anew
         _sweep(scenario, out, workers)
-    print(f"report: {reports.rebuild(out)}")
+    tell(f"report: {reports.rebuild(out)}")
 
 
 def scenarios(json: bool) -> None:
@@ -38,7 +38,7 @@ def scenarios(json: bool) -> None:
         return
     width = max(len(s["name"]) for s in found)
     for s in found:
-        print(f"{s['name']:{width}}  {s['question']} {s['answer']}")
+        tell(f"{s['name']:{width}}  {s['question']} {s['answer']}")
     say("justai-sim sweep NAME simulates one and writes its report; justai-sim check NAME says what it costs")
 
 
@@ -79,7 +79,7 @@ def sweep(
 
 
 def report(folder: Path) -> None:
-    print(f"report: {reports.rebuild(folder)}")
+    tell(f"report: {reports.rebuild(folder)}")
 
 
 def recommend(folder: Path, criterion: str, day: float | None, limit: float, out: Path | None, json: bool) -> None:
@@ -94,10 +94,10 @@ def recommend(folder: Path, criterion: str, day: float | None, limit: float, out
     if json:
         emit_json(**found.as_dict(), report=None if page is None else str(page))
     else:
-        print(f"SIMULATED: {found.answer}\n")
+        tell(f"SIMULATED: {found.answer}\n")
         left = ("criterion", "unit", "point", "stopped")
         table(found.table.to_dict("records"), [c for c in found.table.columns if c not in left])
-        print(f"\n{found.method}")
+        tell(f"\n{found.method}")
     if page is not None:
         say(f"report: {page}")
 
