@@ -104,7 +104,8 @@ def recommend(folder: Path, criterion: str, day: float | None, limit: float, out
         emit_json(**found.as_dict(), report=None if page is None else str(page))
     else:
         tell(f"SIMULATED: {found.answer}\n")
-        left = ("criterion", "unit", "point", "stopped")
+        same = ["best_value"] if found.table["worlds"].nunique() == 1 else []
+        left = ("criterion", "unit", "point", "stopped", *same)
         table(found.table.to_dict("records"), [c for c in found.table.columns if c not in left])
         tell(f"\n{found.method}")
     if page is not None:
