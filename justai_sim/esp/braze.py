@@ -37,6 +37,7 @@ from justai_sim.esp.jsonbytes import (
     short,
     shown,
 )
+from justai_sim.esp.origin import Origin, as_received
 from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.tables import Log
@@ -119,8 +120,8 @@ class Braze:
         if element is not None and self.fast and braze_http.append(self.how.meaning, element, rows, received_at):
             return
         if body.strip():
-            for where, found in elements(body, place, "events", lambda: rows):
-                _append_http(found, rows, where, received_at, self.how)
+            for where, found, origin in elements(body, place, "events", lambda: rows):
+                _append_http(found, rows, where, received_at, self.how, origin)
 
     def parts(self, path: Path) -> list[Files]:
         """The files in parts: each tells its own events."""
@@ -148,8 +149,8 @@ ADAPTER = Braze()
 
 def _json(file: Path, place: str, batches: Batches, how: f.Reading) -> Iterator[Rows]:
     for where, document in documents(file, place, batches.current):
-        for which, element in elements(document, where, "events", batches.current):
-            _append_http(element, batches.rows, which, MISSING, how)
+        for which, element, origin in elements(document, where, "events", batches.current):
+            _append_http(element, batches.rows, which, MISSING, how, origin)
             yield from batches.full()
 
 
@@ -214,30 +215,31 @@ def _until_damage(records: Iterator[Any], failure: list[Exception]) -> Iterator[
         failure.append(e)
 
 
-def _append_http(element: Element, rows: Rows, place: str, received_at: int, how: f.Reading) -> None:
+def _append_http(element: Element, rows: Rows, place: str, received_at: int, how: f.Reading, origin: Origin) -> None:
     """One Custom HTTP event: the user and the rest in objects of their own."""
     if how.key == COPY and braze_http.append(how.meaning, element, rows, received_at):
         return
     kind, user, properties = element.get("event_type"), element.get("user"), element.get("properties")
     if not isinstance(kind, str) or not kind:
         reason = "missing_field" if not kind else "bad_value"
-        rows.reject(place, reason, f"event_type: found {shown(kind)}, expected a name such as {f.CUSTOM}", raw(element))
+        message = f"event_type: found {shown(kind)}, expected a name such as {f.CUSTOM}"
+        rows.reject(place, reason, message, as_received(origin))
     elif kind not in how.meaning:
         rows.skipped[f.skipped(kind[:80])] += 1
     elif (user is not None and not isinstance(user, dict)) or not isinstance(properties, dict | None):
         bad = "properties" if isinstance(user, dict | None) else "user"
         message = f"{bad}: found {shown(element[bad])}, expected a JSON object"
-        rows.reject(place, "bad_value", message, raw(element))
+        rows.reject(place, "bad_value", message, as_received(origin))
     else:
         p = properties or {}
         fields = {**(user or {}), "id": element.get("id"), "time": element.get("time")}
         custom = p.get("custom_properties")
-        _append(kind, fields, p, custom, rows, place, received_at, how, whole=element)
+        _append(kind, fields, p, custom, rows, place, received_at, how, origin)
 
 
 def _append(
     kind: str, fields: Element, p: Element, custom: Any, rows: Rows, place: str, received_at: int, how: f.Reading,
-    whole: Element | None = None,
+    origin: Origin | None = None,
 ) -> None:  # fmt: skip
     """One event: `fields` hold id, time and user, `p` the rest. In Avro both are the flat record."""
     meaning = how.meaning.get(kind)
@@ -253,9 +255,9 @@ def _append(
         if meaning == f.SEND:
             rows.sends.append(_send_row(p, user, t, rows, received_at, how.key))
         else:
-            rows.events.append(_event_row(kind, meaning, fields, p, custom, user, t, rows, received_at, whole is None))
+            rows.events.append(_event_row(kind, meaning, fields, p, custom, user, t, rows, received_at, origin is None))
     except ElementError as e:
-        rows.reject(place, e.reason, e.message, raw(whole or fields))
+        rows.reject(place, e.reason, e.message, as_received(origin) if origin else raw(fields))
 
 
 def _send_row(p: Element, user: str, t: int, rows: Rows, received_at: int, key: str) -> SendRow:

@@ -27,13 +27,12 @@ from justai_sim.esp.jsonbytes import (
     decode,
     documents,
     elements,
-    encode,
     files,
     json_like,
     lone,
     nothing_readable,
-    raw,
 )
+from justai_sim.esp.origin import Origin, as_received
 from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import Rows
 from justai_sim.tables import Log
@@ -96,8 +95,8 @@ class CustomerIo:
             if _is_plain(found) and plain_one.append(found, rows, received_at):
                 return
         for where, document in _lines(body, place):
-            for which, element in elements(document, where, _KEY, lambda: rows):
-                self._append(element, rows, which, received_at)
+            for which, element, origin in elements(document, where, _KEY, lambda: rows):
+                self._append(element, rows, which, received_at, origin)
 
     def parts(self, path: Path) -> list[Files]:
         """Files of webhooks in parts; the tables of the export are joined, so they are one part."""
@@ -118,8 +117,8 @@ class CustomerIo:
             elif json_like(file):
                 found = True
                 for at, document in documents(file, place, batches.current):
-                    for which, element in elements(document, at, _KEY, batches.current):
-                        self._append(element, batches.rows, which, MISSING)
+                    for which, element, origin in elements(document, at, _KEY, batches.current):
+                        self._append(element, batches.rows, which, MISSING, origin, timezone)
                         yield from batches.full()
             else:
                 passed.append(place)
@@ -130,14 +129,16 @@ class CustomerIo:
         yield from export.read()
         yield batches.take()
 
-    def _append(self, e: Element, rows: Rows, place: str, received_at: int) -> None:
+    def _append(
+        self, e: Element, rows: Rows, place: str, received_at: int, origin: Origin, timezone: str | None = None
+    ) -> None:
         if _is_plain(e):
-            PLAIN.parse(encode(e), rows, place, received_at)
+            PLAIN.append(e, origin, rows, place, received_at, timezone)
             return
         try:
             f.append(f.message(e, self.reading, rows), self.reading, rows, received_at)
         except ElementError as bad:
-            rows.reject(place, bad.reason, bad.message, raw(e))
+            rows.reject(place, bad.reason, bad.message, as_received(origin))
 
 
 ADAPTER = CustomerIo()

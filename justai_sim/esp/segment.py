@@ -24,10 +24,10 @@ from justai_sim.esp.jsonbytes import (
     json_like,
     lone,
     nothing_readable,
-    raw,
     short,
     shown,
 )
+from justai_sim.esp.origin import Origin, as_received
 from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.rows import NO_SENDS, EventRow, Rows, SendRow
 from justai_sim.esp.segment_lane import Lane
@@ -116,12 +116,12 @@ class Segment:
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body: one event, an array of events, or a batch request."""
         element = lone(body)
-        if element is not None and self.lane.one(element, rows, place, received_at):
+        if element is not None and self.lane.one(element, rows, place, received_at, body):
             return
         if not body.strip():
             return
-        for where, element in elements(body, place, "batch", lambda: rows, _INHERIT):
-            self._append(element, rows, where, received_at, None)
+        for where, element, origin in elements(body, place, "batch", lambda: rows, _INHERIT):
+            self._append(element, rows, where, received_at, None, origin)
 
     def parts(self, path: Path) -> list[Files]:
         """The files in parts: each tells its own events."""
@@ -155,20 +155,27 @@ class Segment:
         for whole in groups(file, place, batches.current):
             for group in whole.parts(lambda: batches.room):
                 for at, document in lane.read(group, batches.current):
-                    for which, element in elements(document, at, "batch", batches.current, _INHERIT):
-                        self._append(element, batches.rows, which, MISSING, where, asked)
+                    for which, element, origin in elements(document, at, "batch", batches.current, _INHERIT):
+                        self._append(element, batches.rows, which, MISSING, where, origin, asked)
                         yield from batches.full()
                 yield from batches.full()
 
     def _append(
-        self, e: Element, rows: Rows, place: str, received_at: int, where: tzinfo | None, asked: Asked = ALL
+        self,
+        e: Element,
+        rows: Rows,
+        place: str,
+        received_at: int,
+        where: tzinfo | None,
+        origin: Origin,
+        asked: Asked = ALL,
     ) -> None:
         try:
             name = _name(e, rows)
             if name:
                 self._track(name, e, rows, received_at, where, asked)
         except ElementError as bad:
-            rows.reject(place, bad.reason, bad.message, raw(e))
+            rows.reject(place, bad.reason, bad.message, as_received(origin))
 
     def _track(self, name: str, e: Element, rows: Rows, received_at: int, where: tzinfo | None, asked: Asked) -> None:
         meaning = self._meaning.get(name.lower(), "conversion")
