@@ -17,7 +17,7 @@ import numpy as np
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError
-from justai_sim.esp import avro, avro_columns, braze_http, braze_lane, braze_render, braze_writer
+from justai_sim.esp import avro, avro_columns, braze_http, braze_lane, braze_people, braze_render, braze_writer
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp.exports import NO_NAME, NOBODY, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, named, pieces
 from justai_sim.esp.jsonbytes import (
@@ -56,6 +56,9 @@ class Braze:
     `restated`: keep Braze's own conversion events as conversions named 'campaigns.Conversion' and so on, with their
     template and without amount. `soft_bounces`: a SoftBounce is a bounce. `state_changes`: a change of a subscription
     (or of that to a group) to Unsubscribed is an unsubscribe, beside the Unsubscribe of a message.
+    `join_profiles`: in an export a row without `external_user_id` is that of the user whom other rows name beside the
+    same profile, or beside the one that it was merged into (`braze_people`). Else, and in webhooks, its user is
+    'braze:' and the profile.
     """
 
     name = "braze"
@@ -86,8 +89,10 @@ class Braze:
         restated: bool = False,
         soft_bounces: bool = False,
         state_changes: bool = False,
+        join_profiles: bool = True,
     ) -> None:
         self.how = f.reading(variant_key, restated, soft_bounces, state_changes)
+        self.join_profiles, self._known, self._known_of = join_profiles, dict[str, str](), Path()
         self.fast = variant_key == COPY  # which is the one that the lane knows
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
@@ -125,16 +130,18 @@ class Braze:
 
     def parts(self, path: Path) -> list[Files]:
         """The files in parts: each tells its own events."""
+        self._known_of = Path()
         return in_parts(files(path))
 
     def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:  # noqa: ARG002 - Braze writes epochs
         """Avro files (any folder layout), and files of Custom HTTP bodies (JSON, NDJSON, gzip)."""
         batches, found, passed = Batches(), False, list[str]()
+        how = self._reading(path, alone=only is None)
         for file, place in files(path) if only is None else only:
             avro = file.name.lower().endswith(".avro")
             if avro or json_like(file):
                 found = True
-                read = _avro(file, place, batches, self.how, asked) if avro else _json(file, place, batches, self.how)
+                read = _avro(file, place, batches, how, asked) if avro else _json(file, place, batches, how)
                 yield from read
             else:
                 passed.append(place)
@@ -142,6 +149,15 @@ class Braze:
         if not found:
             raise nothing_readable(path, passed, "Currents files (*.avro) or Custom HTTP bodies (*.json, *.ndjson.gz)")
         yield batches.take()
+
+    def _reading(self, path: Path, *, alone: bool) -> f.Reading:
+        """With whom its rows without an external id belong to: looked for once for all `parts`."""
+        if not self.join_profiles:
+            return self.how
+        if alone or self._known_of != path:
+            known = braze_people.known_as(files(path), self.how.meaning.__contains__)
+            self._known, self._known_of = known, path
+        return self.how._replace(known=self._known)
 
 
 ADAPTER = Braze()
@@ -187,7 +203,7 @@ def _records(source: avro.Avro, kind: str, place: str, batches: Batches, how: f.
         if columns is not None:
             if size > batches.room:
                 yield batches.take()
-            odd = braze_lane.append(kind, columns, size, batches.rows, how.key)
+            odd = braze_lane.append(kind, columns, size, batches.rows, how)
             yield from batches.full()
         if odd is None or odd.any():
             number = first
@@ -251,11 +267,13 @@ def _append(
         return
     try:
         t = f.happened(fields, rows, received_at)
-        user = f.user(fields)
+        user = f.user(fields, how.known)
         if meaning == f.SEND:
             rows.sends.append(_send_row(p, user, t, rows, received_at, how.key))
         else:
             rows.events.append(_event_row(kind, meaning, fields, p, custom, user, t, rows, received_at, origin is None))
+        if not first_ident(fields, ("external_user_id",)):
+            rows.notes[f.UNIDENTIFIED if user.startswith(f.PROFILE) else f.JOINED] += 1
     except ElementError as e:
         rows.reject(place, e.reason, e.message, as_received(origin) if origin else raw(fields))
 

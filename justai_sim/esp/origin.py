@@ -8,7 +8,10 @@ import msgspec
 
 from justai_sim.esp import limits
 
-_PIECES = {int: msgspec.json.Decoder(list[msgspec.Raw]), str: msgspec.json.Decoder(dict[str, msgspec.Raw])}
+_PIECES: dict[type, msgspec.json.Decoder[Any]] = {
+    int: msgspec.json.Decoder(list[msgspec.Raw]),
+    str: msgspec.json.Decoder(dict[str, msgspec.Raw]),
+}
 
 
 class Document:

@@ -125,12 +125,13 @@ class Segment:
 
     def parts(self, path: Path) -> list[Files]:
         """The files in parts: each tells its own events."""
+        self._known_of = Path()
         return in_parts(files(path))
 
     def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:
         """Raw logs: gzip or plain NDJSON, a JSON document or array; other files are counted."""
         where = zone(timezone) if timezone else None
-        if self.join_anonymous and self._known_of != path:
+        if self.join_anonymous and (only is None or self._known_of != path):
             self._known, self._known_of = known_as(files(path), _INHERIT), path
         batches, found, passed, sends, delivered = Batches(), False, list[str](), 0, 0
         for file, place in files(path) if only is None else only:
