@@ -21,6 +21,7 @@ from collections.abc import Callable, Generator
 from statistics import NormalDist
 from typing import Any
 
+import msgspec
 import numpy as np
 import simpy
 
@@ -286,13 +287,14 @@ def _one(reps: int, sends: int, esp: str, wire: bool) -> dict[str, float]:
         return simulate_block(scenario(sends, esp), range(reps), wire=wire)
 
     run(2, 1000)
+    alone = bare(scenario(sends, esp)) if wire else 0.0
     before = peak()
     start = time.process_time()
     block = run(reps, sends)
     seconds = time.process_time() - start
     state = block.state
     return {"seconds": seconds, "sends": state.sends.n, "events": state.events.n, "bytes": peak() - before,
-            "before": before}  # fmt: skip
+            "before": before, "bare": alone}  # fmt: skip
 
 
 def peak() -> int:
@@ -330,12 +332,29 @@ def memory(r: dict[str, float]) -> str:
     return f"{r['sends']:,} sends, {r['events']:,} events: {per:.0f} bytes a send; 50 M would take {total:.1f} GiB"
 
 
+def bare(s: Scenario) -> float:
+    """Seconds that msgspec takes to decode and encode a payload of one world, keeping nothing."""
+    wire = simulate_block(s, range(1), wire=True, keep_journal=True).wire
+    assert wire is not None
+    bodies, found = [body for _, body in wire.journal[0]], []
+    decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
+    for _ in range(5):
+        start = time.process_time()
+        for body in bodies:
+            encode(decode(body))
+        found.append(time.process_time() - start)
+    return min(found) / len(bodies)
+
+
 def through_the_wire() -> None:
-    print("| provider | rows | rows a second |\n|---|---|---|")
-    for esp in ("generic", "braze", "segment"):
-        plain, wire = one(5, 4000, esp), one(5, 4000, esp, wire=True)
+    print("| provider | rows | rows a second | bare decode and encode | times as long |\n|---|---|---|---|---|")
+    for esp in ("generic", "braze", "segment", "customerio", "iterable", "sfmc"):
+        plain, wire = one(20, 4000, esp), one(20, 4000, esp, wire=True)
         rows = wire["sends"] + wire["events"]
-        print(f"| {esp} | {rows:,} | {rows / (wire['seconds'] - plain['seconds']):,.0f} |")
+        each = (wire["seconds"] - plain["seconds"]) / rows
+        print(
+            f"| {esp} | {rows:,} | {1 / each:,.0f} | {1 / wire['bare']:,.0f} | {each / wire['bare']:.1f} |", flush=True
+        )
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from justai_sim.biases.identity import identity
 from justai_sim.biases.table import Bias, bias_table
 from justai_sim.checks import doctor as checks
 from justai_sim.checks.doctor import Diagnosis
-from justai_sim.errors import DataError, NotInLogWarning, UsageError
+from justai_sim.errors import DataError, NotInLogWarning, StoppedError, UsageError
 from justai_sim.esp import exports
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
@@ -735,18 +735,23 @@ def sweep(
         scenario = msgspec.structs.replace(scenario, replications=replications)
     how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "race": race}
     if out is not None:
-        return Sweep(run_sweep(scenario, Path(out), resume=resume, **how))
+        return Sweep(run_sweep(scenario, Path(out), resume=resume, again="the same call with resume=True", **how))
     with tempfile.TemporaryDirectory() as folder:
-        return Sweep(run_sweep(scenario, Path(folder), **how))
+        return Sweep(run_sweep(scenario, Path(folder), again="", **how))
 
 
 def run_sweep(scenario: Scenario, out: Path, **options: Any) -> SweepData:
     """Simulate, collect, write the tables; options as in `justai_sim.sweeps.run.sweep`."""
     from justai_sim.sweeps.collect import collect, write_tables
+    from justai_sim.sweeps.run import AGAIN, kept
     from justai_sim.sweeps.run import sweep as run
 
-    data = collect(scenario, *run(scenario, out, **options))
-    write_tables(data, out)
+    done = run(scenario, out, **options)
+    try:
+        data = collect(scenario, *done)
+        write_tables(data, out)
+    except KeyboardInterrupt:
+        raise StoppedError(f"stopped; {kept(out, options.get('again', AGAIN))}") from None
     return data
 
 

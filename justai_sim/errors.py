@@ -24,6 +24,12 @@ class DataError(JustaiError):
     exit_code = 3
 
 
+class StoppedError(JustaiError):
+    """The user stopped it; the message says what is kept and how to go on (exit code 130)."""
+
+    exit_code = 130
+
+
 class NotInLogWarning(UserWarning):
     """A name that was asked for and that the log does not have: perhaps a slip, perhaps a day without it."""
 

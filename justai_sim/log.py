@@ -19,8 +19,7 @@ from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp.base import adapter
 from justai_sim.esp.coding import ROWS, build, coded, note_texts, packed, text_schema, text_tables
 from justai_sim.esp.generic import plain_files
-from justai_sim.esp.jsonbytes import NothingReadableError
-from justai_sim.esp.parts import Asked, Files
+from justai_sim.esp.parts import Asked, Files, NothingReadableError
 from justai_sim.esp.rows import Reject, Rows
 from justai_sim.logstore import Stored, check_out, is_log, manifest_of, put, work_folder
 from justai_sim.meter import Meter, Progress

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from justai_sim.clock import MISSING, SECOND, parse
 from justai_sim.errors import DataError, UsageError
-from justai_sim.esp import jsonbytes
 from justai_sim.esp.base import adapter
 from justai_sim.esp.braze import ADAPTER
 from justai_sim.esp.rows import EventRow, Rows, SendRow
@@ -410,7 +409,7 @@ def test_a_bad_record_names_its_place(tmp_path: Path) -> None:
 
 
 def test_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonbytes, "BATCH", 100)
+    monkeypatch.setattr("justai_sim.esp.rows.BATCH", 100)
     write(tmp_path / "a.avro", "users.behaviors.CustomEvent", [{"name": "n"}] * 250, name="string")
     (tmp_path / "b.json").write_bytes(body(*[event("behaviors.Purchase"), 5] * 120))
     batches = list(ADAPTER.read(tmp_path, None))

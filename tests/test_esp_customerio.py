@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from justai_sim.clock import MISSING, parse
 from justai_sim.errors import DataError, UsageError
 from justai_sim.esp import customerio_export as export
-from justai_sim.esp import jsonbytes
 from justai_sim.esp.base import adapter
 from justai_sim.esp.customerio import ADAPTER, CustomerIo
 from justai_sim.esp.customerio_fields import MEANING, Reading, comment, header
@@ -269,7 +268,7 @@ def test_files_of_webhooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "a.ndjson.gz").write_bytes(gzip.compress(b"\n".join([*lines[:3], b"{broken"])))
     (tmp_path / "b.json").write_text(json.dumps([hook("sent"), hook("drafted")], indent=1))
     (tmp_path / "c.txt").write_text("-")
-    monkeypatch.setattr(jsonbytes, "BATCH", 2)
+    monkeypatch.setattr("justai_sim.esp.rows.BATCH", 2)
     assert [len(b) for b in ADAPTER.read(tmp_path, None)] == [2, 2, 0]
     rows = read_all(ADAPTER, tmp_path)
     assert (len(rows.events), len(rows.sends)) == (3, 1)

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from justai_sim.cli import run
 from justai_sim.clock import MISSING, parse
 from justai_sim.errors import DataError
-from justai_sim.esp import jsonbytes
 from justai_sim.esp.base import adapter
 from justai_sim.esp.coding import rows_of
 from justai_sim.esp.iterable import ADAPTER, ATTRIBUTED, CONNECTOR, CONNECTOR_ROW, UNTYPED, UNTYPED_ROW, IterableEsp
@@ -394,7 +393,7 @@ def test_lines_that_are_not_json_are_told_one_by_one(tmp_path: Path) -> None:
 
 
 def test_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonbytes, "BATCH", 100)
+    monkeypatch.setattr("justai_sim.esp.rows.BATCH", 100)
     (tmp_path / "emailOpen.csv").write_text("createdAt,userId,messageId\n" + f"{CREATED},u,m\n" * 250)
     (tmp_path / "purchase.json").write_text((json.dumps({"createdAt": CREATED, "userId": "u"}) + "\n") * 250)
     assert [len(b) for b in ADAPTER.read(tmp_path, None)] == [100, 100, 100, 100, 100, 0]

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from justai_sim.clock import MISSING, parse
 from justai_sim.errors import DataError, UsageError
-from justai_sim.esp import jsonbytes
 from justai_sim.esp.base import adapter
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.esp.segment import ADAPTER, NO_SENDS, Segment
@@ -455,7 +454,7 @@ def test_bad_lines_name_their_place(tmp_path: Path) -> None:
 
 
 def test_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonbytes, "BATCH", 100)
+    monkeypatch.setattr("justai_sim.esp.rows.BATCH", 100)
     items = [track("Email Sent", {"template_id": "T", "copy_id": "A"}), 5, track("Email Delivered")] * 150
     (tmp_path / "a.json").write_text(json.dumps(items))
     batches = list(ADAPTER.read(tmp_path, None))

@@ -346,9 +346,8 @@ def test_a_file_with_a_name_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_progress_counts_the_bytes_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from justai_sim.esp import jsonbytes
 
-    monkeypatch.setattr(jsonbytes, "BATCH", 50)
+    monkeypatch.setattr("justai_sim.esp.rows.BATCH", 50)
     src = tmp_path / "export"
     src.mkdir()
     (src / "all.ndjson").write_text("\n".join(json.dumps(e) for i in range(2000) for e in lines(i)))

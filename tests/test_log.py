@@ -19,8 +19,8 @@ from justai_sim import clock, privacy, work
 from justai_sim.clock import MISSING
 from justai_sim.errors import DataError, UsageError
 from justai_sim.esp.coding import ROWS, build, rows_of, text_tables
+from justai_sim.esp.documents import documents
 from justai_sim.esp.generic import ADAPTER
-from justai_sim.esp.jsonbytes import documents
 from justai_sim.esp.rows import EventRow, Reject, Rows, SendRow
 from justai_sim.log import conversion_names, load, read_log, read_log_with_rejects, write_rejects
 from justai_sim.privacy import mask_text

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from justai_sim import api, stats
-from justai_sim.errors import UsageError
+from justai_sim.errors import StoppedError, UsageError
 from justai_sim.scenario import Scenario, points, read, with_settings
 from justai_sim.sweeps import run as runs
 from justai_sim.sweeps.collect import read_tables
@@ -75,7 +75,7 @@ def test_an_interrupted_race_ends_as_it_would_have(after: int, tmp_path: Path, m
         return original(unit)
 
     monkeypatch.setattr(runs, "run_unit", dies)
-    with pytest.raises(runs.StoppedError):
+    with pytest.raises(StoppedError):
         api.run_sweep(scenario(), tmp_path / "out", workers=1, race="conversions")
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "parts").glob("*.npz")}
     assert len(kept) == after

@@ -15,7 +15,7 @@ import pytest
 
 from justai_sim import api
 from justai_sim.cli import run
-from justai_sim.errors import DataError, UsageError
+from justai_sim.errors import DataError, StoppedError, UsageError
 from justai_sim.scenario import Scenario, packaged, points, read, with_settings
 from justai_sim.sweeps import run as runs
 from justai_sim.sweeps.collect import read_tables
@@ -64,7 +64,7 @@ def test_a_sweep_resumes_without_redoing_what_is_finished(tmp_path: Path, monkey
 
     monkeypatch.setattr(runs, "run_unit", dies_at_the_second)
     out = tmp_path / "out"
-    with pytest.raises(runs.StoppedError, match="--resume") as stopped:
+    with pytest.raises(StoppedError, match="--resume") as stopped:
         api.run_sweep(small(), out, workers=1)
     assert stopped.value.exit_code == 130
     (part,) = (out / "parts").glob("*.npz")

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-import numpy as np
-
 from justai_sim.stats import wilson
 
 Severity = Literal["wrong", "doubtful", "note"]
@@ -102,8 +100,3 @@ def exceeding(p: float) -> str:
     if p < 1e-12:
         return "less than 1 in 10^12"
     return f"1 in {float(f'{1 / p:.2g}'):,.0f}" if p < 0.5 else "about even"
-
-
-def counts_of(keys: np.ndarray, size: int) -> np.ndarray:
-    """How often each of 0..size-1 occurs; negative keys are left out."""
-    return np.bincount(keys[keys >= 0], minlength=size)

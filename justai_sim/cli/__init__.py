@@ -9,7 +9,11 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 failure, 2 usage, 3 bad input data, 130 interrupted."""
-    sys.exit(run(sys.argv[1:] if argv is None else list(argv)))
+    try:
+        code = run(sys.argv[1:] if argv is None else list(argv))
+    except KeyboardInterrupt:  # before or after the command itself
+        code = _fail("interrupted", 130)
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:
@@ -30,7 +34,7 @@ def run(argv: list[str]) -> int:
     except JustaiError as e:
         return _fail(str(e), e.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted; the same command starts again", 130)
     except BrokenPipeError:
         # The reader (head, less) has seen enough; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ from justai_sim.bandit.policy import METRICS
 from justai_sim.bandit.registry import POLICIES, checked
 from justai_sim.bandit.texts import with_policy_settings
 from justai_sim.cli.output import Bar, emit_json, say, table
-from justai_sim.errors import DataError, UsageError, nearest
+from justai_sim.errors import DataError, StoppedError, UsageError, nearest
 from justai_sim.esp.generic import plain_files
 from justai_sim.esp.rows import Reject
 from justai_sim.privacy import mask_text
@@ -50,8 +50,7 @@ def load(
             esp_options=switches, progress=bar,
         )  # fmt: skip
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on where it was")
-        raise
+        raise StoppedError("interrupted; the same command goes on where it was") from None
     finally:
         bar.close()
     for text in summary.said:

@@ -9,7 +9,7 @@ import msgspec
 
 from justai_sim import api
 from justai_sim.cli.output import Bar, emit_json, say, table
-from justai_sim.errors import UsageError
+from justai_sim.errors import StoppedError, UsageError
 from justai_sim.esp import exports
 from justai_sim.esp.base import adapter
 from justai_sim.pages import reports
@@ -23,11 +23,12 @@ COLUMNS = ("point", "right_leader", "days_until_right", "shipped_wrong", "shippe
 def demo(out: Path, workers: int | None, replications: int | None) -> None:
     scenario = _with(read("welcome"), None, replications)
     say(f"{scenario.question} ({scenario.replications} simulated worlds, four windows, two policies)")
+    again = "the same command"
     try:
-        _sweep(scenario, out, workers, resume=True)
+        _sweep(scenario, out, workers, resume=True, again=again)
     except UsageError:  # what lies there is of another scenario or version: begin anew
-        _sweep(scenario, out, workers)
-    print(f"report: {reports.rebuild(out)}")
+        _sweep(scenario, out, workers, again=again)
+    print(f"report: {_rebuilt(out)}")
 
 
 def scenarios(json: bool) -> None:
@@ -44,7 +45,7 @@ def scenarios(json: bool) -> None:
 
 def run(
     source: str, out: Path | None, seed: int | None, replications: int | None, wire: bool, export_as: str | None,
-    workers: int | None, json: bool,
+    workers: int | None, resume: bool, json: bool,
 ) -> None:  # fmt: skip
     if wire and replications is None:
         replications = 1
@@ -53,8 +54,8 @@ def run(
     if export_as is not None:
         scenario = msgspec.structs.replace(scenario, esp=export_as)  # its ids, its grids of time and money
         exports.check_new(folder / "export")  # before all the work
-    data = _sweep(scenario, folder, workers, wire=wire)
-    page = reports.rebuild(folder)
+    data = _sweep(scenario, folder, workers, resume=resume, wire=wire)
+    page = _rebuilt(folder)
     log = write_world(scenario, folder / "log", wire)
     if export_as is not None:
         for what, n in exports.export(log, export_as, folder / "export").items():
@@ -75,11 +76,19 @@ def sweep(
     data = _sweep(scenario, folder, workers, resume=resume, scheduler=scheduler, race=race)
     for s in data.raced.stopped if data.raced else []:
         say(f"stopped after {s.worlds} worlds: {s.point}, behind {s.against}")
-    _show(data, json, reports.rebuild(folder))
+    _show(data, json, _rebuilt(folder))
 
 
 def report(folder: Path) -> None:
-    print(f"report: {reports.rebuild(folder)}")
+    print(f"report: {_rebuilt(folder)}")
+
+
+def _rebuilt(folder: Path) -> Path:
+    """The page of a folder whose tables are on disk."""
+    try:
+        return reports.rebuild(folder)
+    except KeyboardInterrupt:
+        raise StoppedError(f"stopped; the tables are kept: justai-sim report {folder} makes the page") from None
 
 
 def recommend(folder: Path, criterion: str, day: float | None, limit: float, out: Path | None, json: bool) -> None:

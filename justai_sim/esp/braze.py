@@ -19,27 +19,13 @@ from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError
 from justai_sim.esp import avro, avro_columns, braze_http, braze_lane, braze_people, braze_render, braze_writer
 from justai_sim.esp import braze_fields as f
+from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import NO_NAME, NOBODY, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, named, pieces
-from justai_sim.esp.jsonbytes import (
-    Batches,
-    Element,
-    ElementError,
-    decode,
-    documents,
-    elements,
-    files,
-    first_ident,
-    json_like,
-    lone,
-    message_key,
-    nothing_readable,
-    raw,
-    short,
-    shown,
-)
+from justai_sim.esp.jsonbytes import decode, elements, lone, raw
 from justai_sim.esp.origin import Origin, as_received
-from justai_sim.esp.parts import ALL, Asked, Files, in_parts
-from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
+from justai_sim.esp.rows import Batches, EventRow, Rows, SendRow
+from justai_sim.esp.values import Element, ElementError, first_ident, message_key, short, shown
 from justai_sim.tables import Log
 
 COPY = "copy_id"
@@ -93,7 +79,6 @@ class Braze:
     ) -> None:
         self.how = f.reading(variant_key, restated, soft_bounces, state_changes)
         self.join_profiles, self._known, self._known_of = join_profiles, dict[str, str](), Path()
-        self.fast = variant_key == COPY  # which is the one that the lane knows
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         """`serial` is the dispatch id; the order is kept among serials of equal length."""
@@ -121,10 +106,7 @@ class Braze:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A Custom HTTP body. An empty body or one without events is a probe of the credentials: nothing."""
-        element = lone(body, "events")
-        if element is not None and self.fast and braze_http.append(self.how.meaning, element, rows, received_at):
-            return
-        if body.strip():
+        if not _usual(body, rows, received_at, self.how) and body.strip():
             for where, found, origin in elements(body, place, "events", lambda: rows):
                 _append_http(found, rows, where, received_at, self.how, origin)
 
@@ -165,6 +147,9 @@ ADAPTER = Braze()
 
 def _json(file: Path, place: str, batches: Batches, how: f.Reading) -> Iterator[Rows]:
     for where, document in documents(file, place, batches.current):
+        if _usual(document, batches.rows, MISSING, how):
+            yield from batches.full()
+            continue
         for which, element, origin in elements(document, where, "events", batches.current):
             _append_http(element, batches.rows, which, MISSING, how, origin)
             yield from batches.full()
@@ -229,6 +214,12 @@ def _until_damage(records: Iterator[Any], failure: list[Exception]) -> Iterator[
         yield from records
     except Exception as e:  # a damaged file can make it raise anything
         failure.append(e)
+
+
+def _usual(body: bytes, rows: Rows, received_at: int, how: f.Reading) -> bool:
+    """Append the row of one event in its usual shape; False (and nothing is changed) if it is none."""
+    e = lone(body, "events") if how.key == COPY else None  # the lane knows the usual key only
+    return e is not None and braze_http.append(how.meaning, e, rows, received_at)
 
 
 def _append_http(element: Element, rows: Rows, place: str, received_at: int, how: f.Reading, origin: Origin) -> None:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING, parse
-from justai_sim.esp.jsonbytes import (
+from justai_sim.esp.jsonbytes import decode
+from justai_sim.esp.rows import Rows
+from justai_sim.esp.values import (
     Element,
     ElementError,
     copy_text,
     decimal,
-    decode,
     first_ident,
     ident,
     message_key,
@@ -23,7 +24,6 @@ from justai_sim.esp.jsonbytes import (
     short,
     shown,
 )
-from justai_sim.esp.rows import Rows
 
 SEND = "send"
 PURCHASE = "users.behaviors.Purchase"

@@ -15,8 +15,8 @@ import msgspec
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp import limits
-from justai_sim.esp.jsonbytes import Element
 from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.values import Element
 
 
 class _Extras(msgspec.Struct):

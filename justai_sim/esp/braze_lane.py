@@ -18,8 +18,9 @@ from justai_sim.clock import EARLIEST, LATEST
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp import limits
 from justai_sim.esp.coding import text_schema
-from justai_sim.esp.jsonbytes import copy_text, decode
+from justai_sim.esp.jsonbytes import decode
 from justai_sim.esp.rows import Rows
+from justai_sim.esp.values import copy_text
 
 Mask = npt.NDArray[np.bool_]
 _MESSAGE = ("campaign", "canvas_step", "canvas_variation", "message_variation")

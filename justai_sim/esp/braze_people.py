@@ -17,9 +17,11 @@ import pyarrow.compute as pc
 
 from justai_sim.esp import avro, avro_columns
 from justai_sim.esp import braze_fields as f
-from justai_sim.esp.jsonbytes import Element, documents, elements, ident, json_like
+from justai_sim.esp.documents import documents, json_like
+from justai_sim.esp.jsonbytes import elements
 from justai_sim.esp.parts import Files
 from justai_sim.esp.rows import Rows
+from justai_sim.esp.values import Element, ident
 
 ORPHAN = "users.UserOrphan"
 _IDS = frozenset({"user_id", "external_user_id", "orphaned_by_id"})

@@ -10,8 +10,9 @@ import numpy as np
 
 from justai_sim.clock import MISSING, SECOND
 from justai_sim.esp import braze_fields as f
-from justai_sim.esp.jsonbytes import Element, encode
+from justai_sim.esp.jsonbytes import encode
 from justai_sim.esp.payloads import Part, Payload, hole, in_order, nullable, numbers, quoted, split
+from justai_sim.esp.values import Element
 from justai_sim.tables import CONVERSION, HELD_OUT, KINDS, Log
 
 _TYPES = {

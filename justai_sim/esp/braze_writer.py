@@ -15,7 +15,8 @@ from typing import Any
 from justai_sim.errors import UsageError
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp.exports import NAMELESS
-from justai_sim.esp.jsonbytes import Element, encode
+from justai_sim.esp.jsonbytes import encode
+from justai_sim.esp.values import Element
 
 _EMAIL = (
     "id user_id dispatch_id external_user_id time timezone campaign_id campaign_name message_variation_id "

@@ -18,23 +18,14 @@ from justai_sim.esp import customerio_fields as f
 from justai_sim.esp import customerio_lane, customerio_render, customerio_writer, plain_one
 from justai_sim.esp.customerio_export import Export, table_of
 from justai_sim.esp.customerio_fields import Reading
+from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import NOT_OF_SENDS
 from justai_sim.esp.generic import ADAPTER as PLAIN
-from justai_sim.esp.jsonbytes import (
-    Batches,
-    Element,
-    ElementError,
-    decode,
-    documents,
-    elements,
-    files,
-    json_like,
-    lone,
-    nothing_readable,
-)
+from justai_sim.esp.jsonbytes import decode, elements, lone
 from justai_sim.esp.origin import Origin, as_received
-from justai_sim.esp.parts import ALL, Asked, Files, in_parts
-from justai_sim.esp.rows import Rows
+from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
+from justai_sim.esp.rows import Batches, Rows
+from justai_sim.esp.values import Element, ElementError
 from justai_sim.tables import Log
 
 _KEY = "events"
@@ -88,12 +79,8 @@ class CustomerIo:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body: one object; an array of objects or an object a line are taken too."""
-        found = lone(body, _KEY)
-        if found is not None:
-            if customerio_lane.append(found, self.reading, rows, received_at):
-                return
-            if _is_plain(found) and plain_one.append(found, rows, received_at):
-                return
+        if self._usual(body, rows, received_at):
+            return
         for where, document in _lines(body, place):
             for which, element, origin in elements(document, where, _KEY, lambda: rows):
                 self._append(element, rows, which, received_at, origin)
@@ -117,6 +104,9 @@ class CustomerIo:
             elif json_like(file):
                 found = True
                 for at, document in documents(file, place, batches.current):
+                    if self._usual(document, batches.rows, MISSING):
+                        yield from batches.full()
+                        continue
                     for which, element, origin in elements(document, at, _KEY, batches.current):
                         self._append(element, batches.rows, which, MISSING, origin, timezone)
                         yield from batches.full()
@@ -128,6 +118,14 @@ class CustomerIo:
             raise nothing_readable(path, passed, expected)
         yield from export.read()
         yield batches.take()
+
+    def _usual(self, body: bytes, rows: Rows, received_at: int) -> bool:
+        """Append the row of one event in its usual shape; False (and nothing is changed) if it is none."""
+        e = lone(body, _KEY)
+        if e is None:
+            return False
+        read = customerio_lane.append(e, self.reading, rows, received_at)
+        return read or (_is_plain(e) and plain_one.append(e, rows, received_at))
 
     def _append(
         self, e: Element, rows: Rows, place: str, received_at: int, origin: Origin, timezone: str | None = None

@@ -24,10 +24,11 @@ from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.esp import customerio_fields as f
 from justai_sim.esp import parquet
 from justai_sim.esp.customerio_spread import SPREAD, Lookups, Output, Spread, wrong
-from justai_sim.esp.jsonbytes import Batches, Element, ElementError, first_ident, raw, shown
+from justai_sim.esp.jsonbytes import raw
 from justai_sim.esp.parts import Asked
-from justai_sim.esp.rows import Rows
+from justai_sim.esp.rows import Batches, Rows
 from justai_sim.esp.segment_fields import flag, instant
+from justai_sim.esp.values import Element, ElementError, first_ident, shown
 
 PART = 50_000
 """Rows of deliveries, contents and metrics of one part."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from justai_sim.errors import UsageError, nearest
-from justai_sim.esp.jsonbytes import Element, ElementError, decode, encode, first_ident, shown
+from justai_sim.esp.jsonbytes import decode, encode
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.esp.segment_fields import flag, instant
+from justai_sim.esp.values import Element, ElementError, first_ident, shown
 
 MEANING = {
     "sent": "send",

@@ -10,9 +10,9 @@ from typing import Any
 
 from justai_sim.clock import LATEST, MISSING, SECOND
 from justai_sim.esp import customerio_fields as f
-from justai_sim.esp.jsonbytes import Element
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.esp.segment_fields import flag
+from justai_sim.esp.values import Element
 
 _FIRST, _END = 10**8, LATEST // SECOND
 _NAN = SendRow._field_defaults["propensity"]

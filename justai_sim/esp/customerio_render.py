@@ -9,9 +9,10 @@ import numpy as np
 
 from justai_sim.clock import SECOND
 from justai_sim.esp import customerio_fields as f
-from justai_sim.esp.jsonbytes import Element, encode
+from justai_sim.esp.jsonbytes import encode
 from justai_sim.esp.payloads import Part, Payload, hole, in_order, nullable, quoted, split
 from justai_sim.esp.plain_render import objects
+from justai_sim.esp.values import Element
 from justai_sim.tables import CONVERSION, HELD_OUT, KINDS, UNSUBSCRIBE, Log
 
 _METRICS = {kind: metric for metric, kind in f.MEANING.items()}

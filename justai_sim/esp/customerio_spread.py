@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from justai_sim.clock import MISSING
-from justai_sim.esp.jsonbytes import ElementError
+from justai_sim.esp.values import ElementError
 
 SPREAD = {"deliveries": (8, 2), "delivery_contents": (4, 1), "metrics": (5, 6)}
 """Texts (delivery first, place last) and integers (`seq_num` first) of a spread row."""

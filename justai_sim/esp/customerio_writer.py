@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from justai_sim.esp import customerio_fields as f
-from justai_sim.esp.coding import public_columns
+from justai_sim.esp.coding import public_columns, send_order
 from justai_sim.esp.exports import pieces, plain_line
-from justai_sim.esp.jsonbytes import encode, send_order
+from justai_sim.esp.jsonbytes import encode
 from justai_sim.tables import Log
 
 WORKSPACE = 1

@@ -22,13 +22,14 @@ from justai_sim.errors import DataError, nearest
 from justai_sim.esp import csv_lane, limits, parquet, plain_lane, plain_one
 from justai_sim.esp.coding import COLUMNS, ROWS, rows_of, text_schema, text_tables
 from justai_sim.esp.csvlines import Lines, header_names, records, text_of
-from justai_sim.esp.jsonbytes import encode, lone, shown
+from justai_sim.esp.jsonbytes import encode, lone
 from justai_sim.esp.origin import Document, Origin, as_received
 from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.payloads import in_order, split
 from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, micro_to_units, values_of
 from justai_sim.esp.plain_render import objects
 from justai_sim.esp.rows import Rows
+from justai_sim.esp.values import shown
 from justai_sim.tables import TABLES, Log
 
 BATCH = 50_000

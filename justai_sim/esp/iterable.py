@@ -15,6 +15,7 @@ from justai_sim.errors import DataError, UsageError, nearest
 from justai_sim.esp import iterable_fields as f
 from justai_sim.esp import iterable_lane, iterable_render, iterable_writer
 from justai_sim.esp.csvlines import Lines, header_names, records
+from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import (
     NO_NAME,
     NOBODY,
@@ -25,23 +26,11 @@ from justai_sim.esp.exports import (
     named,
     pieces,
 )
-from justai_sim.esp.jsonbytes import (
-    Batches,
-    Element,
-    ElementError,
-    decode,
-    documents,
-    elements,
-    files,
-    first_ident,
-    json_like,
-    lone,
-    nothing_readable,
-    shown,
-)
+from justai_sim.esp.jsonbytes import decode, elements, lone
 from justai_sim.esp.origin import as_received
-from justai_sim.esp.parts import ALL, Asked, Files, in_parts
-from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
+from justai_sim.esp.rows import Batches, EventRow, Rows, SendRow
+from justai_sim.esp.values import Element, ElementError, first_ident, shown
 from justai_sim.tables import CONVERSION, Log
 
 CONNECTOR = "file of a warehouse connector (export from Iterable itself)"
@@ -127,8 +116,7 @@ class IterableEsp:
 
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body; an array of them is read too."""
-        found = lone(body, _ENVELOPE)
-        if found is not None and iterable_lane.append(found, self.reading, rows, received_at):
+        if self._usual(body, rows, received_at):
             return
         if not body.strip():
             return
@@ -161,6 +149,9 @@ class IterableEsp:
 
     def _json(self, file: Path, place: str, kind: str, batches: Batches) -> Iterator[Rows]:
         for at, document in documents(file, place, batches.current):
+            if self._usual(document, batches.rows, MISSING):
+                yield from batches.full()
+                continue
             for which, element, origin in elements(document, at, _ENVELOPE, batches.current):
                 if not kind and not _typed(element):
                     batches.rows.skipped[CONNECTOR_ROW if f.connector(element) else UNTYPED_ROW] += 1
@@ -195,6 +186,11 @@ class IterableEsp:
                     self._append(element, kind, batches.rows, where, MISSING, partial(_readable, text))
                 yield from batches.full()
             lines.report(batches.rows)
+
+    def _usual(self, body: bytes, rows: Rows, received_at: int) -> bool:
+        """Append the row of one webhook in its usual shape; False (and nothing is changed) if it is none."""
+        e = lone(body, _ENVELOPE)
+        return e is not None and iterable_lane.append(e, self.reading, rows, received_at)
 
     def _append(self, e: Element, kind: str, rows: Rows, place: str, received_at: int, text: Callable[[], str]) -> None:
         """One event. `kind` is the data type of the file, for rows that do not name their own."""

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from justai_sim.clock import MISSING
-from justai_sim.esp.jsonbytes import Element, ElementError, decimal, decode, encode, first_ident, micro, short, shown
+from justai_sim.esp.jsonbytes import decode, encode
 from justai_sim.esp.rows import Rows
 from justai_sim.esp.segment_fields import instant
+from justai_sim.esp.values import Element, ElementError, decimal, first_ident, micro, short, shown
 
 SEND, SKIP, CONVERSION = "send", "skip", "conversion"
 PURCHASE, CUSTOM = "purchase", "customEvent"

@@ -11,20 +11,24 @@ from typing import Any
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.esp import iterable_fields as f
-from justai_sim.esp.jsonbytes import Element, ElementError, first_ident, micro_of
 from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.values import Element, ElementError, first_ident, micro_of
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
 _ZONE = " +00:00"
+_STORED = ("itblInternal", "itblInternal.documentCreatedAt")
+"""Where a row of an export says when Iterable heard of it."""
 _NAN = SendRow._field_defaults["propensity"]
 _row: Callable[[Any, tuple[Any, ...]], Any] = tuple.__new__  # half the time of the rows' own constructor
 
 
 def append(e: Element, reading: f.Reading, rows: Rows, received_at: int) -> bool:
-    """Append the row of a webhook that was received then and none of whose texts is too long; False (and nothing is
+    """Append the row of a webhook none of whose texts is too long; False (and nothing is
     changed) if it is not for the lane."""
     name, user, d = e.get("eventName"), e.get("userId"), e.get("dataFields")
-    if type(name) is not str or not _is_id(user) or type(d) is not dict or "_type" in e or received_at == MISSING:
+    if type(name) is not str or not _is_id(user) or type(d) is not dict or "_type" in e:
+        return False
+    if received_at == MISSING and any(key in source for source in (e, d) for key in _STORED):
         return False
     kind, t = f.MEANING.get(name), _instant(d.get("createdAt"))
     if kind is None or kind == f.SKIP or t == MISSING:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from functools import cache
 
 from justai_sim.esp import iterable_fields as f
-from justai_sim.esp.jsonbytes import Element, encode
+from justai_sim.esp.jsonbytes import encode
 from justai_sim.esp.payloads import Part, Payload, hole, in_order, nullable, numbers, split
+from justai_sim.esp.values import Element
 from justai_sim.tables import CONVERSION, HELD_OUT, KINDS, Log
 
 _NAMES = {

@@ -11,7 +11,8 @@ from typing import IO, Any
 
 from justai_sim.esp import iterable_fields as f
 from justai_sim.esp.exports import NAMELESS
-from justai_sim.esp.jsonbytes import Element, encode
+from justai_sim.esp.jsonbytes import encode
+from justai_sim.esp.values import Element
 
 _MESSAGE = "createdAt email userId campaignId templateId messageId {} esDocumentId itblInternal.documentCreatedAt"
 _LOOKED = "ip userAgent userAgentDevice proxySource city region country contentId isBot"

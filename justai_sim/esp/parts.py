@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from justai_sim.tables import KINDS
+from justai_sim.errors import DataError
+from justai_sim.tables import KINDS, SIMULATED
 
 Files: TypeAlias = list[tuple[Path, str]]
 """Files, each with its name for messages."""
@@ -32,6 +34,17 @@ FILES = 5_000
 """A part ends with the file that reaches one of these."""
 
 
+def files(path: Path) -> list[tuple[Path, str]]:
+    """All files under a folder (or the file itself) in a fixed order, each with its name for messages.
+
+    But for the mark of a simulated world, which is ours and no provider's.
+    """
+    if path.is_file():
+        return [(path, path.name)]
+    found = (f for f in sorted(path.rglob("*")) if f.is_file() and f != path / SIMULATED)
+    return [(f, f.relative_to(path).as_posix()) for f in found]
+
+
 def in_parts(files: Files) -> list[Files]:
     """The files in parts of about `BYTES`, in their order: a function of names and sizes alone."""
     out, size = list[Files](), BYTES
@@ -42,3 +55,17 @@ def in_parts(files: Files) -> list[Files]:
         out[-1].append((file, place))
         size += file.stat().st_size
     return out
+
+
+class NothingReadableError(DataError):
+    """A source with no file that its provider could have written."""
+
+    def __init__(self, path: Path, found: Iterable[str], expected: str) -> None:
+        self.found, self.expected = list(found), expected
+        rest = len(self.found) - 8
+        what = ", ".join(self.found[:8]) + (f" and {rest:,} more" if rest > 0 else "") or "nothing"
+        packed = "; a packed file (.gz) must hold JSON" if any(n.lower().endswith(".gz") for n in self.found) else ""
+        super().__init__(f"{path}: found {what}; expected {expected}{packed}")
+
+
+nothing_readable = NothingReadableError

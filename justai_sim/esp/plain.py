@@ -18,8 +18,8 @@ from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.errors import DataError, nearest
 from justai_sim.esp import limits
 from justai_sim.esp.coding import COLUMNS, OWN_TIME, ROWS, auto_id
-from justai_sim.esp.jsonbytes import shown
 from justai_sim.esp.rows import Rows
+from justai_sim.esp.values import shown
 from justai_sim.tables import Column
 
 REQUIRED = {

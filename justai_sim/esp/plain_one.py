@@ -11,9 +11,9 @@ from typing import Any
 
 from justai_sim.clock import EARLIEST, LATEST, MISSING
 from justai_sim.esp import limits
-from justai_sim.esp.jsonbytes import Element
-from justai_sim.esp.plain import SUSPECT
+from justai_sim.esp.plain import SUSPECT, note
 from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.values import Element
 from justai_sim.tables import KINDS, STATUSES
 
 _FLAGS = {None: -1, False: 0, True: 1}
@@ -28,15 +28,20 @@ class _OddError(Exception):
 def append(e: Element, rows: Rows, received_at: int) -> bool:
     """Append the row of an object that was received then; False (and nothing is changed) if it is not as usual."""
     table = e.get("table", "events")
+    row: EventRow | SendRow
     try:
         if table == "events":
-            rows.events.append(_event(e, received_at))
+            row = _event(e, received_at)
+            rows.events.append(row)
         elif table == "sends":
-            rows.sends.append(_send(e, received_at))
+            row = _send(e, received_at)
+            rows.sends.append(row)
         else:
             return False
     except _OddError:
         return False
+    if row.received_at == MISSING:
+        note(rows, table, 0, 1)
     return True
 
 
@@ -98,10 +103,7 @@ def _own_time(value: Any) -> int:
 
 
 def _receipt(value: Any, received_at: int) -> int:
-    found = received_at if value is None else _time(value)
-    if found == MISSING:
-        raise _OddError
-    return found
+    return received_at if value is None else _time(value)
 
 
 def _money(value: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +13,8 @@ from justai_sim.esp import limits
 if TYPE_CHECKING:
     import pyarrow as pa
 
+BATCH = 20_000
+"""Rows (or rejects) of one batch of `read`."""
 NO_SENDS = "deliveries but no send event; --esp segment-deliveries reads them as sends"
 """A note of a reader; it counts only if the whole log has no sends."""
 
@@ -114,3 +116,32 @@ class Rows:
     def __len__(self) -> int:
         listed = len(self.sends) + len(self.events) + len(self.decisions)
         return listed + sum(t.num_rows for tables in self.tables.values() for t in tables)
+
+
+class Batches:
+    """The batch being filled; `full` hands out what is to be yielded."""
+
+    def __init__(self) -> None:
+        self.rows = Rows()
+
+    def current(self) -> Rows:
+        return self.rows
+
+    def full(self) -> Iterator[Rows]:
+        rows = self.rows
+        if len(rows) >= BATCH or len(rows.rejects) >= BATCH or rows.held >= limits.HELD:
+            yield self.take()
+
+    @property
+    def most(self) -> int:
+        """Rows of a batch."""
+        return BATCH
+
+    @property
+    def room(self) -> int:
+        """Rows until the batch is full, at least one."""
+        return max(1, BATCH - len(self.rows))
+
+    def take(self) -> Rows:
+        rows, self.rows = self.rows, Rows()
+        return rows

@@ -12,26 +12,15 @@ from justai_sim.clock import DAY, MISSING, zone
 from justai_sim.errors import UsageError
 from justai_sim.esp import segment_fields as f
 from justai_sim.esp import segment_render
+from justai_sim.esp.documents import groups, json_like
 from justai_sim.esp.exports import NAMELESS, NO_NAME, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, pieces
-from justai_sim.esp.jsonbytes import (
-    Batches,
-    Element,
-    ElementError,
-    elements,
-    files,
-    first_ident,
-    groups,
-    json_like,
-    lone,
-    nothing_readable,
-    short,
-    shown,
-)
+from justai_sim.esp.jsonbytes import elements, lone
 from justai_sim.esp.origin import Origin, as_received
-from justai_sim.esp.parts import ALL, Asked, Files, in_parts
-from justai_sim.esp.rows import NO_SENDS, EventRow, Rows, SendRow
+from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
+from justai_sim.esp.rows import NO_SENDS, Batches, EventRow, Rows, SendRow
 from justai_sim.esp.segment_lane import Lane
 from justai_sim.esp.segment_people import known_as
+from justai_sim.esp.values import Element, ElementError, first_ident, short, shown
 from justai_sim.tables import Log
 
 _INHERIT = ("context", "sentAt")

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from justai_sim.clock import EARLIEST, LATEST, MINUTE, MISSING
 from justai_sim.esp import limits
-from justai_sim.esp.jsonbytes import (
+from justai_sim.esp.rows import Rows
+from justai_sim.esp.values import (
     Element,
     ElementError,
     decimal,
@@ -23,7 +24,6 @@ from justai_sim.esp.jsonbytes import (
     short,
     shown,
 )
-from justai_sim.esp.rows import Rows
 
 SEND, SKIP, RESTATED, TRANSIENT, ORDER, REFUND = "send", "skip", "restated", "transient", "order", "refund"
 MACHINE_OPEN = "email machine opened"

@@ -15,11 +15,13 @@ import msgspec
 from justai_sim.clock import EARLIEST, LATEST, MINUTE, MISSING
 from justai_sim.esp import limits
 from justai_sim.esp import segment_fields as f
+from justai_sim.esp.documents import Group
 from justai_sim.esp.isotimes import instants
-from justai_sim.esp.jsonbytes import Element, ElementError, Group, Into, first_ident
+from justai_sim.esp.jsonbytes import Into
 from justai_sim.esp.origin import Document, as_received
 from justai_sim.esp.parts import ALL, Asked
 from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.values import Element, ElementError, first_ident
 
 _LEFT = {f.SKIP, f.RESTATED, f.TRANSIENT, f.REFUND, "delivery"}
 """Meanings that the lane leaves alone."""

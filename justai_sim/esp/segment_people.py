@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from justai_sim.esp.jsonbytes import Element, ElementError, documents, elements, first_ident, json_like
+from justai_sim.esp.documents import documents, json_like
+from justai_sim.esp.jsonbytes import elements
 from justai_sim.esp.parts import Files
 from justai_sim.esp.rows import Rows
+from justai_sim.esp.values import Element, ElementError, first_ident
 
 _SEVERAL = ""
 

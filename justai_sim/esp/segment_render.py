@@ -7,8 +7,9 @@ from functools import cache
 
 from justai_sim.clock import MISSING
 from justai_sim.esp import segment_fields as f
-from justai_sim.esp.jsonbytes import Element, encode
+from justai_sim.esp.jsonbytes import encode
 from justai_sim.esp.payloads import Part, Payload, hole, in_order, numbers, quoted, split
+from justai_sim.esp.values import Element
 from justai_sim.tables import CONVERSION, HELD_OUT, KINDS, Log
 
 _NAMES = {

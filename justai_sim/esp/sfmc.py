@@ -14,26 +14,16 @@ from justai_sim.clock import MISSING, zone
 from justai_sim.errors import UsageError
 from justai_sim.esp import plain_one, sfmc_lane, sfmc_render, sfmc_writer
 from justai_sim.esp import sfmc_fields as f
+from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import NOT_OF_SENDS
 from justai_sim.esp.generic import ADAPTER as PLAIN
-from justai_sim.esp.jsonbytes import (
-    Batches,
-    Element,
-    ElementError,
-    documents,
-    elements,
-    files,
-    first_ident,
-    json_like,
-    lone,
-    nothing_readable,
-    shown,
-)
+from justai_sim.esp.jsonbytes import elements, lone
 from justai_sim.esp.origin import Origin, as_received
-from justai_sim.esp.parts import ALL, Asked, Files
-from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.parts import ALL, Asked, Files, files, nothing_readable
+from justai_sim.esp.rows import Batches, EventRow, Rows, SendRow
 from justai_sim.esp.sfmc_extract import SendLog, Setting, Table, header_of, pick_variant, read_send_log, read_table
 from justai_sim.esp.sfmc_files import Source, sources
+from justai_sim.esp.values import Element, ElementError, first_ident, shown
 from justai_sim.tables import Log
 
 MACHINE = ("Mozilla/5.0",)
@@ -144,12 +134,8 @@ class Sfmc:
 
         The unsigned POST that verifies a callback gives no rows and is counted.
         """
-        found = lone(body, "events")
-        if found is not None:
-            if sfmc_lane.append(found, self._usual_copy, MACHINE, rows, received_at):
-                return
-            if _is_plain(found) and plain_one.append(found, rows, received_at):
-                return
+        if self._usual(body, rows, received_at):
+            return
         if not body.strip():
             return
         for where, element, origin in elements(body, place, "events", lambda: rows):
@@ -198,9 +184,20 @@ class Sfmc:
 
     def _bodies(self, source: Source, log: SendLog, batches: Batches, timezone: str | None) -> Iterator[Rows]:
         for at, document in documents(source.path, source.place, batches.current):
+            if self._usual(document, batches.rows, MISSING):
+                yield from batches.full()
+                continue
             for which, element, origin in elements(document, at, "events", batches.current):
                 self._append(element, batches.rows, which, MISSING, log, origin, timezone)
                 yield from batches.full()
+
+    def _usual(self, body: bytes, rows: Rows, received_at: int) -> bool:
+        """Append the row of one event in its usual shape; False (and nothing is changed) if it is none."""
+        e = lone(body, "events")
+        if e is None:
+            return False
+        read = sfmc_lane.append(e, self._usual_copy, MACHINE, rows, received_at)
+        return read or (_is_plain(e) and plain_one.append(e, rows, received_at))
 
     def _append(
         self,

@@ -16,9 +16,9 @@ from justai_sim.clock import MISSING
 from justai_sim.errors import DataError
 from justai_sim.esp import sfmc_fields as f
 from justai_sim.esp.csvlines import header_names, records
-from justai_sim.esp.jsonbytes import Batches, ElementError, decimal, micro, shown
-from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.rows import Batches, EventRow, Rows, SendRow
 from justai_sim.esp.sfmc_files import Source, TextLines
+from justai_sim.esp.values import ElementError, decimal, micro, shown
 
 _COLUMNS = {
     "job": ("sendid", "jobid"),

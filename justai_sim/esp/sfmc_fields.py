@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from justai_sim.clock import EARLIEST, LATEST, SECOND
-from justai_sim.esp.jsonbytes import Element, ElementError, first_ident, shown
+from justai_sim.esp.values import Element, ElementError, first_ident, shown
 
 SEND = "send"
 MEANING = {

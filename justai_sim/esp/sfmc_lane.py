@@ -11,8 +11,8 @@ from typing import Any
 
 from justai_sim.clock import LATEST, MISSING
 from justai_sim.esp import sfmc_fields as f
-from justai_sim.esp.jsonbytes import Element
 from justai_sim.esp.rows import EventRow, Rows, SendRow
+from justai_sim.esp.values import Element
 
 _FIRST, _END = 10**11, LATEST // 1000
 _ZEROS = ("", "0", "0.0")
@@ -49,7 +49,7 @@ def append(
         rows.sends.append(_row(SendRow, sent))
         return True
     event, agent = info.get("eventId"), info.get("userAgent")
-    if not _is_id(event):
+    if not _is_id(event) or (kind == "bounce" and f.soft(str(info.get("bounceCode")))):
         return False
     copy = f.copy_in_url(info.get("contentLink")) if kind == "click" else ""
     machine = kind in ("open", "click") and type(agent) is str and agent.strip() in machines

@@ -9,9 +9,10 @@ from urllib.parse import quote
 import numpy as np
 
 from justai_sim.esp import sfmc_fields as f
-from justai_sim.esp.jsonbytes import Element, encode
+from justai_sim.esp.jsonbytes import encode
 from justai_sim.esp.payloads import Part, Payload, hole, in_order, quoted, split
 from justai_sim.esp.plain_render import objects
+from justai_sim.esp.values import Element
 from justai_sim.tables import HELD_OUT, KINDS, Log
 
 _CATEGORIES = {kind: name for name, kind in f.MEANING.items()}

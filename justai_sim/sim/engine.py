@@ -75,10 +75,12 @@ def codes_of(scenario: Scenario, esp: Adapter, goal: str, times: int) -> dict[st
         told = zip(codes.tolist(), which.tolist(), strict=True)
         return [esp.event_id(f"e{c:017d}", *known[w]) for c, w in told]
 
+    # Most providers take our ids as they are.
+    own_sends, own_events = esp.send_id("d", "u", "t", "") == "d", esp.event_id("e", "open", "") == "e"
     return {
-        "user": users, "send": MadeCodes(sends, 10**8 * len(touches) * times),
-        "event": MadeCodes(events, NEVER), "order": MadeCodes.of("o%017d", NEVER),
-        "decision": serials,
+        "user": users, "decision": serials, "order": MadeCodes.of("o%017d", NEVER),
+        "send": MadeCodes(serials.make if own_sends else sends, 10**8 * len(touches) * times),
+        "event": MadeCodes.of("e%017d", NEVER) if own_events else MadeCodes(events, NEVER),
         "template": TextCodes.of(t.id for t in touches),
         "variant": TextCodes.of(v.id for t in touches for v in scenario.variants_of(t)),
         "segment": TextCodes.of(segments_of(scenario)),

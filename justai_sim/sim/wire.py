@@ -124,10 +124,12 @@ class Wire:
         c = _columns(rows, SendRow)
         send, rep = self.told["send"].code(c["send_id"]), sent.rep
         # Payloads carry neither propensities, segments nor decision times: they come from the decision log.
-        size = len(self.told["send"])
-        known, key = (a + rep.astype(np.int64) * size for a in (sent.send, send))
-        order = np.argsort(known, kind="stable")
-        decision = order[np.searchsorted(known, key, sorter=order)]
+        decision: Any = slice(None)
+        if not np.array_equal(send, sent.send):
+            size = len(self.told["send"])
+            known, key = (a + rep.astype(np.int64) * size for a in (sent.send, send))
+            order = np.argsort(known, kind="stable")
+            decision = order[np.searchsorted(known, key, sorter=order)]
         return Sends.build(
             len(rows), send=send, rep=rep, **{name: self.told[name].code(c[f"{name}_id"]) for name in _NAMED},
             sent_at=c["sent_at"], status=[STATUSES.index(s) for s in c["status"]], received_at=c["received_at"],

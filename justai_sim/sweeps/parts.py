@@ -17,11 +17,12 @@ from justai_sim.sim.record import Columns
 Tables = dict[str, Columns]
 
 
-def fingerprint(scenario: Scenario) -> str:
-    """What a part depends on: the whole scenario and the version of the numbers."""
+def fingerprint(scenario: Scenario, wire: bool = False) -> str:
+    """What a part depends on: the whole scenario, the version of the numbers, and whether they went over the wire."""
     from justai_sim.version import NUMBERS
 
-    text = msgspec.json.encode({"numbers": NUMBERS, "scenario": msgspec.to_builtins(scenario)})
+    what = {"numbers": NUMBERS, "scenario": msgspec.to_builtins(scenario)} | ({"wire": True} if wire else {})
+    text = msgspec.json.encode(what)
     return hashlib.blake2b(text, digest_size=12).hexdigest()
 
 

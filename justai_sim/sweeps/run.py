@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from justai_sim.errors import JustaiError, UsageError
+from justai_sim.errors import StoppedError, UsageError
 from justai_sim.esp.generic import plain_files
 from justai_sim.executor import Executor, WorkerError, executor
 from justai_sim.logstore import is_log
@@ -21,14 +21,10 @@ from justai_sim.sweeps.data import Raced, figures_of
 from justai_sim.sweeps.parts import Tables, blocks, fingerprint, part_path, read_part, write_part
 from justai_sim.sweeps.race import FIRST_LOOK, Racing, looks
 
+AGAIN = "the same command with --resume"
+"""What to do after a sweep has ended early."""
 Progress = Callable[[int, int], None]
 """Called with (units done, units in all)."""
-
-
-class StoppedError(JustaiError):
-    """The user stopped the sweep; what is finished is kept."""
-
-    exit_code = 130
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -57,12 +53,14 @@ def sweep(
     wire: bool = False,
     race: str | None = None,
     progress: Progress | None = None,
+    again: str = AGAIN,
 ) -> tuple[list[Point], list[list[Tables]], Raced | None]:
     """Run every point; returns the points, for each its parts in the order of the replications, and how a race went.
 
     Parts lie in `out/parts`; with `resume` those of the same scenario are kept, without it they are redone. Units run
     on `workers` processes or on the Dask cluster at `scheduler`; their files are written here. `race`: the criterion
-    by which points that are clearly worse stop early. The numbers depend neither on workers nor on interruptions.
+    by which points that are clearly worse stop early. `again`: what is said to do after an interruption. The numbers
+    depend neither on workers nor on interruptions.
     """
     if is_log(out) or plain_files(out):
         raise UsageError(f"{out} holds a log; choose another folder for the report")
@@ -73,7 +71,7 @@ def sweep(
     stops = [scenario.replications] if race is None else looks(cut)
     racing = None if race is None else Racing(scenario, all_points, race, stops)
     folder = out / "parts"
-    _prepare(folder, fingerprint(scenario), resume)
+    _prepare(folder, fingerprint(scenario, wire), resume)
     job = _Job(all_points, cut, folder, wire, progress)
     try:
         with executor(workers, scheduler, partial(_compile, scenario)) as on:
@@ -82,15 +80,18 @@ def sweep(
                 if racing is not None:
                     racing.look([job.parts(i, stop) for i in range(len(all_points))], stop)
     except KeyboardInterrupt:
-        raise StoppedError(f"stopped; {_kept(folder)}") from None
+        raise StoppedError(f"stopped; {kept(out, again)}") from None
     except WorkerError as e:
-        raise WorkerError(f"{e}; {_kept(folder)}") from None
+        raise WorkerError(f"{e}; {kept(out, again)}") from None
     ends = [scenario.replications] * len(all_points) if racing is None else racing.ends
     return all_points, [job.parts(i, n) for i, n in enumerate(ends)], racing.raced if racing else None
 
 
-def _kept(folder: Path) -> str:
-    return f"finished parts are kept in {folder}: the same command with --resume goes on"
+def kept(out: Path, again: str = AGAIN) -> str:
+    """What a sweep that ended early has left, and how to go on; without `again` nothing is left."""
+    if not again:
+        return "nothing is kept without a folder (out)"
+    return f"finished parts are kept in {out / 'parts'}: {again} goes on"
 
 
 class _Job:
