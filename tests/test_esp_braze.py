@@ -598,3 +598,23 @@ def test_a_restated_conversion_keeps_its_template() -> None:
                         "user": {"external_user_id": "u"}, "properties": {"campaign_id": "c"}}]}  # fmt: skip
     adapter("braze", {"restated": "yes"}).parse(json.dumps(body).encode(), rows, "body", START)
     assert (rows.events[0].template_id, rows.events[0].send_id) == ("c", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "channel", "counts"),
+    [
+        ("Unsubscribed", "email", True), ("unsubscribed", "Email", True), ("UNSUBSCRIBED", None, True),
+        ("unsubscribed", "push", False), ("Unsubscribed", "sms", False), ("Subscribed", "email", False),
+        ("OptedIn", None, False), (None, None, False),
+    ],
+)  # fmt: skip
+def test_which_changes_of_a_subscription_unsubscribe(status: str | None, channel: str | None, counts: bool) -> None:
+    for kind in ("subscription.GlobalStateChange", "subscriptiongroup.StateChange"):
+        event = {
+            "event_type": f"users.behaviors.{kind}", "id": "e", "time": 1772323200, "user": {"external_user_id": "u"},
+            "properties": {"subscription_status": status, "channel": channel},
+        }  # fmt: skip
+        rows = Rows()
+        adapter("braze", {"state_changes": "yes"}).parse(json.dumps({"events": [event]}).encode(), rows, "b", MISSING)
+        assert [e.kind for e in rows.events] == ["unsubscribe"] * counts
+        assert sum(rows.skipped.values()) == (not counts)

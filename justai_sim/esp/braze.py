@@ -77,6 +77,8 @@ class Braze:
         state_changes: bool = False,
         join_profiles: bool = True,
     ) -> None:
+        if not variant_key.strip():
+            raise UsageError(f"variant_key is {variant_key!r}; expected a key of message_extras such as {COPY!r}")
         self.how = f.reading(variant_key, restated, soft_bounces, state_changes)
         self.join_profiles, self._known, self._known_of = join_profiles, dict[str, str](), Path()
 
@@ -253,7 +255,7 @@ def _append(
     if meaning is None:
         rows.skipped[f.skipped(kind[:80])] += 1
         return
-    if kind in f.STATE_CHANGES and p.get("subscription_status") != "Unsubscribed":
+    if kind in f.STATE_CHANGES and not f.unsubscribes(p):
         rows.skipped[f.skipped(kind)] += 1
         return
     try:

@@ -92,6 +92,12 @@ def reading(key: str, restated: bool, soft_bounces: bool, state_changes: bool) -
     return Reading(key, MEANING | more | ({SOFT_BOUNCE: "bounce"} if soft_bounces else {}))
 
 
+def unsubscribes(p: Element) -> bool:
+    """Whether a change of a subscription is that of e-mail (or of a channel that is not told) to unsubscribed."""
+    status, channel = (str(p.get(name) or "").strip().lower() for name in ("subscription_status", "channel"))
+    return status == "unsubscribed" and channel in ("", "email")
+
+
 def skipped(event_type: str) -> str:
     """How an event that becomes no row is counted."""
     if event_type in RESTATED:

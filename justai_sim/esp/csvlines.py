@@ -14,7 +14,7 @@ from justai_sim.esp.rows import Rows
 
 
 class Lines:
-    """The lines of a file in UTF-8 (UTF-16 by its mark), numbered from 1, until its end or it breaks (see `ByteLines`)."""
+    """The lines of a file (UTF-8, or marked UTF-16), numbered from 1, to its end or its break (see `ByteLines`)."""
 
     def __init__(self, file: Path, place: str) -> None:
         self.place, self.number = place, 0

@@ -67,6 +67,9 @@ class Segment:
         soft_bounces: bool = False,
         join_anonymous: bool = False,
     ) -> None:
+        if variant_path and not all(key.strip() for key in variant_path.split(".")):
+            expected = "expected keys with dots, such as 'properties.experiment.arm'"
+            raise UsageError(f"variant_path is {variant_path!r}; {expected}")
         self.deliveries_as_sends, self.variant_path = deliveries_as_sends, variant_path
         self.join_anonymous, self._known, self._known_of = join_anonymous, dict[str, str](), Path()
         self._meaning = f.MEANING | dict.fromkeys(f.CONVERTED if restated else (), "conversion")
