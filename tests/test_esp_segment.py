@@ -591,3 +591,11 @@ def test_a_visit_to_the_preference_page_is_no_conversion() -> None:
     rows = Rows()
     ADAPTER.parse(json.dumps(track("Hosted Unsubscribe Click", userId="u")).encode(), rows, "body", MISSING)
     assert (len(rows), rows.skipped) == (0, {"Hosted Unsubscribe Click": 1})
+
+
+def test_what_was_looked_for_is_told_where_ids_are_hashed() -> None:
+    """The mask of `--hash-users` covers what was found; the names of our fields stand before it."""
+    rows = Rows()
+    ADAPTER.parse(json.dumps(track("Email Sent", userId="u", properties={"message_id": "s"})).encode(), rows, "b", 1)
+    (reject,) = rows.rejects
+    assert "template_id" in reject.message.split("found")[0]

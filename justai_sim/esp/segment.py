@@ -233,10 +233,10 @@ def _send_row(e: Element, p: Element, user: str, t: int, delivered: int, receive
         raise ElementError("missing_field", "message_id, messageId: found neither, expected the id of the message")
     if not template:
         names = "template_id, campaign_id, email_id"
-        raise ElementError("missing_field", f"properties: found none of {names}, expected the id of the template")
+        raise ElementError("missing_field", f"properties, {names}: found none, expected the id of the template")
     if not variant:
         names = "copy_id, variant_id, variation_id"
-        raise ElementError("missing_field", f"properties: found none of {names}, expected the id of the variant")
+        raise ElementError("missing_field", f"properties, {names}: found none, expected the id of the variant")
     return SendRow(send, user, template, variant, t, delivered, received_at=received)
 
 
