@@ -18,7 +18,8 @@ MAX_POINTS = 10_000
 DESIGN = "design"
 RESERVED = frozenset(
     ("point", "rep", "day", "template_id", "variant_id", "metric", "value", "decision", "worlds", "difference", "low",
-     "high", "verdict", "stopped", "wrong", "wrong_low", "wrong_high", "share", "spread", "criterion", "unit", DESIGN)
+     "high", "verdict", "stopped", "best_value", "wrong", "wrong_low", "wrong_high", "share", "spread", "criterion",
+     "unit", DESIGN)
 )  # fmt: skip
 """Columns of a sweep's tables: no axis has such a name."""
 

@@ -33,8 +33,8 @@ MOST_ROWS = 24
 LOOK = {"best": ("s", PALETTE[0]), "tied": ("o", PALETTE[0]), "worse": ("D", PALETTE[1]), "better": ("^", PALETTE[5])}
 """Marker and colour of each verdict; others are grey crosses: they are not compared."""
 WORDS = {"best": "the best", "tied": "tied with it", "worse": "worse", "better": "better, but stopped early"}
-FIXED = ("decision", "point", "worlds", "value", "difference", "low", "high", "verdict", "stopped", "wrong",
-         "wrong_low", "wrong_high", "criterion", "unit")  # fmt: skip
+FIXED = ("decision", "point", "worlds", "value", "difference", "low", "high", "verdict", "stopped", "best_value",
+         "wrong", "wrong_low", "wrong_high", "criterion", "unit")  # fmt: skip
 FORMS: dict[str, tuple[str, Form, Form]] = {
     "right_by_day": ("best variant leads", "percent", "points"),
     "conversions": ("true conversions a world", "one", "one"),
@@ -145,8 +145,10 @@ def standings(frame: pd.DataFrame, title: str, text: str, note: str) -> Part:
     columns = [
         *(Column(a, a.replace("_", " ")) for a in axes_of(frame)),
         Column("decision", "decision"), Column("value", name, value),
-        Column("difference", f"minus the best{unit}", difference, interval=True),
     ]  # fmt: skip
+    if frame["worlds"].nunique() > 1:
+        columns.append(Column("best_value", "the best in the same worlds", value))
+    columns.append(Column("difference", f"minus the best{unit}", difference, interval=True))
     if "wrong" in frame:
         columns.append(Column("wrong", "false ships", "percent", interval=True))
     columns += [Column("worlds", "worlds", "int"), Column("verdict", "verdict")]

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from justai_sim import stats
-from justai_sim.designs import axes_of
 from justai_sim.errors import UsageError, listed
 from justai_sim.scenario import Point, Scenario
 from justai_sim.sweeps import recommend_words as words
 from justai_sim.sweeps.criteria import ALPHA, Question, false_ships, families, kinds, pairs, values
 from justai_sim.sweeps.data import Raced, SweepData
+from justai_sim.sweeps.flips import Flip, flips
 from justai_sim.tables import F8
 
 NOT_SHOWN = "limit not shown"
+COMPARED = ("best", "tied", "worse", "better")
+"""Verdicts of what is compared at all: it keeps the limit."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How one decision does under one set of assumptions. difference: from the best, with an interval that holds for
-    all of them together; verdict: best, tied, worse, better (only of one that left a race by another criterion), or
-    over the limit / limit not shown (of false ships)."""
+    """How one decision does under one set of assumptions. difference: from the best, over the worlds of both, with an
+    interval that holds for all of them together; best_value: the best's value in these worlds; verdict: best, tied,
+    worse, better (only of one that left a race by another criterion), or over the limit / limit not shown (of false
+    ships)."""
 
     point: str
     decision: str
@@ -37,6 +40,7 @@ class Standing:
     low: float
     high: float
     verdict: str
+    best_value: float = np.nan
     stopped: bool = False
     wrong: float = np.nan
     wrong_low: float = np.nan
@@ -65,25 +69,34 @@ class Case:
         tied = [s.decision for s in self.standings if s.verdict == "tied"]
         return [self.best.decision, *tied] if self.best else []
 
+    @property
+    def decisions(self) -> list[str]:
+        return [s.decision for s in self.standings]
+
+    def of(self, decision: str) -> Standing:
+        return next(s for s in self.standings if s.decision == decision)
+
 
 @dataclass(frozen=True)
-class Flip:
-    """Along an axis of assumptions the answer changes between two neighbouring values. It is told so by `fits` of `of`
-    sets of assumptions: by all, unless others that a design varies with it matter as well."""
+class Versus:
+    """A decision minus the one that is chosen, under the set of assumptions number `case`, with an interval that holds
+    for all together; verdict: worse, tied or better."""
 
-    axis: str
-    below: str
-    above: str
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-    fits: int = 1
-    of: int = 1
+    case: int
+    decision: str
+    difference: float
+    low: float
+    high: float
+    verdict: str
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Result of `recommend`. The first case has what the scenario assumes first; flips leave the other axes there.
+    """Result of `recommend`.
 
+    chosen: the decision to take whatever is assumed, and those that are tied with it: told worse than another under no
+    set of assumptions; none where the best one differs. The order of the assumptions does not matter.
+    lead: the first of them against each other decision, under each set of assumptions.
     comparisons: how many differences hold together with 98 % (Bonferroni over Student's intervals).
     """
 
@@ -91,13 +104,10 @@ class Recommendation:
     scenario: Scenario
     cases: list[Case]
     flips: list[Flip]
+    chosen: list[str]
+    lead: list[Versus]
     comparisons: int
     looks: int = 1
-
-    @property
-    def chosen(self) -> list[str]:
-        """The decision to take under the first assumptions, and those that are tied with it."""
-        return self.cases[0].chosen
 
     @property
     def answer(self) -> str:
@@ -112,8 +122,8 @@ class Recommendation:
     @cached_property
     def table(self) -> pd.DataFrame:
         """A row a set of assumptions and decision: its axes, `point, worlds, value, difference, low, high, verdict,
-        stopped`, and of decision_time `wrong, wrong_low, wrong_high`, the share of false ships. Differences are from
-        the best of the same assumptions; `criterion` and `unit` say of what."""
+        stopped, best_value`, and of decision_time `wrong, wrong_low, wrong_high`, the share of false ships. Differences
+        are from the best of the same assumptions; `criterion` and `unit` say of what."""
         what = self.question.what
         unit = f"{self.scenario.world.value.currency} {what.unit}" if what.name == "revenue" else what.unit
         rows = []
@@ -121,7 +131,8 @@ class Recommendation:
             for s in case.standings:
                 row: dict[str, Any] = {**case.assumed, "decision": s.decision, "point": s.point, "worlds": s.worlds,
                                        "value": s.value, "difference": s.difference, "low": s.low, "high": s.high,
-                                       "verdict": s.verdict, "stopped": s.stopped}  # fmt: skip
+                                       "verdict": s.verdict, "stopped": s.stopped,
+                                       "best_value": s.best_value}  # fmt: skip
                 if what.name == "decision_time":
                     row |= {"wrong": s.wrong, "wrong_low": s.wrong_low, "wrong_high": s.wrong_high}
                 rows.append(row | {"criterion": what.name, "unit": unit})
@@ -131,7 +142,7 @@ class Recommendation:
         """Plain values for `--json`."""
         flips = [
             {"axis": f.axis, "between": [f.below, f.above], "before": f.before, "after": f.after, "fits": f.fits,
-             "of": f.of} for f in self.flips
+             "of": f.of, "under": f.under} for f in self.flips
         ]  # fmt: skip
         rows = [
             {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in r.items()}
@@ -180,11 +191,13 @@ def recommend(data: SweepData, question: Question) -> Recommendation:
     }  # fmt: skip
     level = 1 - ALPHA / comparisons
     assumed = [n for n, kind in kinds(data.scenario).items() if kind == "assumption"]
+    grouped = [[found[i] for i in group] for group in groups.values()]
     cases = [
-        Case(dict(zip(assumed, labels, strict=True)), _standings([found[i] for i in group], question, level))
-        for labels, group in groups.items()
+        Case(dict(zip(assumed, labels, strict=True)), _standings(group, question, level))
+        for labels, group in zip(groups, grouped, strict=True)
     ]
-    return Recommendation(question, data.scenario, cases, flips(data.scenario, cases), comparisons, looks)
+    chosen, lead = _overall(cases, grouped, question, level)
+    return Recommendation(question, data.scenario, cases, flips(data.scenario, cases), chosen, lead, comparisons, looks)
 
 
 class _Found:
@@ -205,22 +218,52 @@ class _Found:
             self.limit = "" if high <= question.limit else "over the limit" if low > question.limit else NOT_SHOWN
 
 
+def _overall(
+    cases: Sequence[Case], grouped: Sequence[Sequence[_Found]], question: Question, level: float
+) -> tuple[list[str], list[Versus]]:
+    """What is among the best under all assumptions, the one that comes nearest to the best of each first; and it
+    against each other decision. Cases in which no decision is shown to keep a limit have no say."""
+    told = [k for k, c in enumerate(cases) if c.best]
+    common = [d for d in cases[0].decisions if told and all(d in cases[k].chosen for k in told)]
+    if not common:
+        return [], []
+    sign = 1 if question.what.higher else -1
+
+    def near(decision: str) -> tuple[bool, float]:
+        own = [cases[k].of(decision) for k in told]
+        return not any(s.stopped for s in own), math.fsum(sign * s.difference for s in own)
+
+    first = max(common, key=near)
+    lead: list[Versus] = []
+    for k in told:
+        by = {f.decision: f.values for f in grouped[k]}
+        for s in cases[k].standings:
+            if s.decision != first and s.verdict in COMPARED:
+                n = min(len(by[first]), len(by[s.decision]))
+                gap = by[s.decision][:n] - by[first][:n]
+                mean, low, high = stats.paired_interval(gap, level, question.bound)
+                lead.append(Versus(k, s.decision, mean, low, high, _verdict(False, sign * low, sign * high)))
+    seen = {d: {v.verdict for v in lead if v.decision == d} for d in common}
+    return [first, *(d for d in common if d != first and not ("worse" in seen[d] and "better" not in seen[d]))], lead
+
+
 def _standings(found: Sequence[_Found], question: Question, level: float) -> list[Standing]:
     sign = 1 if question.what.higher else -1
     able = [f for f in found if not f.limit and not f.stopped]
     best = max(able, key=lambda f: sign * f.values.mean(), default=None)
     out = []
     for f in found:
-        mean, low, high = np.nan, np.nan, np.nan
+        mean, low, high, best_value = np.nan, np.nan, np.nan, np.nan
         verdict = f.limit
         if best is not None:
             n = min(len(f.values), len(best.values))
             mean, low, high = stats.paired_interval(f.values[:n] - best.values[:n], level, question.bound)
+            best_value = float(best.values[:n].mean())
             if f is best:
                 mean, low, high = 0.0, np.nan, np.nan
             verdict = f.limit or _verdict(f is best, sign * low, sign * high)
         out.append(Standing(f.point, f.decision, len(f.values), float(f.values.mean()), mean, low, high, verdict,
-                            f.stopped, *f.wrong))  # fmt: skip
+                            best_value, f.stopped, *f.wrong))  # fmt: skip
     return out
 
 
@@ -229,67 +272,3 @@ def _verdict(best: bool, one: float, other: float) -> str:
         return "best"
     low, high = min(one, other), max(one, other)
     return "worse" if high < 0 else "better" if low > 0 else "tied"
-
-
-def flips(scenario: Scenario, cases: Sequence[Case]) -> list[Flip]:
-    """Where the answer changes along each axis of assumptions, the other axes at their first labels.
-
-    Neighbouring values have the same answer while some decision is among the best of all of them: ties change
-    nothing. The axes of a design vary together: one of them is told where a single change along it explains all, else
-    the single change that explains most (`_threshold`).
-    """
-    first = cases[0].assumed
-    out: list[Flip] = []
-    for axis in axes_of(scenario.sweep, scenario.seed):
-        together = [n for n in axis.keys if n in first]
-        along = [c for c in cases if all(c.assumed[n] == first[n] for n in first if n not in together)]
-        found = [_along(name, along) for name in together]
-        whole = [f for of in found if len(together) == 1 or len(of) == 1 for f in of]
-        out += whole or (_threshold(together, along) if len(together) > 1 else [])
-    return out
-
-
-def _threshold(names: Sequence[str], cases: Sequence[Case]) -> list[Flip]:
-    """The one value of one axis below and above which two decisions are among the best in most cases; none where that
-    is hardly more than a single decision achieves (a tenth of the cases, two at least)."""
-    decisions = list(dict.fromkeys(d for c in cases for d in c.chosen))
-    best: tuple[int, Flip] | None = None
-    for name in names:
-        ranked = sorted(cases, key=lambda c: order(c.assumed[name]))
-        hit = np.array([[d in c.chosen for d in decisions] for c in ranked], np.int64).reshape(len(ranked), -1)
-        below = hit.cumsum(0)[:-1]
-        above = hit.sum(0) - below
-        labels = [c.assumed[name] for c in ranked]
-        apart = np.array([a != b for a, b in pairwise(labels)], bool)
-        if not apart.any() or not decisions:
-            continue
-        total = np.where(apart, below.max(1) + above.max(1), -1)
-        k = int(total.argmax())
-        one, other = decisions[int(below[k].argmax())], decisions[int(above[k].argmax())]
-        fits = int(total[k])
-        gain = fits - int(hit.sum(0).max())
-        if one != other and gain >= max(2, 0.1 * len(cases)) and (best is None or fits > best[0]):
-            best = fits, Flip(name, labels[k], labels[k + 1], (one,), (other,), fits, len(cases))
-    return [best[1]] if best else []
-
-
-def _along(name: str, cases: Sequence[Case]) -> list[Flip]:
-    """Runs of cases, sorted by one axis, that have a decision in common; a flip between each two runs."""
-    runs: list[tuple[list[Case], list[str]]] = []
-    for case in sorted(cases, key=lambda c: order(c.assumed[name])):
-        common = [d for d in runs[-1][1] if d in case.chosen] if runs else []
-        if runs and (common or runs[-1][1] == case.chosen):
-            runs[-1] = ([*runs[-1][0], case], common)
-        else:
-            runs.append(([case], case.chosen))
-    return [
-        Flip(name, a[0][-1].assumed[name], b[0][0].assumed[name], tuple(a[1]), tuple(b[1])) for a, b in pairwise(runs)
-    ]
-
-
-def order(label: str) -> tuple[float, str]:
-    """Numbers by size; other labels keep their order."""
-    try:
-        return float(label), ""
-    except ValueError:
-        return 0.0, ""
