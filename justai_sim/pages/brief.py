@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from justai_sim import clock
 from justai_sim.pages.rule_words import window_words
 from justai_sim.pages.style import FONT, GREY, GRID, INK, PALETTE, dress, render, shown, text_width, wrap, write
-from justai_sim.verdicts.decide import said
+from justai_sim.verdicts.answer import said
 from justai_sim.verdicts.verdict import Verdict
 
 SIZE = (8.0, 4.5)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from justai_sim import clock
-from justai_sim.attribution import Rule
 from justai_sim.clock import DAY
 from justai_sim.errors import listed, several
 from justai_sim.estimate.sequences import sequence_radius
 from justai_sim.stats import z_value
+from justai_sim.verdicts.answer import Answer, Given, Top, places, said
 from justai_sim.verdicts.compare import LEAST_EARNED, LEAST_SENDS, LEAST_USERS, TUNED, Compared
 from justai_sim.verdicts.pace import MOST_DAYS, Flow
 from justai_sim.verdicts.trust import Check
@@ -26,87 +26,6 @@ MOST_TIMES = 4
 MATTERS = 0.5
 """A variant that may be better than the best one by more than this part of its lead is worth a longer look."""
 CANNOT = "Stop: cannot be told"
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the answer is made from, besides the checks. tables: of several templates, each by itself (`Compared.table`
-    with `template_id`); flows: of the variants that are sent at present; mature: sends; why: what kept the log from
-    being compared, where `got` is None; as_of in microseconds."""
-
-    got: Compared | None
-    tables: pd.DataFrame
-    flows: Mapping[str, Flow]
-    mature: int
-    as_of: int
-    metric: str
-    unit: str
-    rule: Rule
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """kind with `variant` (ship) or `days` (wait); sentence says it, because says how. smallest: the smallest
-    difference that is visible now, per 1,000 sends. not_in: templates in which the variant is not to be shipped;
-    perhaps: variants that may be better still."""
-
-    kind: Literal["ship", "wait", "stop"]
-    sentence: str
-    because: list[str]
-    variant: str | None = None
-    days: int | None = None
-    leader: str | None = None
-    smallest: float | None = None
-    not_in: list[str] = field(default_factory=list)
-    perhaps: list[str] = field(default_factory=list)
-
-    @property
-    def answer(self) -> str:
-        """
-        >>> Answer("wait", "", [], days=1).answer, Answer("ship", "", [], variant="b").answer
-        ('wait 1 day', 'ship b')
-        """
-        if self.kind == "ship":
-            return f"ship {self.variant}{f', not in {listed(self.not_in)}' if self.not_in else ''}"
-        return f"wait {several(self.days or 0, 'day')}" if self.kind == "wait" else "stop: cannot be told"
-
-
-@dataclass(frozen=True)
-class _Top:
-    """The pair that decides: the best variant against the reference."""
-
-    row: dict[str, Any]
-    ahead: str
-    behind: str
-    lead: float
-    half: float
-    told: bool
-    unit: str
-
-    @property
-    def between(self) -> str:
-        """'+4.2 (+1.1 to +7.3) conversions per 1,000 sends'"""
-        return f"{said(self.row)} {self.unit} per 1,000 sends"
-
-    @property
-    def said(self) -> str:
-        return f"{self.row['variant_id']} minus {self.row['against']} is {self.between}"
-
-    @property
-    def leads(self) -> str:
-        return f"{self.ahead} leads {self.behind} by {self.lead:,.{places(self.half)}f} {self.unit} per 1,000 sends"
-
-
-def places(half: float) -> int:
-    """Decimals that an interval of this half-width deserves."""
-    return 0 if half >= 100 else 1 if half >= 1 else 2
-
-
-def said(row: Mapping[str, Any]) -> str:
-    """The difference of a row of `Compared.table` with its interval."""
-    half = (row["high_per_1000"] - row["low_per_1000"]) / 2
-    return ranged(row["difference_per_1000"], row["low_per_1000"], row["high_per_1000"], places(half))
 
 
 def decide(g: Given, found: Sequence[Check]) -> Answer:
@@ -141,7 +60,7 @@ def decide(g: Given, found: Sequence[Check]) -> Answer:
     return _ship(g, got, top, smallest, by["split"].status == "pass")
 
 
-def _top(got: Compared, unit: str) -> _Top:
+def _top(got: Compared, unit: str) -> Top:
     row: dict[str, Any] = {str(k): v for k, v in got.table.iloc[0].items()}
     gain = got.sign * float(row["difference_per_1000"])
     half = (row["high_per_1000"] - row["low_per_1000"]) / 2
@@ -149,10 +68,10 @@ def _top(got: Compared, unit: str) -> _Top:
     all_worse = bool((got.table["told"] < 0).all())
     told = bool(row["told"] > 0) or (not variant and all_worse)
     names = str(row["variant_id"]), got.reference
-    return _Top(row, *(names if variant else names[::-1]), abs(gain), float(half), told, unit)
+    return Top(row, *(names if variant else names[::-1]), abs(gain), float(half), told, unit)
 
 
-def _ship(g: Given, got: Compared, top: _Top, smallest: float | None, drawn: bool) -> Answer:
+def _ship(g: Given, got: Compared, top: Top, smallest: float | None, drawn: bool) -> Answer:
     """What is told to be better, where not, on which condition, and what may be better still."""
     because = [f"The interval holds for {_all(got)} and for every day on which one may have looked (95 %)."]
     control = top.ahead == got.reference
@@ -170,7 +89,11 @@ def _ship(g: Given, got: Compared, top: _Top, smallest: float | None, drawn: boo
         number = f"{top.between} against {got.reference}"
         others = [str(v) for v, t in zip(got.table["variant_id"][1:], got.table["told"][1:], strict=True) if t > 0]
         if others:
-            because.append(f"{listed(others)} {'is' if len(others) == 1 else 'are'} better than {got.reference}, too.")
+            close = any(v not in got.gaps or got.gaps[v][1] <= 0 <= got.gaps[v][2] for v in others)
+            rest = f"; whether {top.ahead} is better still is not told" if close else f", and {top.ahead} better still"
+            because.append(
+                f"{listed(others)} {'is' if len(others) == 1 else 'are'} better than {got.reference}, too{rest}."
+            )
     text = f"Ship {top.ahead}{harm}{'' if drawn else ', if variants were drawn at random (not checked)'}: {number}"
     text += f"; {listed(perhaps)} may be better still, so keep testing it." if perhaps else "."
     return Answer("ship", text.replace("it.", "them.") if len(perhaps) > 1 else text, because, variant=top.ahead,
@@ -189,7 +112,7 @@ def _not_in(tables: pd.DataFrame, variant: str, control: bool) -> tuple[list[str
     return names, f", not in {listed(names)}, where {f'{better} is better' if control else 'it is worse'}"
 
 
-def _perhaps(g: Given, got: Compared, top: _Top) -> tuple[list[str], list[str]]:
+def _perhaps(g: Given, got: Compared, top: Top) -> tuple[list[str], list[str]]:
     """Variants that are still sent and may be better than the best one by what matters, and why that is not known."""
     told = {str(r["variant_id"]): r for r in got.table.to_dict("records")}
     names, why = [], []
@@ -213,7 +136,7 @@ def _all(got: Compared) -> str:
     return f"all {n} variants together" if n > 2 else "both variants together" if n == 2 else "this pair"
 
 
-def _unsettled(g: Given, got: Compared, top: _Top, smallest: float | None) -> Answer:
+def _unsettled(g: Given, got: Compared, top: Top, smallest: float | None) -> Answer:
     """Nothing can be shipped: wait for what may be told in time, stop where nothing may."""
     answer = _wait(g, got, top, smallest) if top.row["ready"] else None
     later = _newcomer(g, got, top) if answer is None or answer.kind == "stop" else None
@@ -230,7 +153,7 @@ def _harm(got: Compared, tables: pd.DataFrame) -> tuple[str, list[str]]:
     single = there[(there["told"] < 0) & ~there["variant_id"].isin(worse)] if len(there) else there
     if len(single):
         pairs = [f"{r['variant_id']} in {r['template_id']}" for r in single.to_dict("records")]
-        text += f"; worse than control, by template: {listed(pairs)}"
+        text += f"; worse than {got.reference} by template: {listed(pairs)}"
     rows = there.to_dict("records")
     return text, [
         f"In {r['template_id']} {r['variant_id']} is {'better' if r['told'] > 0 else 'worse'} than {r['against']}: "
@@ -239,7 +162,7 @@ def _harm(got: Compared, tables: pd.DataFrame) -> tuple[str, list[str]]:
     ]
 
 
-def _wait(g: Given, got: Compared, top: _Top, smallest: float | None) -> Answer:
+def _wait(g: Given, got: Compared, top: Top, smallest: float | None) -> Answer:
     """Wait for as many days as the present difference asks at the present pace, or stop where these are too many."""
     rows = int(top.row["rows"])
     flow = g.flows.get(str(top.row["variant_id"]), NO_FLOW)
@@ -298,7 +221,7 @@ def _allowed(got: Compared) -> list[tuple[dict[str, Any], float]]:
     return [*zip(rows, np.add(gain, room).tolist(), strict=True), (rows[last], room[last] - gain[last])]
 
 
-def _newcomer(g: Given, got: Compared | None, top: _Top | None) -> Answer | None:
+def _newcomer(g: Given, got: Compared | None, top: Top | None) -> Answer | None:
     """Wait for the variant of which something can be said first, if that is in time."""
     table = {} if got is None else {str(r["variant_id"]): r for r in got.table.to_dict("records")}
     found = []
@@ -355,7 +278,7 @@ def users_words(n: float) -> str:
     return several(round(n), "user")
 
 
-def _too_few(g: Given, top: _Top) -> Answer:
+def _too_few(g: Given, top: Top) -> Answer:
     """Nothing is known, and it would take too long."""
     r = top.row
     if not r["earned"] > 0:
@@ -379,7 +302,7 @@ def _many(days: float) -> str:
     return f"{math.ceil(days):,}" if days <= 1000 else "more than 1,000"
 
 
-def _visible(top: _Top, rate: float, level: float) -> str:
+def _visible(top: Top, rate: float, level: float) -> str:
     if not top.row["ready"] or not rate > 0:
         return ""
     n = np.array([top.row["rows"] + MOST_DAYS * rate])

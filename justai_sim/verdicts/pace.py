@@ -87,7 +87,8 @@ def flows(result: Replay, ripe: I8, compared: int) -> dict[str, Flow]:
     lag = float((ripe[rows][young] - sent[young]).max(initial=0)) / DAY
     rows, sent, code = rows[young], sent[young], code[young]
     recent = sent > as_of - RECENT * DAY
-    template = code // len(names)
+    order = np.argsort(code // len(names), kind="stable")
+    template = (code // len(names))[order]
     running: dict[int, list[int]] = {}
     for key in np.unique(code[recent]).tolist():
         running.setdefault(key // len(names), []).append(key % len(names))
@@ -96,7 +97,7 @@ def flows(result: Replay, ripe: I8, compared: int) -> dict[str, Flow]:
     kept = compared / mature if mature and compared else 1.0
     parts: dict[str, list[_Part]] = {}
     for t, variants in running.items():
-        here = np.flatnonzero(template == t)
+        here = order[slice(*np.searchsorted(template, (t, t + 1)))]
         control = next((v for v in sorted(variants, key=names.__getitem__) if names[v] in base), None)
         for v in variants:
             if names[v] in base:

@@ -21,8 +21,9 @@ from justai_sim.clock import DAY
 from justai_sim.errors import DataError
 from justai_sim.replays import Replay
 from justai_sim.tables import I8
+from justai_sim.verdicts.answer import Answer, Given, said
 from justai_sim.verdicts.compare import LEAST_SENDS, LEAST_USERS, Compared, by_template, compare, gaps
-from justai_sim.verdicts.decide import Answer, Given, decide, said, users_words
+from justai_sim.verdicts.decide import decide, users_words
 from justai_sim.verdicts.pace import flows, mature_sends, ripe_at
 from justai_sim.verdicts.trust import Check, checks
 from justai_sim.whatif.decided import Decided, decided
