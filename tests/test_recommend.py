@@ -22,7 +22,7 @@ from justai_sim.cli import run
 from justai_sim.errors import UsageError
 from justai_sim.pages import reports
 from justai_sim.pages.figures import plot_recommend
-from justai_sim.pages.recommend_page import RecommendData, by_criterion
+from justai_sim.pages.recommend_page import RecommendData, recommendations
 from justai_sim.scenario import Point, Scenario, points, read, with_settings
 from justai_sim.sweeps.criteria import ALPHA, Question
 from justai_sim.sweeps.data import Raced, Stopped, SweepData
@@ -400,7 +400,7 @@ def test_what_cannot_be_recommended(sweep: dict[str, Any], says: str) -> None:
     data = made({p.name: np.zeros(3) for p in points(s)}, sweep)
     with pytest.raises(UsageError, match=says):
         recommend(data, Question(criterion="conversions"))
-    assert by_criterion(data)[0].rows == []
+    assert recommendations(data) == []
 
 
 def test_one_world_tells_nothing() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from justai_sim.pages.inputs import SweepData
-from justai_sim.pages.naming import axis_columns, each_window, label_of, reference
+from justai_sim.pages.naming import alike, axis_columns, each_window, label_of, reference, with_assumed
 from justai_sim.pages.table import Column, Part, write
 from justai_sim.scenario import Point, Scenario, Touch
 from justai_sim.streams import generator
@@ -120,12 +120,7 @@ def credited(data: SweepData) -> Part:
             "borrowed": total["credited_borrowed"] * per, "organic": total["credited_organic"] * per,
             "happened": float(happened[p.name]) * per, "caused": total["caused"] * per,
         })  # fmt: skip
-    most = max(zip(data.points, rows, strict=True), key=lambda x: x[1]["credited"])
-    own = most[1]["own"] / most[1]["credited"] if most[1]["credited"] else 0.0
-    text = (
-        f"More credited is not better: {most[0].name} credits most ({most[1]['credited']:.1f} per 1,000 sends), and "
-        f"{write(own, 'percent')} of that went to the send that caused it; its sends caused {most[1]['caused']:.1f}."
-    )
+    text = _credits_most(data, rows)
     repeated = s.program.rule.scope == "template" and len(s.touches) > 1
     note = (
         "Own: caused by the send that got the credit; borrowed: caused by another send; organic: would have "
@@ -137,3 +132,16 @@ def credited(data: SweepData) -> Part:
                Column("borrowed", "borrowed", "one"), Column("organic", "organic", "one"),
                Column("happened", "happened", "one"), Column("caused", "caused", "one")]  # fmt: skip
     return Part("Credited, happened, caused (per 1,000 sends)", text, rows, columns, note)
+
+
+def _credits_most(data: SweepData, rows: list[dict[str, Any]]) -> str:
+    """Of the points with the assumptions in use, the one that credits most, and to what."""
+    use = reference(data.points, data.reference)
+    own = alike(data.scenario, data.points, use)
+    found = [(p, r) for p, r in zip(data.points, rows, strict=True) if p in own]
+    point, most = max(found, key=lambda x: x[1]["credited"])
+    part = write(most["own"] / most["credited"] if most["credited"] else 0.0, "percent")
+    to = f"{part} of that went to the send that caused it; its sends caused {most['caused']:.1f}."
+    if len(found) == 1:
+        return f"{most['credited']:.1f} are credited{with_assumed(data.scenario, use)}, and {to.replace('its', 'the')}"
+    return f"More credited is not better: {point.name} credits most ({most['credited']:.1f} per 1,000 sends), and {to}"
