@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_COMMANDS = re.compile(
+    "[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+"""What a terminal does not show but obey."""
 
 
 class JustaiError(Exception):
@@ -32,6 +38,21 @@ class StoppedError(JustaiError):
 
 class NotInLogWarning(UserWarning):
     """A name that was asked for and that the log does not have: perhaps a slip, perhaps a day without it."""
+
+
+def escaped(text: str) -> str:
+    """The text with control characters (but the ends of lines), lone surrogates and what turns the direction of writing
+    as escapes, as JSON has them.
+
+    >>> print(escaped("\\x1b[31mred\\u202e"))
+    \\u001b[31mred\\u202e
+    """
+    return _COMMANDS.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    """`escaped`, the ends of lines too."""
+    return escaped(text).replace("\n", "\\u000a")
 
 
 def several(n: int, one: str) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
+import subprocess
+import sys
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -245,3 +250,84 @@ def test_run_writes_a_report_and_a_log_that_replays(capsys: pytest.CaptureFixtur
     first = (tmp_path / "out" / "index.html").read_bytes()
     assert cli(capsys, "report", tmp_path / "out")[0] == 0
     assert (tmp_path / "out" / "index.html").read_bytes() == first
+
+
+HOSTILE = "\x1b[31mred\u202e\x9b2J\u2066\r\x07"
+"""A name that colours, clears and turns round a terminal."""
+
+
+def commands_a_terminal(text: str) -> list[str]:
+    """The characters that a terminal obeys; all that are not shown but ends of lines."""
+    return [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c != "\n"]
+
+
+def texts(found: Any) -> str:
+    """All texts of a JSON value, one after the other."""
+    if isinstance(found, dict):
+        return "|".join(texts(x) for pair in found.items() for x in pair)
+    return "|".join(map(texts, found)) if isinstance(found, list) else str(found)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A log whose names are all hostile, in JSON."""
+    folder, sends, events = tmp_path / "hostile", list[dict[str, Any]](), list[dict[str, Any]]()
+    folder.mkdir()
+    for i in range(80):
+        variant = ("control", f"b{HOSTILE}", f"c{HOSTILE}\nforged")[i % 3]
+        sends.append({"send_id": f"s{i}{HOSTILE}", "user_id": f"u{i}{HOSTILE}", "template_id": f"t{HOSTILE}",
+                      "variant_id": variant, "sent_at": T0})  # fmt: skip
+        events += [
+            {"event_id": f"{what}{i}{HOSTILE}", "user_id": f"u{i}{HOSTILE}", "kind": "conversion",
+             "name": f"{what}{HOSTILE}", "occurred_at": T0 + (3 + i % 7) * DAY, "value": 1.5, "currency": "USD"}
+            for what in ("buy", "b uy", "view")
+        ]  # fmt: skip
+    events.append({"event_id": "x", "user_id": "u1", "kind": f"opn{HOSTILE}", "occurred_at": T0})
+    events.append({"event_id": "y", "user_id": "u1", "kind": "open", "occurred_at": f"yesterday{HOSTILE}"})
+    (folder / "sends.ndjson").write_text("\n".join(map(json.dumps, sends)))
+    (folder / "events.ndjson").write_text("\n".join(map(json.dumps, events)))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "replay", "replay --json", "doctor", "doctor --json", "verdict", "interpretations", "interpretations --json",
+        "surface", "what-if", "replay --template nobody", "replay --control nobody", "replay --goal nobody",
+        "load", "load --json",
+    ],
+)  # fmt: skip
+def test_names_of_a_log_do_not_command_the_terminal(
+    capsys: pytest.CaptureFixture[str], hostile: Path, tmp_path: Path, command: str
+) -> None:
+    name, *options = command.split(" ")
+    if name == "load":
+        options += ["--esp", "generic", "--out", str(tmp_path / "log")]
+    elif "--goal" not in options:
+        options += ["--goal", f"buy{HOSTILE}"]
+    code, out, err = cli(capsys, name, hostile, *options)
+    assert code == (2 if "nobody" in command else 0) or name == "what-if", err
+    assert not commands_a_terminal(out + err)
+    assert "\nforged" not in out
+    assert "\\u001b[31mred\\u202e" in out + err or "\\x1b[31mred\\u202e" in out + err
+    if "--json" in options:
+        assert HOSTILE in texts(json.loads(out)), "JSON means the same name"
+
+
+def test_everything_is_printed_through_one_place() -> None:
+    """A `print` elsewhere would bring the names of a log to the terminal as they are."""
+    folder = Path(__file__).parents[1] / "justai_sim" / "cli"
+    for path in folder.glob("*.py"):
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        printed = [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]
+        assert not printed or path.name == "output.py", (path.name, printed)
+
+
+@pytest.mark.parametrize("module", ["justai_sim", "justai_sim.cli"])
+def test_the_modules_are_the_command_line(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "no-such-command"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("justai-sim: ")
+    assert "Traceback" not in done.stderr

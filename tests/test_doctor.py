@@ -266,6 +266,32 @@ def shared_event_ids(log: Log) -> Planted:
     return with_events(log, event=event), {}
 
 
+def shared_event_ids_of_conversions(log: Log) -> Planted:
+    """The shop's customer id as event id: all purchases of a customer have one."""
+    e, some = log.events, np.flatnonzero(log.events.kind == CONVERSION)[:200]
+    event = e.event.copy()
+    event[some] = int(e.event.max()) + 1 + e.user[some]
+    log = with_events(log, event=event)
+    at = e.occurred_at[some] + 5 * DAY
+    return more_events(log, some, occurred_at=at, received_at=at), {}
+
+
+def shared_event_ids_of_amounts(log: Log) -> Planted:
+    some = np.flatnonzero(log.events.kind == CONVERSION)[:200]
+    return more_events(log, some, value=log.events.value[some] + 1_000_000), {}
+
+
+def event_ids_of_several_users(log: Log) -> Planted:
+    some = np.flatnonzero(log.events.kind == CONVERSION)[:200]
+    return more_events(_more_users(log), some, user=log.events.user[some] + 3000), {}
+
+
+def repeated_send_ids(log: Log) -> Planted:
+    more = log.sends.take(np.flatnonzero(log.sends.sent_at < T0 + 20 * DAY)[:100])
+    more = more.with_(sent_at=more.sent_at + 7 * DAY, received_at=more.received_at + 7 * DAY)
+    return replace(log, sends=type(more).concat([log.sends, more])), {}
+
+
 def machine_opens(log: Log) -> Planted:
     e = log.events
     return with_events(log, machine=np.where((e.kind == OPEN) & (np.arange(len(e)) % 3 == 0), 1, e.machine)), {}
@@ -355,6 +381,10 @@ FAULTS: dict[str, tuple[Callable[[Log], Planted], str]] = {
     "shared_send_ids": (shared_send_ids, "wrong"),
     "two_variants": (two_variants, "wrong"),
     "shared_event_ids": (shared_event_ids, "wrong"),
+    "shared_event_ids (conversions)": (shared_event_ids_of_conversions, "wrong"),
+    "shared_event_ids (amounts)": (shared_event_ids_of_amounts, "wrong"),
+    "event_ids_of_several_users": (event_ids_of_several_users, "doubtful"),
+    "repeated_send_ids": (repeated_send_ids, "wrong"),
     "machine_opens": (machine_opens, "note"),
     "machine_clicks": (machine_clicks, "note"),
     "fast_opens": (fast_opens, "doubtful"),
@@ -392,6 +422,25 @@ def test_a_planted_fault_is_found_and_a_clean_log_has_none_of_it(fault: str, cle
 def test_a_fault_raises_no_other_finding(fault: str, others: set[str], clean: Log) -> None:
     log, options = FAULTS[fault][0](clean)
     assert set(found(log, **options)) <= {fault} | others
+
+
+def test_what_is_lost_by_a_shared_id_is_counted_and_is_no_copy(clean: Log) -> None:
+    got = found(shared_event_ids_of_conversions(clean)[0])
+    assert "copies" not in got
+    f = got["shared_event_ids"]
+    assert f.numbers["events"] == f.numbers["conversions"] >= 200
+    got = found(shared_event_ids_of_amounts(clean)[0])
+    assert "copies" not in got
+    assert got["shared_event_ids"].numbers == {"events": 200, "conversions": 200, "ids": 200}
+    assert "200 events have the id of another event" in got["shared_event_ids"].sentence
+    assert "(200 'purchase')" in got["shared_event_ids"].sentence
+    assert "copies" not in found(repeated_send_ids(clean)[0])
+    # A retry with the clock of another door, or without the amount, is a copy all the same.
+    some = np.flatnonzero(clean.events.kind == CONVERSION)[:200]
+    at, hole = clean.events.occurred_at[some] + 30 * SECOND, np.full(200, MISSING)
+    got = found(more_events(clean, some, occurred_at=at, value=hole))
+    assert set(got) == {"copies"}
+    assert got["copies"].numbers["events"] == 200
 
 
 def test_every_finding_of_the_code_has_a_fault_and_a_line_in_the_docs() -> None:
@@ -436,6 +485,26 @@ def test_campaign_days_nights_and_weekends_are_no_silence() -> None:
     for seed in range(12):
         got = js.doctor(_campaigns(clean_log(seed)))
         assert not [f for f in got.findings if f.severity != "note"], (seed, got.findings)
+
+
+@pytest.mark.parametrize("every", [4, 20])
+def test_sends_that_are_missing_from_a_campaign_that_is_over_are_no_silence(every: int) -> None:
+    """Responses to them come late after the user's latest known send: no reason to expect any after the last one."""
+    for seed in range(3):
+        log = _over(clean_log(seed, users=20_000, background=0.001))
+        assert "silent" not in found(log)
+        log = without_sends(log, np.random.default_rng(seed).random(len(log.sends)) < 1 / every)
+        assert set(found(log)) - {"past_lookback"} == {"unknown_sends"}
+        e = log.events
+        gap = (e.occurred_at > T0 + 20 * DAY) & (e.occurred_at < T0 + 22 * DAY)
+        assert found(without_events(log, (e.kind == OPEN) & gap))["silent"].numbers["stream"] == "opens"
+
+
+def _over(log: Log) -> Log:
+    """The log of those users whose sends are all in its first 26 days."""
+    s = log.sends
+    late = np.unique(s.user[s.sent_at > T0 + 26 * DAY])
+    return without_events(without_sends(log, np.isin(s.user, late)), np.isin(log.events.user, late))
 
 
 def _campaigns(log: Log) -> Log:

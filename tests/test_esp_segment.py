@@ -412,6 +412,34 @@ def test_a_truncated_gzip_keeps_what_was_before(tmp_path: Path) -> None:
     assert (first.place, second.place) == (f"a.gz:{len(rows.events) + 1}", "b.gz:1")
 
 
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [(b"x", "bad_json"), (b"garbage\n", "bad_json"), (b" " * 100 + b"\n", ""), (b"\n" * 70_000, "")],
+)
+@pytest.mark.parametrize("name", ["a.gz", "1558476000000.1.0a1b.gz"])
+def test_a_bad_start_of_a_packed_file_costs_no_other_line(tmp_path: Path, name: str, start: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(start + lines(20)))
+    rows = read_all(ADAPTER, tmp_path)
+    assert [r.reason for r in rows.rejects] == [reason] * bool(reason)
+    assert len(rows.events) == (19 if start == b"x" else 20)
+    assert not rows.skipped
+
+
+@pytest.mark.parametrize("data", [b'x{"type":"track"}', '{"type":"page"}'.encode("utf-16")])
+def test_a_packed_file_that_is_nearly_json_is_told_of(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "b.ndjson").write_bytes(lines(1))
+    rows = read_all(ADAPTER, tmp_path)
+    assert [r.place for r in rows.rejects] == ["a.gz"]
+
+
+def test_blanks_without_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b" " * (1 << 23), 9) * 20)
+    (tmp_path / "b.ndjson").write_bytes(lines(1))
+    rows = read_all(ADAPTER, tmp_path)
+    assert "gzip_too_large" in {r.reason for r in rows.rejects}
+
+
 def test_bad_lines_name_their_place(tmp_path: Path) -> None:
     good = lines(1)
     (tmp_path / "a.ndjson").write_bytes(good + b"\n{broken\n" + good + b'[{"type":"page"},5]\n' + good[:-9])

@@ -135,6 +135,13 @@ def test_what_is_left_out_is_said_with_its_command(
     assert f"The verdict decides: {js.verdict(replayed).answer}." in text
 
 
+def test_a_log_in_which_nothing_happened_has_every_page(tmp_path: Path) -> None:
+    early = js.replay(made_log(0, per_day=20, days=5), goals=["purchase"], as_of="2026-01-07T00:00:00Z")
+    page = js.report(early, tmp_path).read_text()
+    assert "no send is mature yet" in page
+    assert ">nan" not in page
+
+
 def test_what_is_written_is_read(replayed: Replay, tmp_path: Path) -> None:
     got = js.verdict(replayed)
     store.write(got, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hmac
 import importlib.util
 import json
@@ -571,6 +572,56 @@ def test_unreadable_bodies_are_kept_all_the_same(site: Site) -> None:
         assert site.http.post("/api/webhook/events/acme", content=body).status_code == 400
     assert [a.body for a in site.store.arrivals("acme")] == [b"\xff\xfe", DEEP, b"{"]
     assert sum(site.engine.results()["rejects"].values()) == 3
+
+
+@pytest.mark.parametrize(
+    ("esp", "body", "status"),
+    [
+        ("cio", {"object_type": "email", "metric": "sent", "timestamp": 1, "event_id": "e",
+                 "data": {"customer_id": None, "identifiers": {"id": None}, "delivery_id": "d"}}, 200),
+        ("cio", {"object_type": "push", "metric": "sent", "timestamp": 1, "event_id": "e", "data": {}}, 200),
+        ("cio", "{", 200), ("sfmc", "{", 200),
+        ("sfmc", [{"eventCategoryType": "TransactionalSendEvents.EmailSent"}], 200),
+        ("itbl", "{", 200), ("braze", "{", 400), ("segment", "{", 400), ("events", "{", 400),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_holds_up_no_provider_that_would_send_it_again(
+    site: Site, esp: str, body: Any, status: int
+) -> None:
+    """Customer.io tries a refused event for seven days, with those behind it waiting; Marketing Cloud a whole batch."""
+    content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    answer = site.http.post(f"/api/webhook/{esp}/acme", content=content)
+    assert (answer.status_code, answer.json()["rejected"]) == (status, 1), answer.text
+    assert answer.json()["error"].startswith("nothing could be read: ")
+    assert sum(site.engine.results()["rejects"].values()) == 1
+    assert [a.body for a in site.store.arrivals("acme")] == [content]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_segments_other_methods_and_its_librarys_gzip_are_read(tmp_path: Path, method: str) -> None:
+    row = {"type": "track", "event": "Email Opened", "messageId": "e1", "userId": "u1",
+           "timestamp": "2026-01-05T00:00:00Z", "properties": {"message_id": "m1"}}  # fmt: skip
+    body = json.dumps(row).encode()
+    signed = {"X-Signature": hmac.new(b"abc123", body, "sha1").hexdigest()}
+    site = Site(tmp_path, secrets={"segment": ["abc123"]})
+    with site.http as http:
+        for content, how in ((body, {}), (gzip.compress(body), {"Content-Encoding": "gzip"})):
+            answer = http.request(method, "/api/webhook/segment/acme", content=content, headers=signed | how)
+            assert (answer.status_code, answer.json()["accepted"]) == (200, 1), answer.text
+    assert [a.body for a in site.store.arrivals("acme")] == [body, body]
+    site.store.close()
+
+
+def test_a_packed_webhook_keeps_to_the_bounds(site: Site) -> None:
+    packed = gzip.compress(b"[]")
+    for content, how, status, said in (
+        (gzip.compress(b" " * (app_module.MAX_WEBHOOK + 1)), "gzip", 413, "unpacks to more than 10,000,000 bytes"),
+        (b"[]", "gzip", 400, "not gzip"), (packed[:-1], "gzip", 400, "cut off"), (packed * 2, "gzip", 400, "followed"),
+        (b"[]", "br", 415, "expected a body as it is, or gzip"),
+    ):  # fmt: skip
+        answer = site.http.post("/api/webhook/events/acme", content=content, headers={"Content-Encoding": how})
+        assert (answer.status_code, said in answer.text) == (status, True), answer.text
+    assert not list(site.store.arrivals("acme"))
 
 
 def test_a_large_webhook_is_refused_with_and_without_a_length(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

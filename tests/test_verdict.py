@@ -523,6 +523,11 @@ def test_the_race_figure_says_when_it_was_told() -> None:
     first = own[own["told"] > 0]["as_of"].iloc[0]
     assert f"From {first:%d %b %Y} on a was told to be better than control" in sentence(got.race)
     never = judged(made_log(0, per_day=300))
+    last = got.race["as_of"].max()
+    lost = got.race.assign(told=got.race["told"].where(got.race["as_of"] < last, 0))
+    assert sentence(lost).endswith("now they are not told apart.")
+    told = int((own["told"] > 0).sum())
+    assert f"a was told to be better than control on {told - 1} of " in sentence(lost)
     assert sentence(never.race).startswith(f"On none of {never.race['as_of'].nunique()} days would ")
     ax = js.plot_race(got.race)
     assert len(ax.child_axes) == 2

@@ -6,23 +6,26 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from justai_sim.checks.codes import flags, repeated
+from justai_sim.checks.codes import ranked, repeated
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import Finding, NotChecked, Said, at_least, count, percent
-from justai_sim.clock import MISSING, SECOND
-from justai_sim.tables import CLICK, DELIVERY, OPEN, REASON, SENT, UNSUBSCRIBE
+from justai_sim.checks.times import SKEW
+from justai_sim.clock import DAY, MISSING, SECOND
+from justai_sim.tables import CLICK, CONVERSION, DELIVERY, I8, KINDS, OPEN, REASON, SENT, UNSUBSCRIBE
 
 SHARE = 0.05
 """The part of opens by machines, or of sends without delivery, from which on it is worth a line."""
 FAST = 10 * SECOND
 """Nobody opens a message sooner after it left."""
+RETOLD = DAY
+"""Sources tell one send with times so far apart: when it was planned, and when it left."""
 
 
 def copies(f: Facts) -> Iterator[Said]:
     """Rows told more than once; harmless, as one counts."""
-    events = int((f.got.reason == REASON["duplicate"]).sum())
+    events = int((f.got.reason == REASON["duplicate"]).sum()) - len(lost_events(f))
     s = f.log.sends
-    sends = len(s) - int(flags(s.send, len(f.log.codes["send"])).sum())
+    sends = len(s) - len(ranked(s.send)[0]) - len(lost_sends(f))
     if events + sends:
         whole = len(f.log.events) + len(s)
         yield Finding(
@@ -31,6 +34,38 @@ def copies(f: Facts) -> Iterator[Said]:
             "rows): each counts once.", "Nothing to do; providers retry, and exports overlap.",
             {"events": events, "sends": sends, "share": (events + sends) / whole},
         )  # fmt: skip
+
+
+def lost_sends(f: Facts) -> I8:
+    """Rows of sends with the id of an earlier send that they are no copy of."""
+    s = f.log.sends
+    order = np.lexsort((s.sent_at, s.send))
+    first = _first(order, s.send)
+    other = (s.user != s.user[first]) | (s.variant != s.variant[first]) | (s.template != s.template[first])
+    return np.flatnonzero(other | (s.sent_at - s.sent_at[first] > RETOLD))
+
+
+def lost_events(f: Facts) -> I8:
+    """Rows of events that are left out as copies of one of the same user and id, but tell of something else."""
+    e, reason = f.log.events, f.got.reason
+    copy = reason == REASON["duplicate"]
+    rows = np.flatnonzero((reason >= REASON["duplicate"]) & np.isin(e.event, e.event[copy]))
+    user, event = f.user[rows], e.event[rows]
+    kept = rows[_first(np.lexsort((copy[rows], event, user)), user, event)]
+    other = (e.kind[rows] != e.kind[kept]) | (e.name[rows] != e.name[kept])
+    other |= np.abs(f.occurred[rows] - f.occurred[kept]) > SKEW
+    amounts = (e.value[rows] != MISSING) & (e.value[kept] != MISSING)
+    other |= amounts & ((e.value[rows] != e.value[kept]) | (e.currency[rows] != e.currency[kept]))
+    return rows[other & copy[rows]]
+
+
+def _first(order: I8, *keys: I8) -> I8:
+    """For each row the first one in `order`, which is sorted by `keys`, whose keys are the same."""
+    new = np.ones(len(order), bool)
+    new[1:] = np.any([k[order][1:] != k[order][:-1] for k in keys], axis=0)
+    out = np.empty(len(order), np.int64)
+    out[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+    return out
 
 
 def shared_ids(f: Facts) -> Iterator[Said]:
@@ -50,17 +85,45 @@ def shared_ids(f: Facts) -> Iterator[Said]:
             f"Rows of {count(differ, 'send id')} differ in variant or template: the first one heard of counts.",
             "Make send_id one message; look at what writes the variant into it.", {"ids": differ},
         )  # fmt: skip
-    lost = f.got.reason == REASON["duplicate"]
-    if lost.any():
-        rows = np.flatnonzero(flags(e.event[lost], len(f.log.codes["event"]))[e.event])
-        what = e.kind[rows].astype(np.int64) * (int(e.name.max(initial=0)) + 2) + e.name[rows] + 1
-        differ = repeated(e.event[rows], what)[1]
-        if differ:
-            yield Finding(
-                "shared_event_ids", "wrong",
-                f"Events of different kinds or names share {count(differ, 'event id')}: of each user one counts.",
-                "Give every event an id of its own, e.g. kind:message:time.", {"ids": differ},
-            )  # fmt: skip
+    first = _first(np.lexsort((s.sent_at, s.send)), s.send)
+    again = int(((s.user == s.user[first]) & (s.sent_at - s.sent_at[first] > RETOLD)).sum())
+    if again:
+        yield Finding(
+            "repeated_send_ids", "wrong",
+            f"{count(again, 'send')} have the id of one to the same user over a day before: only the first counts.",
+            "Make send_id one message at one time, e.g. campaign:user:day.", {"sends": again},
+        )  # fmt: skip
+    yield from _shared_event_ids(f)
+    several = repeated(e.event[f.user >= 0], f.user[f.user >= 0])[1]
+    if several:
+        yield Finding(
+            "event_ids_of_several_users", "doubtful",
+            f"Several users share {count(several, 'event id')}. Nothing is lost, as copies are sought among a "
+            "user's own events; but an event that is told under two ids of one person counts twice.",
+            "Give every event an id of its own. If these are the same events, use one id for each person.",
+            {"ids": several},
+        )  # fmt: skip
+
+
+def _shared_event_ids(f: Facts) -> Iterator[Said]:
+    rows, e = lost_events(f), f.log.events
+    if not len(rows):
+        return
+    conversions = rows[e.kind[rows] == CONVERSION]
+    names = [repr(text) for text in f.log.names("name")]
+    told = {names[i] if i >= 0 else "unnamed conversion": int((e.name[conversions] == i).sum())
+            for i in np.unique(e.name[conversions]).tolist()}  # fmt: skip
+    others = np.bincount(e.kind[rows[e.kind[rows] != CONVERSION]], minlength=len(KINDS)).tolist()
+    told |= {kind: n for kind, n in zip(KINDS, others, strict=True) if n}
+    which = ", ".join(f"{n:,} {what}" for what, n in sorted(told.items(), key=lambda x: -x[1])[:3])
+    yield Finding(
+        "shared_event_ids", "wrong",
+        f"{count(len(rows), 'event')} have the id of another event of the same user, but another time, amount, name or "
+        f"kind: they are no copies, and are lost ({which}).",
+        "Give every event an id of its own, e.g. kind:message:time; a purchase the order's, not the customer's; or "
+        "leave it empty. reasons.parquet of replay --out has them as 'duplicate'.",
+        {"events": len(rows), "conversions": len(conversions), "ids": len(np.unique(e.event[rows]))},
+    )  # fmt: skip
 
 
 def machines(f: Facts) -> Iterator[Said]:

@@ -8,10 +8,11 @@ import numpy as np
 from scipy import special
 
 from justai_sim import clock
+from justai_sim.checks.ages import Ages
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, at_least, count, exceeding, percent, spread
 from justai_sim.clock import DAY, HOUR, MINUTE, MISSING
-from justai_sim.tables import CLICK, I8, OPEN, REASON
+from justai_sim.tables import CLICK, F8, I8, OPEN, REASON
 
 LOOKED_AT = 5
 """Gaps of a stream that are looked at, the longest ones."""
@@ -41,13 +42,13 @@ def _silent(f: Facts, name: str, rows: I8) -> Iterator[Said]:
     at = np.concatenate([[first], inside, [f.as_of]])
     gap = np.diff(at)
     longest = np.argsort(-gap, kind="stable")[:LOOKED_AT]
-    rate = f.ages.rate(f.ages.since(f.user[rows], when))
+    ages, rate = _by_age(f, rows)
     usual = int(gap[longest[min(3, len(longest) - 1)]])
     for i in longest.tolist():
         length = int(gap[i])
         if length < DAY or (length < WEEKEND and length < 2 * usual):
             continue
-        expected = f.ages.expected(rate, int(at[i]), int(at[i + 1]))
+        expected = ages.expected(rate, int(at[i]), int(at[i + 1]))
         chance = float(np.exp(-SLOWER * expected)) * len(gap)
         if chance >= LEVEL / 3:
             continue
@@ -60,6 +61,21 @@ def _silent(f: Facts, name: str, rows: I8) -> Iterator[Said]:
             "--since and --until until then.",
             {"stream": name, "from": start, "to": end, "hours": length / HOUR, "expected": expected, "chance": chance},
         )  # fmt: skip
+
+
+def _by_age(f: Facts, rows: I8) -> tuple[Ages, F8]:
+    """What to expect when, and the rate by age, of a stream of events.
+
+    The age is that of the send which most of them name: responses to sends that are not in the log (or to an older one)
+    would fill the late ages of the user's latest, and let expect some long after the last send. Without names it is
+    the time since the user's latest send.
+    """
+    if 2 * int((f.log.events.send[rows] >= 0).sum()) < len(rows):
+        return f.ages, f.ages.rate(f.ages.since(f.user[rows], f.occurred[rows]))
+    rows = rows[f.named[rows] >= 0]
+    sent = f.log.sends.sent_at
+    ages = Ages.of(np.arange(len(f.sent)), sent[f.sent], f.as_of)
+    return ages, ages.rate(f.occurred[rows] - sent[f.named[rows]])
 
 
 def late(f: Facts) -> Iterator[Said]:

@@ -47,5 +47,7 @@ def run(argv: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"justai-sim: {message}", file=sys.stderr)
+    from justai_sim.cli.output import say
+
+    say(f"justai-sim: {message}")
     return code

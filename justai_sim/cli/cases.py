@@ -6,7 +6,7 @@ from pathlib import Path
 
 from justai_sim.attribution import preset, with_settings
 from justai_sim.cli.logs import parse_settings
-from justai_sim.cli.output import emit_json, say
+from justai_sim.cli.output import emit_json, say, tell
 from justai_sim.testing.cases import write_cases
 
 
@@ -18,5 +18,5 @@ def cases(rule: str, out: Path, settings: list[str], goals: list[str], count: in
         emit_json(out=str(out), cases=sum(written.groups.values()), groups=written.groups)
     else:
         for group, n in written.groups.items():
-            print(f"{group:12} {n:>5}")
+            tell(f"{group:12} {n:>5}")
     say(f"{sum(written.groups.values())} cases: {out / 'cases.jsonl'}; the format is in {out / 'README.md'}")

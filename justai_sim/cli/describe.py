@@ -15,7 +15,7 @@ from justai_sim.bandit.lift import sees
 from justai_sim.bandit.policy import COMMON, PolicySpec
 from justai_sim.bandit.registry import POLICIES
 from justai_sim.bandit.stopping import READY_SENDS
-from justai_sim.cli.output import emit_json
+from justai_sim.cli.output import emit_json, tell
 from justai_sim.esp.base import PRESETS as ESP_PRESETS
 from justai_sim.esp.base import PROVIDERS, adapter, switches
 from justai_sim.loop.program import Program
@@ -36,9 +36,9 @@ def check(source: str, json: bool) -> None:
         return
     for key, value in found.items():
         if key != "notes":
-            print(f"{key.replace('_', ' '):44} {number(value) if not isinstance(value, str) else value}")
+            tell(f"{key.replace('_', ' '):44} {number(value) if not isinstance(value, str) else value}")
     for note in found["notes"]:
-        print(f"note: {note}")
+        tell(f"note: {note}")
 
 
 def describe(scenario: Scenario) -> dict[str, Any]:
@@ -109,30 +109,30 @@ def schema(json: bool) -> None:
         emit_json(scenario=fields, tables=tables, policies=_policies(), presets=_presets(), esp_options=_switches())
         return
     for name, rows in fields.items():
-        print(f"[{name}]")
+        tell(f"[{name}]")
         for r in rows:
-            print(f"  {r['field']:26} {r['type']:60} {r['default']}")
+            tell(f"  {r['field']:26} {r['type']:60} {r['default']}")
     for name, columns in tables.items():
-        print(f"\n{name} (a table of a log)")
+        tell(f"\n{name} (a table of a log)")
         for c in columns:
-            print(f"  {c['column']:18} {c['type']:14} {'required' if c['required'] else 'optional':9} {c['meaning']}")
-    print("\npolicies (all have: " + ", ".join(COMMON[1:]) + ")")
+            tell(f"  {c['column']:18} {c['type']:14} {'required' if c['required'] else 'optional':9} {c['meaning']}")
+    tell("\npolicies (all have: " + ", ".join(COMMON[1:]) + ")")
     for name, row in _policies().items():
-        print(f"  {name:20} {row['shelf']:9} {row['said']}" + (f"; settings: {', '.join(row['settings'])}" if
+        tell(f"  {name:20} {row['shelf']:9} {row['said']}" + (f"; settings: {', '.join(row['settings'])}" if
               row["settings"] else "") + (f"; {row['approximate']}" if row["approximate"] else "")
               + ("; deterministic" if row["deterministic"] else ""))  # fmt: skip
-    print("\nproviders (--esp NAME --esp-option KEY=VALUE)")
+    tell("\nproviders (--esp NAME --esp-option KEY=VALUE)")
     for esp, known in _switches().items():
-        print(f"  {esp}")
+        tell(f"  {esp}")
         for key, value in known.items():
-            print(f"      {key}={_written(value)}")
-    print("\npresets (--preset NAME)")
+            tell(f"      {key}={_written(value)}")
+    tell("\npresets (--preset NAME)")
     for name, p in _presets().items():
-        print(f"  {name}: {p['follows']}")
+        tell(f"  {name}: {p['follows']}")
         for what in ("options", "source", "lacks", "yours"):
             if p[what]:
                 text = ", ".join(f"{k}={v}" for k, v in p[what].items()) if what == "options" else p[what]
-                print(f"      {SAID[what]}: {text}")
+                tell(f"      {SAID[what]}: {text}")
 
 
 def _switches() -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import msgspec
 from justai_sim import clock
 from justai_sim.checks.doctor import Diagnosis
 from justai_sim.checks.doctor import doctor as diagnose
-from justai_sim.cli.output import emit_json, say
+from justai_sim.cli.output import emit_json, say, tell
 from justai_sim.cli.whatif import Asked, checked_out
 from justai_sim.errors import UsageError
 from justai_sim.version import __version__
@@ -32,7 +32,7 @@ def doctor(asked: Asked, control: str | None, split: str | None, out: Path | Non
     if json:
         emit_json(**_plain(got), files=files)
         return
-    print(got)
+    tell(got)
     for f in files:
         say(f"written: {f}")
 

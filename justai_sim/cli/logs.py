@@ -14,8 +14,8 @@ from justai_sim.attribution import training_window, with_settings
 from justai_sim.bandit.policy import METRICS
 from justai_sim.bandit.registry import POLICIES, checked
 from justai_sim.bandit.texts import with_policy_settings
-from justai_sim.cli.output import Bar, emit_json, say, table
-from justai_sim.errors import DataError, StoppedError, UsageError, nearest
+from justai_sim.cli.output import Bar, emit_json, say, table, tell
+from justai_sim.errors import DataError, StoppedError, UsageError, nearest, one_line
 from justai_sim.esp.generic import plain_files
 from justai_sim.esp.rows import Reject
 from justai_sim.privacy import mask_text
@@ -61,7 +61,7 @@ def load(
     else:
         for group in ("rows", "kinds", "names", "rejects", "skipped"):
             for name, n in found[group].items():
-                print(f"{group:8} {name or '(none)':48} {n:>12,}")
+                tell(f"{group:8} {one_line(name) or '(none)':48} {n:>12,}")
     _say_rejects(summary.first_rejects, sum(found["rejects"].values()), rejects)
     for note, n in found["notes"].items():
         say(f"note: {note}: {n:,}")
@@ -158,9 +158,9 @@ def _print(result: replays.Replay, told: Verdict, json: bool, page: Path | None)
             shares=final[["template_id", "variant_id", "share"]].to_dict("records"), report=str(page) if page else None,
         )  # fmt: skip
         return
-    print(f"{'SIMULATED: ' if result.simulated else ''}{told.sentence}\n")
+    tell(f"{'SIMULATED: ' if result.simulated else ''}{told.sentence}\n")
     table(rows, COLUMNS)
-    print()
+    tell()
     table(
         [{"reason": k, "": "", "events": n} for k, n in result.attribution.reasons().items()], ("reason", "", "events")
     )

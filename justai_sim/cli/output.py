@@ -1,4 +1,7 @@
-"""Data to stdout, everything else to stderr, progress only on a terminal."""
+"""Data to stdout, everything else to stderr, progress only on a terminal.
+
+Everything that a command prints goes through here: texts of a log must not command the terminal.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,23 @@ from typing import Any
 
 import msgspec
 
+from justai_sim.errors import escaped, one_line
 from justai_sim.pages.table import number
 
 
 def say(text: str) -> None:
     """A remark for the person at the terminal."""
-    print(text, file=sys.stderr)
+    print(escaped(text), file=sys.stderr)
+
+
+def tell(text: object = "") -> None:
+    """A line, or several, of the answer."""
+    print(escaped(str(text)))
 
 
 def emit_json(**content: Any) -> None:
     """One JSON object with a schema_version."""
-    print(msgspec.json.encode({"schema_version": 1, **content}, enc_hook=_plain).decode())
+    tell(msgspec.json.encode({"schema_version": 1, **content}, enc_hook=_plain).decode())
 
 
 def _plain(x: Any) -> Any:
@@ -30,11 +39,11 @@ def _plain(x: Any) -> Any:
 def table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> None:
     """Rows as aligned text."""
     columns = list(columns)
-    cells = [columns, *([number(r.get(c)) for c in columns] for r in rows)]
+    cells = [[one_line(c) for c in line] for line in (columns, *([number(r.get(c)) for c in columns] for r in rows))]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         left = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
-        print("  ".join(left).rstrip())
+        tell("  ".join(left).rstrip())
 
 
 class Bar:

@@ -10,7 +10,7 @@ from justai_sim import clock
 from justai_sim.bandit.policy import PolicySpec
 from justai_sim.bandit.texts import with_policy_settings
 from justai_sim.cli.logs import parse_settings
-from justai_sim.cli.output import emit_json, say, table
+from justai_sim.cli.output import emit_json, say, table, tell
 from justai_sim.cli.whatif import Asked, _told, checked_out
 from justai_sim.errors import UsageError
 from justai_sim.whatif.interpretations import records
@@ -97,9 +97,9 @@ def run(
         )  # fmt: skip
         return
     for line in got.answers:
-        print(line)
-    print(got.check_said)
-    print()
+        tell(line)
+    tell(got.check_said)
+    tell()
     table(_rows(got), PRINTED)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from justai_sim import api
-from justai_sim.cli.output import Bar, emit_json, say, table
+from justai_sim.cli.output import Bar, emit_json, say, table, tell
 from justai_sim.errors import StoppedError, UsageError
 from justai_sim.esp import exports
 from justai_sim.esp.base import adapter
@@ -28,7 +28,7 @@ def demo(out: Path, workers: int | None, replications: int | None) -> None:
         _sweep(scenario, out, workers, resume=True, again=again)
     except UsageError:  # what lies there is of another scenario or version: begin anew
         _sweep(scenario, out, workers, again=again)
-    print(f"report: {_rebuilt(out)}")
+    tell(f"report: {_rebuilt(out)}")
 
 
 def scenarios(json: bool) -> None:
@@ -39,7 +39,7 @@ def scenarios(json: bool) -> None:
         return
     width = max(len(s["name"]) for s in found)
     for s in found:
-        print(f"{s['name']:{width}}  {s['question']} {s['answer']}")
+        tell(f"{s['name']:{width}}  {s['question']} {s['answer']}")
     say("justai-sim sweep NAME simulates one and writes its report; justai-sim check NAME says what it costs")
 
 
@@ -80,7 +80,7 @@ def sweep(
 
 
 def report(folder: Path) -> None:
-    print(f"report: {_rebuilt(folder)}")
+    tell(f"report: {_rebuilt(folder)}")
 
 
 def _rebuilt(folder: Path) -> Path:
@@ -103,11 +103,11 @@ def recommend(folder: Path, criterion: str, day: float | None, limit: float, out
     if json:
         emit_json(**found.as_dict(), report=None if page is None else str(page))
     else:
-        print(f"SIMULATED: {found.answer}\n")
+        tell(f"SIMULATED: {found.answer}\n")
         same = ["best_value"] if found.table["worlds"].nunique() == 1 else []
         left = ("criterion", "unit", "point", "stopped", *same)
         table(found.table.to_dict("records"), [c for c in found.table.columns if c not in left])
-        print(f"\n{found.method}")
+        tell(f"\n{found.method}")
     if page is not None:
         say(f"report: {page}")
 

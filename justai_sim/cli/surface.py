@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from justai_sim import clock, replays
-from justai_sim.cli.output import emit_json, say, table
+from justai_sim.cli.output import emit_json, say, table, tell
 from justai_sim.cli.whatif import Asked, checked_out
 from justai_sim.errors import DataError, UsageError
 from justai_sim.pages.surface_words import in_use, judgement, ranged, usual_rows
@@ -45,15 +45,15 @@ def surface(
     if json:
         _emit(result, got, notes, files)
         return
-    print(got.answer())
-    print(in_use(got))
-    print()
+    tell(got.answer())
+    tell(in_use(got))
+    tell()
     table(rows_of(got), ("window", "leader", "ahead", "second", "difference per 1,000 (95 %)", "z", "conversions",
                          "mature sends"))  # fmt: skip
-    print(f"\nA leader needs z above {number(got.judged.bound)}, the bound of the whole map (95 %); the intervals hold "
+    tell(f"\nA leader needs z above {number(got.judged.bound)}, the bound of the whole map (95 %); the intervals hold "
           "for all windows at once.")  # fmt: skip
-    print(judgement(got))
-    print(ADVICE)
+    tell(judgement(got))
+    tell(ADVICE)
     for f in files:
         say(f"written: {f}")
 

@@ -9,7 +9,7 @@ import msgspec
 from justai_sim import clock, replays
 from justai_sim.bandit.policy import METRICS
 from justai_sim.cli.doctor import shares_of
-from justai_sim.cli.output import emit_json, say
+from justai_sim.cli.output import emit_json, say, tell
 from justai_sim.cli.whatif import Asked, checked_out
 from justai_sim.errors import UsageError, nearest
 from justai_sim.verdicts.verdict import verdict as judge
@@ -48,7 +48,7 @@ def verdict(
             report=str(page) if page else None,
         )  # fmt: skip
         return
-    print(f"SIMULATED: {got}" if got.simulated else got)
+    tell(f"SIMULATED: {got}" if got.simulated else got)
     if brief is not None:
         say(f"written: {brief}")
     if page is not None:

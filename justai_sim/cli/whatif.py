@@ -12,7 +12,7 @@ from justai_sim import log as logs
 from justai_sim.attribution import Rule, with_settings
 from justai_sim.attribution.presets import preset
 from justai_sim.cli.logs import _say_rejects, _time, parse_settings
-from justai_sim.cli.output import Bar, emit_json, say, table
+from justai_sim.cli.output import Bar, emit_json, say, table, tell
 from justai_sim.errors import UsageError
 from justai_sim.esp.generic import plain_files
 from justai_sim.pages.table import number
@@ -100,12 +100,12 @@ def _print_interpretations(got: Interpretations) -> None:
         if kind == "preset":
             if not len(rows):
                 continue
-            print(title)
+            tell(title)
         table([dict(zip(head, _line(r, i == start), strict=True)) for i, r in rows.iterrows()], head)
-    print()
+    tell()
     for text in (words.verdict(t), words.unchanged(t), words.not_applied(t)):
         if text:
-            print(text)
+            tell(text)
 
 
 def _line(r: Any, in_use: bool) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ def _print_reconciliation(got: Reconciliation) -> None:
     c = got.comparison
     nearest = got.closest[0]
     what, (first_line, *more) = got.measure.replace("_", " "), reconcile_words.verdict(got)
-    print(f"{first_line}\n")
+    tell(f"{first_line}\n")
     first = c[c["measure"] == got.measure]
     head = ("template_id", "variant_id", "measure", "theirs", "ours", "difference", nearest)
     rows = [r | {nearest: r["closest"]} for r in first.to_dict("records")]
@@ -168,24 +168,24 @@ def _print_reconciliation(got: Reconciliation) -> None:
     as_text: dict[str, Callable[[Any], str]] = {**dict.fromkeys(head[:3], str), "difference": _signed}
     table([{k: as_text.get(k, number)(v) for k, v in r.items()} for r in rows], head)
     if len(got.receipt) and got.close:
-        print(f"\nfrom our conversions to theirs, as {nearest} counts")
+        tell(f"\nfrom our conversions to theirs, as {nearest} counts")
         steps = [
             {"step": words.step(r["step"], r["reason"]), "": "", "events": r["events"],
              "conversions": r["conversions"] if r["step"] in ("ours", "theirs") else _signed(r["conversions"])}
             for r in got.receipt[got.receipt["template_id"] == ALL].to_dict("records")
         ]  # fmt: skip
         table(steps, ("step", "", "events", "conversions"))
-    print(f"\nwhat other systems would count, by how far their {what} are from the dashboard's")
+    tell(f"\nwhat other systems would count, by how far their {what} are from the dashboard's")
     table(
         [{"preset": r["preset"], "conversions": r["conversions"], f"{what} apart": words.off(r["distance"], got.empty)}
          for r in got.presets.head(MOST_PRESETS).to_dict("records")],
         ("preset", "conversions", f"{what} apart"),
     )  # fmt: skip
-    print("\nwhat our rule did with every goal event")
+    tell("\nwhat our rule did with every goal event")
     columns = ["reason", "", "events", *(["counted_by_closest"] if got.close else [])]
     table([{"": "", **r} for r in got.reasons.to_dict("records")], columns)
-    print()
-    print("\n".join(more))
+    tell()
+    tell("\n".join(more))
 
 
 def _signed(x: Any) -> str:

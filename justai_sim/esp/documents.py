@@ -11,22 +11,42 @@ from justai_sim.esp.bytelines import BROKEN, ByteLines
 from justai_sim.esp.jsonbytes import KEPT, Found, Into, as_text, decode
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_BOM = b"\xef\xbb\xbf"
+_HEAD = 1 << 16
 _RUN = 2_000
 
 
 def json_like(file: Path) -> bool:
-    """Whether a file is JSON by its ending, or (gzip or without a telling ending) by its first byte."""
-    name = file.name.lower().removesuffix(".gz")
+    """Whether a file is JSON: by its ending, or (packed, or without an ending that tells) by how it begins."""
+    name = file.name.lower()
+    packed = name.endswith(".gz")
+    name = name.removesuffix(".gz")
     if name.endswith((".json", ".jsonl", ".ndjson")):
         return True
-    if "." in name and not file.name.lower().endswith(".gz"):
+    if "." in name and not packed:
         return False
     try:
         with ByteLines(file, "", 64) as lines:
-            head = lines.start().removeprefix(b"\xef\xbb\xbf").lstrip()
-    except (*BROKEN, OSError):
-        return file.name.lower().endswith(".gz")  # damaged: to be told of, not skipped
-    return head[:1] in (b"{", b"[")
+            head = lines.start()
+        if head.removeprefix(_BOM).lstrip()[:1] in (b"{", b"["):
+            return True
+        with ByteLines(file, "", _HEAD) as lines:
+            return _begins_as_json(lines.start(), packed)
+    except BROKEN:
+        return packed  # damaged: to be told of, not skipped
+
+
+def _begins_as_json(head: bytes, packed: bool) -> bool:
+    """By the first `_HEAD` bytes: a damaged first line costs no file, nor do blank ones.
+
+    A packed file may be one line or a whole window of blanks too: its reader tells what is wrong with it.
+    """
+    lines = head.removeprefix(_BOM).split(b"\n")
+    if any(line.lstrip()[:2] in (b'{"', b"[{") for line in lines):
+        return True
+    if not packed:
+        return False
+    return head[:2] in _UTF16 or b'{"' in lines[0] or (len(head) == _HEAD and not head.strip())
 
 
 class Group(NamedTuple):

@@ -90,6 +90,9 @@ def sentence(race: pd.DataFrame) -> str:
         now = f": differences below {_half(own):,.1f} per 1,000 are not visible yet" if len(own) else ""
         return f"On none of {n} days would {shown(leader)} have been told apart from {shown(against)}{now}."
     word = "better" if told["told"].iloc[0] > 0 else "worse"
+    if not own["told"].iloc[-1]:
+        when = f"{len(told)} of {n} days, last on {told['as_of'].iloc[-1]:%d %b %Y}"
+        return f"{shown(leader)} was told to be {word} than {shown(against)} on {when}; now they are not told apart."
     text = f"From {told['as_of'].iloc[0]:%d %b %Y} on {shown(leader)} was told to be {word} than {shown(against)}"
     later = own[own["as_of"] > told["as_of"].iloc[0]]
     lost = int((later["told"] != told["told"].iloc[0]).sum())

@@ -84,8 +84,8 @@ def usual(got: WindowSurface) -> Part:
          "conversions": r["conversions"], "sends": r["mature_sends"]} for r in usual_rows(got)
     ]  # fmt: skip
     columns = (
-        Column("window", "window"), Column("leader", "leader"), Column("of", "of"),
-        Column("difference", "difference per 1,000", "number", interval=True), Column("z", "z", "number"),
+        Column("window", "window"), Column("difference", "difference per 1,000", "number", interval=True),
+        Column("of", "of"), Column("leader", "leader"), Column("z", "z", "number"),
         Column("conversions", "conversions", "int"), Column("sends", "mature sends", "int"),
     )  # fmt: skip
     note = (

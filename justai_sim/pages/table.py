@@ -130,9 +130,11 @@ def _digits(x: float, places: int) -> str:
 def percent(share: float, *, unit: bool = True) -> str:
     """A share in whole per cent; never 0 or 100 unless it is.
 
-    >>> percent(0.714), percent(0.9996), percent(0.0)
-    ('71 %', '99.96 %', '0 %')
+    >>> percent(0.714), percent(0.9996), percent(0.0), percent(-0.062)
+    ('71 %', '99.96 %', '0 %', '−6 %')
     """
+    if share < 0:
+        return f"−{percent(-share, unit=unit)}"
     x = 100 * share
     text = f"{x:.0f}"
     if (text == "100" and x < 100) or (text == "0" and x > 0):
