@@ -109,7 +109,10 @@ def _arrow(frame: Any, table: str) -> pa.Table:
 
 
 def _values_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A dictionary (a categorical, an enum) as its values: polars has some that Arrow cannot cast."""
+    """Texts as Arrow can sort them, and a dictionary (a categorical, an enum) as its values: polars has some that Arrow
+    cannot cast."""
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
     if not pa.types.is_dictionary(column.type):
         return column
     kind = column.type.value_type

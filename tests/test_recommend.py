@@ -367,6 +367,8 @@ def test_by_a_day() -> None:
     assert late.chosen == ["a", "b"]
     with pytest.raises(UsageError, match=r"first is 0|expected more than 0"):
         recommend(data, Question(criterion="right_by_day", day=-1))
+    with pytest.raises(UsageError, match="day is 99; the sweep ends on day 56"):
+        recommend(data, Question(criterion="right_by_day", day=99))
 
 
 def test_after_a_race_intervals_hold_for_all_looks() -> None:

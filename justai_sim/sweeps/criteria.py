@@ -77,6 +77,8 @@ def values(question: Question, point: Point, metrics: pd.DataFrame, race: pd.Dat
     decision_time: days until the rule ships a variant, the mean over templates; the run's length where it never does.
     """
     if question.criterion == "right_by_day":
+        if question.day is not None and question.day > point.scenario.days:
+            raise UsageError(f"day is {question.day:g}; the sweep ends on day {point.scenario.days:g}")
         days = race["day"][race["day"] <= (question.day or np.inf)]
         if not len(days):
             raise UsageError(f"day is {question.day:g}; the sweep's first is {race['day'].min():g}")
