@@ -492,7 +492,9 @@ def test_on_simulated_worlds_it_is_right_or_a_stated_tie(name: str, tmp_path: Pa
     sweep, criterion, best = REAL[name]
     right = none = 0
     for seed in range(100):
-        r = recommend(api.run_sweep(flow(20, seed, sweep), tmp_path, workers=1), Question(criterion=criterion))
+        r = recommend(
+            api.run_sweep(flow(20, seed, sweep), tmp_path / str(seed), workers=1), Question(criterion=criterion)
+        )
         right += bool(best & set(r.chosen))
         none += r.answer.startswith("No difference")
     assert right >= 95

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from justai_sim.designs import axes_of, decided
-from justai_sim.errors import UsageError, nearest
+from justai_sim.errors import UsageError, checked_type, nearest
 from justai_sim.scenario import Point, Scenario
 from justai_sim.tables import F8
 
@@ -48,6 +48,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     limit: float = 0.05
 
     def __post_init__(self) -> None:
+        checked_type(self.criterion, str, "criterion", f"one of {', '.join(CRITERIA)}")
+        for name, given in (("day", 1 if self.day is None else self.day), ("limit", self.limit)):
+            checked_type(given, (int, float, np.number), name, "a number")
         if self.criterion not in CRITERIA:
             raise UsageError(f"criterion {self.criterion!r} is not known; {nearest(self.criterion, CRITERIA)}")
         if self.day is not None and self.criterion != "right_by_day":
