@@ -219,6 +219,17 @@ def test_a_flip_that_depends_on_another_assumption_says_with_which_value() -> No
     assert [(f.axis, f.under) for f in always.flips] == [("signups_per_day", ())]
 
 
+def test_a_variant_s_rate_is_said_to_be_of_that_variant() -> None:
+    """A sentence must not say `conversion_rate 0.1` where three variants have one."""
+    r = by_axes_of_rates()
+    name = r.scenario.variants[2].id
+    assert f"most with conversion_rate of {name} 0.1: " in r.answer
+
+
+def by_axes_of_rates() -> Recommendation:
+    return by_axes({"variants.2.conversion_rate": [0.02, 0.1]}, {"0.02": set(), "0.1": set("c")}.__getitem__)
+
+
 def test_a_sentence_about_one_set_of_assumptions_names_it() -> None:
     r = by_axes({"world.signups_per_day": [50, 100]}, {"50": set("c"), "100": set()}.__getitem__)
     rows = r.table.set_index(["signups_per_day", "decision"])

@@ -97,12 +97,11 @@ def _summary(ends: Ends, parts: tuple[Part, ...], found: Sequence[Recommendation
         own = ["in use" if p is ends.use else "", verdict.get(p.name, "")]
         rows.append(row | {"verdict": "; ".join(filter(None, own))})
     columns = [
-        *axis_columns(ends.points),
+        *axis_columns(ends.scenario),
         Column("right", "right at the end", "percent", interval=True),
         Column("lost", "lost per 10,000 sends", "one", interval=True),
         Column("true_lift", "true lift", "lift"), Column("shown_lift", "shown lift", "lift", interval=True),
-        Column("credited", "credited per 1,000", "one"), Column("happened", "happened per 1,000", "one"),
-        Column("caused", "caused per 1,000", "one"),
+        Column("credited", "credited per 1,000", "one"), Column("caused", "caused per 1,000", "one"),
     ]  # fmt: skip
     if len(ends.points) > 1:
         columns.append(Column("verdict", f"by: {found[0].question.what.title}" if found else "which"))
@@ -197,9 +196,9 @@ def _leads(ends: Ends) -> Part:
         v = ends.right[p.name]
         low, high = share_band(v[:, None])
         rows.append(label_of(p) | {"right": float(v.mean()), "right_low": float(low[0]), "right_high": float(high[0])})
-    text = f"{each_window(ends.points, ends.use, lambda i: percent(rows[i]['right']))}."
+    text = f"{each_window(ends.scenario, ends.points, ends.use, lambda i: percent(rows[i]['right']))}."
     note = "Share of (world, step) pairs in which the best variant leads on the last day; intervals: 95 %, over worlds."
-    columns = (*axis_columns(ends.points), Column("right", "right variant leads", "percent", interval=True))
+    columns = (*axis_columns(ends.scenario), Column("right", "right variant leads", "percent", interval=True))
     return Part("How often the right variant leads at the end", text, rows, columns, note)
 
 
@@ -210,14 +209,15 @@ def _lost(ends: Ends) -> Part:
         v = ends.lost[p.name]
         low, high = (float(x) for x in stats.mean_interval(v.sum(), (v * v).sum(), len(v)))
         rows.append(label_of(p) | {"lost": float(v.mean()), "lost_low": low, "lost_high": high})
-    said = each_window(ends.points, ends.use, lambda i: write(rows[i]["lost"], "one"))
+    said = each_window(ends.scenario, ends.points, ends.use, lambda i: write(rows[i]["lost"], "one"))
     own = [p for p in alike(ends.scenario, ends.points, ends.use) if len(ends.lost[p.name]) == ends.worlds]
     text = f"Per 10,000 sends, {said}."
     if len(own) > 1:
         least = min(own, key=lambda p: ends.lost[p.name].mean())
-        text += f" {least.name} loses least{with_assumed(ends.scenario, ends.use)}."
+        same = sum(bool(ends.lost[p.name].mean() == ends.lost[least.name].mean()) for p in own)
+        text += "" if same > 1 else f" {least.name} loses least{with_assumed(ends.scenario, ends.use)}."
     note = "Against always sending the best variant, by the end; intervals: 95 %, over worlds."
-    columns = (*axis_columns(ends.points), Column("lost", "lost per 10,000 sends", "one", interval=True))
+    columns = (*axis_columns(ends.scenario), Column("lost", "lost per 10,000 sends", "one", interval=True))
     return Part("True purchases lost", text, rows, columns, note)
 
 

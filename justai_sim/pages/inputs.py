@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from justai_sim.replays import ReplayData
-from justai_sim.sweeps.criteria import CRITERIA, Question, kinds
+from justai_sim.sweeps.criteria import CRITERIA, Question, kinds, titles
 from justai_sim.sweeps.data import Raced, SweepData
 from justai_sim.sweeps.recommend import Recommendation, Standing, recommend
 
@@ -17,4 +17,5 @@ __all__ = [
     "SweepData",
     "kinds",
     "recommend",
+    "titles",
 ]

@@ -49,7 +49,7 @@ def lifts(data: SweepData) -> Part:
     """Best variant over control: the truth, and the ratio of the rates that the window shows."""
     s = data.scenario
     compared = [(t, v) for t in s.touches if (v := _treatment(s, t)) is not None]
-    columns: list[Column] = [*axis_columns(data.points), Column("true_lift", "true lift", "lift"),
+    columns: list[Column] = [*axis_columns(data.scenario), Column("true_lift", "true lift", "lift"),
                              Column("shown_lift", "shown lift", "lift", interval=True)]  # fmt: skip
     title = "True lift against shown lift"
     if not compared:
@@ -63,7 +63,10 @@ def lifts(data: SweepData) -> Part:
     names = {v for _, v in compared}
     who = f"{names.pop()}, the best variant," if len(names) == 1 else "the best variant of each step"
     said = each_window(
-        data.points, reference(data.points, data.reference), lambda i: write(rows[i]["shown_lift"], "lift")
+        data.scenario,
+        data.points,
+        reference(data.points, data.reference),
+        lambda i: write(rows[i]["shown_lift"], "lift"),
     )
     text = f"The true lift of {who} over the control is {write(rows[0]['true_lift'], 'lift')}. Shown: {said}."
     note = "Shown: credited purchases per send, variant over control, the mean over steps; 95 % intervals over worlds."
@@ -128,7 +131,8 @@ def credited(data: SweepData) -> Part:
         "Happened: all purchases after sign-up, whatever caused them."
         + (" A purchase is credited once at each step, so more can be credited than happened." if repeated else "")
     )
-    columns = [*axis_columns(data.points), Column("credited", "credited", "one"), Column("own", "of these: own", "one"),
+    columns = [*axis_columns(data.scenario),
+               Column("credited", "credited", "one"), Column("own", "of these: own", "one"),
                Column("borrowed", "borrowed", "one"), Column("organic", "organic", "one"),
                Column("happened", "happened", "one"), Column("caused", "caused", "one")]  # fmt: skip
     return Part("Credited, happened, caused (per 1,000 sends)", text, rows, columns, note)

@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.patches import Rectangle
 from scipy import special
 
-from justai_sim.errors import listed
+from justai_sim.errors import listed, several
 from justai_sim.frames import as_pandas, need
 from justai_sim.pages.style import (
     FEW_WORLDS,
@@ -370,8 +370,8 @@ def sentence(got: Worlds, use: tuple[float, float], best: str | None) -> str:
     known = int((got.leader >= 0).sum())
     if not known:
         return (
-            f"No window has {FEW} conversions of every variant in a world, on average over {several(got.groups, 'world')}: "
-            "too few to compare. With more users a world the map fills."
+            f"No window has {FEW} conversions of every variant in a world, on average over "
+            f"{several(got.groups, 'world')}: too few to compare. With more users a world the map fills."
         )
     cell = got.at(*use)
     here = ""

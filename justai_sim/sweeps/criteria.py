@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -131,6 +132,16 @@ def kinds(scenario: Scenario) -> dict[str, Kind]:
         name: "decision" if any(map(decided, keys)) else "assumption"
         for axis in axes_of(scenario.sweep, scenario.seed) for name, keys in axis.keys.items()
     }  # fmt: skip
+
+
+def titles(scenario: Scenario) -> dict[str, str]:
+    """By axis: what it is called in a sentence. A variant's key names the variant: 'conversion_rate of story'."""
+    out = {}
+    for axis in axes_of(scenario.sweep, scenario.seed):
+        for name, keys in axis.keys.items():
+            place = re.fullmatch(r"variants\.(\d+)\.(.+)", keys[0]) if len(keys) == 1 else None
+            out[name] = f"{place[2]} of {scenario.variants[int(place[1])].id}" if place else name
+    return out
 
 
 def families(scenario: Scenario, points: list[Point]) -> dict[tuple[str, ...], list[int]]:

@@ -26,7 +26,7 @@ def overall(r: Recommendation) -> str:
     if not told:
         case = min(r.cases, key=_nearly)
         said = words.nothing_shown(r, case)
-        return f"{said} That is for {under(case)}; the same holds under all {_sets(r)}."
+        return f"{said} That is for {under(r, case)}; the same holds under all {_sets(r)}."
     if not r.chosen:
         return _flipped(r) + _warnings(r)
     said = _choose(r) if len(r.chosen) == 1 else _tie(r)
@@ -35,13 +35,13 @@ def overall(r: Recommendation) -> str:
         said += f" Under {len(r.cases) - len(told)} of {_sets(r)} no decision is shown to keep false ships at or below "
         said += f"{limit}."
     if r.flips:
-        said += f" The answer flips: {_flips(r.flips)}."
+        said += f" The answer flips: {_flips(r)}."
     return said + _warnings(r)
 
 
-def under(case: Case) -> str:
+def under(r: Recommendation, case: Case) -> str:
     """A set of assumptions: 'mean_days 1.5, bounce_rate 0.1'."""
-    return ", ".join(f"{k} {v}" for k, v in case.assumed.items())
+    return ", ".join(f"{r.titles[k]} {v}" for k, v in case.assumed.items())
 
 
 def _sets(r: Recommendation) -> str:
@@ -71,10 +71,10 @@ def _choose(r: Recommendation) -> str:
     most = min((v for v in r.lead if v.decision == rival and v.verdict == "worse"), key=lambda v: sign * v.difference)
     ends = sorted((abs(most.low), abs(most.high)))
     low, high = (size(r, e).split(" ")[0] for e in ends)
+    where = under(r, r.cases[most.case])
     said = (
         f"Choose {names([first])}: it {AHEAD[r.question.criterion]} {names([rival])} under {_of(r, worse[rival])} "
-        f"(most with {under(r.cases[most.case])}: {size(r, abs(most.difference))}, {low} to {high}), and is told worse "
-        "than another under none."
+        f"(most with {where}: {size(r, abs(most.difference))}, {low} to {high}), and is told worse than another under none."
     )
     return said + _open(r) + _comes_to(r)
 
@@ -94,7 +94,7 @@ def _open(r: Recommendation) -> str:
     where = r.cases[far.case]
     of = where.of(r.chosen[0])
     bound = words.bounded(r, behind(far), of)
-    most = f": at most {bound} behind {names([far.decision])} with {under(where)}" if bound else ""
+    most = f": at most {bound} behind {names([far.decision])} with {under(r, where)}" if bound else ""
     return f" Under {_of(r, sets)} it cannot be told from some other{most}."
 
 
@@ -111,7 +111,7 @@ def _tie(r: Recommendation) -> str:
         return f"{said}: {words.apart_at_most(r, most, of)}.{_comes_to(r)}"
     bound = words.bounded(r, most, of)
     said = f"A tie: {names(r.chosen)} cannot be told apart under any of {_sets(r)}"
-    said += f" ({bound} at most, with {under(r.cases[far.case])})" if bound and most else ""
+    said += f" ({bound} at most, with {under(r, r.cases[far.case])})" if bound and most else ""
     sets = {k for k, c in enumerate(r.cases) for s in c.standings if s.decision in others and s.verdict == "worse"}
     return f"{said}; under {_of(r, len(sets))} {names(others)} did worse.{_comes_to(r)}"
 
@@ -141,7 +141,7 @@ def _comes_to(r: Recommendation) -> str:
 def _flipped(r: Recommendation) -> str:
     """No decision is among the best everywhere."""
     if r.flips:
-        return f"The answer flips: {_flips(r.flips)}; no decision is best or tied under all {_sets(r)}."
+        return f"The answer flips: {_flips(r)}; no decision is best or tied under all {_sets(r)}."
     times = Counter(d for c in r.cases for d in c.chosen)
     order = {d: i for i, d in enumerate(r.cases[0].decisions)}
     most = sorted(times, key=lambda d: (-times[d], order[d]))
@@ -152,13 +152,13 @@ def _flipped(r: Recommendation) -> str:
     )
 
 
-def _flips(flips: list[Flip]) -> str:
-    said = [flip(f) for f in flips[:MOST_FLIPS]]
-    more = len(flips) - len(said)
+def _flips(r: Recommendation) -> str:
+    said = [flip(f, r.titles[f.axis]) for f in r.flips[:MOST_FLIPS]]
+    more = len(r.flips) - len(said)
     return "; ".join(said) + (f"; and {more} more times (see the table)" if more else "")
 
 
-def flip(f: Flip) -> str:
+def flip(f: Flip, axis: str) -> str:
     """Between which values of an assumption the answer changes."""
 
     def of(found: tuple[str, ...]) -> str:
@@ -168,8 +168,8 @@ def flip(f: Flip) -> str:
     if f.under:
         fits += f" (with {f.under[0]})" if len(f.under) == 1 else f" (so under {len(f.under)} sets of the others)"
     if all(re.fullmatch(r"[-+.\deE]+", v) for v in (f.below, f.above)):
-        return f"{of(f.before)} up to {f.axis} {f.below}, {of(f.after)} from {f.above} on{fits}"
-    return f"{of(f.before)} with {f.axis} {f.below}, {of(f.after)} with {f.above}{fits}"
+        return f"{of(f.before)} up to {axis} {f.below}, {of(f.after)} from {f.above} on{fits}"
+    return f"{of(f.before)} with {axis} {f.below}, {of(f.after)} with {f.above}{fits}"
 
 
 def _warnings(r: Recommendation) -> str:
