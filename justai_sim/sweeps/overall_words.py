@@ -74,7 +74,8 @@ def _choose(r: Recommendation) -> str:
     where = under(r, r.cases[most.case])
     said = (
         f"Choose {names([first])}: it {AHEAD[r.question.criterion]} {names([rival])} under {_of(r, worse[rival])} "
-        f"(most with {where}: {size(r, abs(most.difference))}, {low} to {high}), and is told worse than another under none."
+        f"(most with {where}: {size(r, abs(most.difference))}, {low} to {high}), and is told worse than "
+        "another under none."
     )
     return said + _open(r) + _comes_to(r)
 
