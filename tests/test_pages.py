@@ -463,6 +463,14 @@ def test_windows_expected_to_pick_another_are_ahead_by_two_errors_over_worlds() 
     assert "are expected" not in said
 
 
+def test_a_map_that_is_empty_world_by_world_does_not_say_that_nothing_was_counted() -> None:
+    """Some conversions of a variant in each of 40 worlds: more than 100 in all, too few in one."""
+    frame = window_frame(["control", "story"], [0.005, 0.005], 40, 150)
+    said = map_sentence(worlds_of(frame, "story"), (3.0, 14.0), "story")
+    assert frame.groupby(["offset_day", "lookback_day", "variant_id"])["conversions"].sum().max() > 100
+    assert said.startswith("No window has 10 conversions of every variant in a world, on average over 40 worlds")
+
+
 def test_spread_keeps_order_gap_and_range() -> None:
     rng = generator(3, "spread")
     for _ in range(200):
