@@ -204,6 +204,24 @@ def test_the_answer_does_not_depend_on_the_order_of_the_assumptions(best: dict[s
         pd.testing.assert_frame_equal(f, frames[0])
 
 
+@pytest.mark.parametrize("shares", [False, True])
+def test_sets_of_assumptions_that_are_equal_have_no_order_either(shares: bool) -> None:
+    """What is furthest apart is so under two sets alike: the same one is named, wherever it stands."""
+    rng = np.random.default_rng(8)
+    noise = {d: rng.normal(size=40) for d in DECISIONS}
+    found = {d: 100 + 10.0 * (d == "c") + x for d, x in noise.items()}
+    if shares:
+        found = {d: (x + 3.0 * (d == "c") > 1).astype(float) for d, x in noise.items()}
+    said = set()
+    for order in permutations((50, 100, 200)):
+        sweep = {"world.signups_per_day": list(order), "window": DECISIONS}
+        values = {f"{v} · {d}": found["a" if v == 100 else d] for v in order for d in DECISIONS}
+        data = made(values, sweep, "right_leader" if shares else "caused")
+        said.add(recommend(data, Question(criterion="right_by_day" if shares else "conversions")).answer)
+    assert len(said) == 1, said
+    assert next(iter(said)).startswith("Choose c: ")
+
+
 def test_a_flip_that_depends_on_another_assumption_says_with_which_value() -> None:
     def best(signups: str, bounces: str) -> set[str]:
         return set("b" if (signups, bounces) == ("200", "0.1") else "a")

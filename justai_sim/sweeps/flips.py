@@ -53,8 +53,8 @@ def flips(scenario: Scenario, cases: Sequence[Case]) -> list[Flip]:
             ).append(c)
         found = [(name, flip) for name, along in others.items() for flip in _of_axis(together, along)]
         times = Counter(flip for _, flip in found)
-        for flip, n in times.most_common():
-            under = tuple(name for name, other in found if other == flip) if n < len(others) else ()
+        for flip, n in sorted(times.items(), key=lambda x: (-x[1], order(x[0].below), x[0].below, x[0].before)):
+            under = tuple(sorted(name for name, other in found if other == flip)) if n < len(others) else ()
             out.append(replace(flip, under=under))
     return out
 

@@ -24,7 +24,7 @@ def overall(r: Recommendation) -> str:
     """The decision that is told worse under no set of assumptions, or a tie of several, or where the answer flips."""
     told = [c for c in r.cases if c.best]
     if not told:
-        case = min(r.cases, key=_nearly)
+        case = min(r.cases, key=lambda c: (*_nearly(c), under(r, c)))
         said = words.nothing_shown(r, case)
         return f"{said} That is for {under(r, case)}; the same holds under all {_sets(r)}."
     if not r.chosen:
@@ -68,16 +68,28 @@ def _choose(r: Recommendation) -> str:
     if not worse[rival]:
         said = f"Choose {names([first])}: every other decision is told worse under one of the {_sets(r)}."
         return said + _open(r) + _comes_to(r)
-    most = min((v for v in r.lead if v.decision == rival and v.verdict == "worse"), key=lambda v: sign * v.difference)
+    told = [v for v in r.lead if v.decision == rival and v.verdict == "worse"]
+    most = min(told, key=lambda v: (sign * v.difference, under(r, r.cases[v.case])))  # any order of equal ones: by name
     ends = sorted((abs(most.low), abs(most.high)))
     low, high = (size(r, e).split(" ")[0] for e in ends)
     where = under(r, r.cases[most.case])
     said = (
         f"Choose {names([first])}: it {AHEAD[r.question.criterion]} {names([rival])} under {_of(r, worse[rival])} "
-        f"(most with {where}: {size(r, abs(most.difference))}, {low} to {high}), and is told worse than "
-        "another under none."
+        f"(most with {where}: {size(r, abs(most.difference))}, {low} to {high})"
     )
-    return said + _open(r) + _comes_to(r)
+    none = ", and is told worse than another under none."
+    return said + (_but(r) or none) + _open(r) + _comes_to(r)
+
+
+def _but(r: Recommendation) -> str:
+    """Where something that is not chosen does better: only what is told from the best, but not from each that is tied
+    with it, comes to that."""
+    better = [v for v in r.lead if v.verdict == "better" and not r.cases[v.case].of(v.decision).stopped]
+    if not better:
+        return ""
+    order = r.cases[0].decisions
+    who = sorted({v.decision for v in better}, key=order.index)
+    return f"; {names(who)} did better under {_of(r, len({v.case for v in better}))}."
 
 
 def _open(r: Recommendation) -> str:
@@ -91,7 +103,7 @@ def _open(r: Recommendation) -> str:
     if not tied:
         return ""
     sets = len({v.case for v in tied})
-    far = max(tied, key=behind)
+    far = max(tied, key=lambda v: (behind(v), under(r, r.cases[v.case])))
     where = r.cases[far.case]
     of = where.of(r.chosen[0])
     bound = words.bounded(r, behind(far), of)
@@ -102,7 +114,11 @@ def _open(r: Recommendation) -> str:
 def _tie(r: Recommendation) -> str:
     """Decisions that no set of assumptions tells apart."""
     rows = [v for v in r.lead if v.decision in r.chosen]
-    far = max(rows, key=lambda v: max(abs(v.low), abs(v.high)))
+    if any(v.verdict != "tied" for v in rows):
+        return (
+            f"A tie: each of {names(r.chosen)} does better than another of them under some assumptions.{_comes_to(r)}"
+        )
+    far = max(rows, key=lambda v: (max(abs(v.low), abs(v.high)), under(r, r.cases[v.case])))
     of = r.cases[far.case].of(r.chosen[0])
     most = max(abs(far.low), abs(far.high))
     worse = {v.decision: v for v in r.lead if v.verdict == "worse"}
