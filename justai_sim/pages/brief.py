@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from justai_sim import clock
+from justai_sim.errors import checked_type
 from justai_sim.pages.rule_words import window_words
 from justai_sim.pages.style import FONT, GREY, GRID, INK, PALETTE, dress, render, shown, text_width, wrap, write
 from justai_sim.verdicts.answer import said
@@ -27,6 +28,7 @@ MARKS = {"pass": "✓", "fail": "✗", "cannot tell": "?"}
 def plot_brief(got: Verdict, ax: Axes | None = None) -> Axes:
     """The verdict as a slide: its sentence, the differences per 1,000 sends with their intervals, the checks, source,
     as-of and rule. Returns the container; `child_axes` holds the panel. Without `ax` 1600 x 900 pixels at 200 dpi."""
+    checked_type(got, Verdict, "plot_brief's verdict", "js.verdict(log)")
     if ax is None:
         figure = Figure(figsize=SIZE, facecolor="white")
         FigureCanvasAgg(figure)
