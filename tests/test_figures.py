@@ -147,6 +147,16 @@ def test_axes_of_any_size_hold_the_figure(name: str, size: tuple[float, float]) 
         assert b.y0 >= room.y0 - 2, t.get_text()
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_leaves_a_figure_of_its_own(name: str) -> None:
+    ax = FIGURES[name]()
+    written, room = texts(ax), ax.get_window_extent()
+    for t in written:
+        b = Text.get_window_extent(t)
+        assert room.x0 - 1 <= b.x0 <= b.x1 <= room.x1 + 1, t.get_text()
+        assert room.y0 - 1 <= b.y0 <= b.y1 <= room.y1 + 1, t.get_text()
+
+
 def test_a_page_made_under_another_style_is_the_same() -> None:
     own = {"lines.marker": "x", "xtick.direction": "in", "axes.grid": True, "font.family": "monospace"}
 

@@ -186,5 +186,5 @@ def _key(ax: Axes, width: float, total: float, below: float, rows: pd.DataFrame,
         write(ax, (x + 0.12) / width, y, words, fontsize=SMALL, color=INK, va="center", transform=ax.transAxes)
         x += 0.12 + text_width(words, SMALL) + 0.25
     if brackets:
-        write(ax, x / width, y, "(name): leads, too close", fontsize=SMALL, color=INK, va="center",
+        write(ax, x / width, y, "(name): too close", fontsize=SMALL, color=INK, va="center",
               transform=ax.transAxes)  # fmt: skip

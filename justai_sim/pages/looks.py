@@ -47,7 +47,8 @@ def plot_looks(race: pd.DataFrame, ax: Axes | None = None, missing: str = "") ->
     first, last = told["as_of"].min(), race["as_of"].max()
     labels = distinct(names, 20)
     room = room_for([labels[v] for v in names[: MOST_NAMED + 1]])
-    ax, (top, below), _ = panels(ax, QUESTION, sentence(race), [2.3, 1.2], right=room)
+    seen = f"{sentence(race)} The band holds for all days and variants at once."
+    ax, (top, below), _ = panels(ax, QUESTION, seen, [2.3, 1.2], right=room)
     ends = []
     for i, name in enumerate(names):
         part = told[told["variant_id"] == name].sort_values("as_of")
@@ -70,7 +71,7 @@ def plot_looks(race: pd.DataFrame, ax: Axes | None = None, missing: str = "") ->
     _dates(below, first, last)
     top.ax.set_xticks(below.ax.get_xticks())
     against = shown(race["against"].iloc[0], 16)
-    units(top, f"minus {against}, per 1,000 sends (band: all days and variants at once, 95 %)")
+    units(top, f"minus {against}, per 1,000 sends (band: 95 %)")
     units(below, "smallest difference visible, per 1,000 sends", "looked at on (UTC)")
     label_ends(top, ends)
     return ax
@@ -110,7 +111,7 @@ def _days(when: Any, first: pd.Timestamp) -> np.ndarray:
 
 def _dates(panel: Panel, first: pd.Timestamp, last: pd.Timestamp) -> None:
     span = max(float(_days(pd.Series([last]), first)[0]), 1.0)
-    at = np.unique(np.linspace(0, span, 5).round())
+    at = np.arange(0, span + 0.01, max(np.ceil(span / max(panel.width // 0.75, 1)), 1))  # as many as there is room for
     panel.ax.set_xticks(at, [f"{first + pd.Timedelta(days=float(d)):%d %b}" for d in at])
 
 

@@ -23,8 +23,8 @@ from scipy.optimize import isotonic_regression
 
 from justai_sim.pages.canvas import SCALES, inches, white
 
-WIDTH = 6.0
-"""Inches. Narrow, so that the text is still legible when a phone shows the figure 360 pixels wide."""
+WIDTH = 5.2
+"""Inches. Narrow: where a phone shows the figure 390 pixels wide, 10 points are 10 pixels."""
 PT, SMALL, TITLE = 11.0, 10.0, 14.0
 FEW_WORLDS = 10
 """Below it, nothing is said about what is expected over worlds."""
