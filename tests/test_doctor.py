@@ -167,6 +167,11 @@ def silent_to_the_end(log: Log) -> Planted:
     return without_events(log, (e.kind == CLICK) & (e.occurred_at > T0 + 31 * DAY)), {}
 
 
+def silent_from_the_start(log: Log) -> Planted:
+    e = log.events
+    return without_events(log, (e.kind == CONVERSION) & (e.occurred_at < T0 + 20 * DAY)), {}
+
+
 def late(log: Log) -> Planted:
     e = log.events
     at = np.where(np.arange(len(e)) % 9 == 0, e.occurred_at + 9 * DAY, e.received_at)
@@ -361,6 +366,7 @@ FAULTS: dict[str, tuple[Callable[[Log], Planted], str]] = {
     "past_lookback": (past_lookback, "note"),
     "silent": (silent, "wrong"),
     "silent (to the end)": (silent_to_the_end, "wrong"),
+    "silent (from the start)": (silent_from_the_start, "wrong"),
     "late": (late, "wrong"),
     "late (import)": (late_import, "wrong"),
     "future": (future, "wrong"),
@@ -498,6 +504,12 @@ def test_sends_that_are_missing_from_a_campaign_that_is_over_are_no_silence(ever
         e = log.events
         gap = (e.occurred_at > T0 + 20 * DAY) & (e.occurred_at < T0 + 22 * DAY)
         assert found(without_events(log, (e.kind == OPEN) & gap))["silent"].numbers["stream"] == "opens"
+
+
+def test_purchases_that_begin_some_days_after_the_first_message_are_no_silence() -> None:
+    """Second messages meet the late purchases of first ones at once; at the start of a log there are none of them."""
+    for seed in range(3):
+        assert not found(_over(clean_log(seed, users=20_000, effect=0.3, background=0)))
 
 
 def _over(log: Log) -> Log:

@@ -81,7 +81,7 @@ def test_older_avro_samples(generation: str) -> None:
 def test_the_newest_avro_samples() -> None:
     rows = read_all(ADAPTER, samples("braze") / "avro" / "2026-06-29")
     assert not rows.rejects
-    assert not rows.notes
+    assert set(rows.notes) == {"rows_of_unidentified_users"}
     assert len(rows.sends) == 5 * 6
     assert {s.variant_id for s in rows.sends} == {"welcome-v1", "welcome-v2", "welcome-v3"}
     assert Counter((e.kind, e.name) for e in rows.events) == {
@@ -435,6 +435,74 @@ STEPS = ("T1", "T:2", "welcome 3")
 VARIANTS = ("A", "B:1", "control", "ß")
 
 
+PEOPLE = [
+    ("s1", "users.messages.email.Send", "b1", None),
+    ("s2", "users.messages.email.Send", "b2", None),
+    ("s3", "users.messages.email.Send", "b3", None),
+    ("s4", "users.messages.email.Send", "b4", None),
+    ("k1", "users.messages.email.Click", "b1", "u1"),
+    ("k2", "users.messages.email.Click", "b2", "u2"),
+    ("p1", "users.behaviors.CustomEvent", "b1", "u1"),
+    ("p2", "users.behaviors.CustomEvent", "b2", "other"),
+    ("p5", "users.behaviors.CustomEvent", "b5", "u5"),
+    ("x1", "users.UserOrphan", "b4", None),
+    ("x2", "users.UserOrphan", "b6", None),
+    ("x3", "users.SomethingElse", "b3", "u3"),
+]
+"""b1 was identified after the send, b2 twice, b3 in rows of no use, b4 was merged into b6 and b6 into b5."""
+
+
+def _person(serial: str, kind: str, profile: str, own: str | None) -> dict[str, Any]:
+    into = {"b4": "b6", "b6": "b5"}[profile] if kind.endswith("Orphan") else None
+    return {
+        "id": serial, "time": 1772323200, "user_id": profile, "external_user_id": own, "dispatch_id": "d",
+        "campaign_id": "c", "message_variation_id": "v", "name": "signup", "orphaned_by_id": into,
+    }  # fmt: skip
+
+
+def _people(folder: Path, form: str, copies: int) -> None:
+    """The rows above, each as often as asked for: few are read one by one, more in columns."""
+    for kind in {kind for _, kind, *_ in PEOPLE}:
+        made = [_person(f"{row[0]}.{i}", *row[1:]) for row in PEOPLE if row[1] == kind for i in range(copies)]
+        path = folder / f"event_type={kind}"
+        path.mkdir()
+        if form == "avro":
+            columns = [{"name": c, "type": "int" if c == "time" else ["null", "string"]} for c in made[0]]
+            schema = fastavro.parse_schema({"type": "record", "name": kind, "fields": columns})
+            with (path / "a.avro").open("wb") as out:
+                fastavro.writer(out, schema, made)
+        else:
+            ids = ("user_id", "external_user_id")
+            events = [
+                {"event_type": kind, "id": m["id"], "time": m["time"], "user": {i: m[i] for i in ids}, "properties": m}
+                for m in made
+            ]
+            (path / "a.json").write_text(json.dumps({"events": events}))
+
+
+@pytest.mark.parametrize("form", ["avro", "json"])
+@pytest.mark.parametrize("copies", [1, 40])
+def test_who_was_identified_after_the_send(tmp_path: Path, form: str, copies: int) -> None:
+    """Send, click and purchase are one user's, and the click names the send, as `(user_id, dispatch_id)` says."""
+    _people(tmp_path, form, copies)
+    rows = read_all(ADAPTER, tmp_path)
+    assert Counter(s.user_id for s in rows.sends) == dict.fromkeys(("u1", "braze:b2", "braze:b3", "u5"), copies)
+    events = {e.event_id.split(".")[0]: e for e in rows.events}
+    assert events["k1"].send_id == "d:u1:v"
+    assert events["k1"].send_id in {s.send_id for s in rows.sends}
+    assert events["p1"].user_id == "u1"
+    assert rows.notes == {
+        "rows_of_unidentified_users_joined": 2 * copies, "rows_of_unidentified_users": 2 * copies,
+    }  # fmt: skip
+    (tmp_path / "event_type=users.messages.email.Click" / f"a.{form}").unlink()
+    later = read_all(ADAPTER, tmp_path)
+    assert {s.user_id for s in later.sends} == {"u1", "other", "braze:b3", "u5"}, (
+        "an export that has changed is looked through anew"
+    )
+    alone = read_all(adapter("braze", {"join_profiles": "no"}), tmp_path)
+    assert Counter(s.user_id for s in alone.sends) == {f"braze:b{i}": copies for i in range(1, 5)}
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> Rows:
     """Rows with everything that Braze's payloads can carry, on its grids of time and money."""
@@ -530,3 +598,23 @@ def test_a_restated_conversion_keeps_its_template() -> None:
                         "user": {"external_user_id": "u"}, "properties": {"campaign_id": "c"}}]}  # fmt: skip
     adapter("braze", {"restated": "yes"}).parse(json.dumps(body).encode(), rows, "body", START)
     assert (rows.events[0].template_id, rows.events[0].send_id) == ("c", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "channel", "counts"),
+    [
+        ("Unsubscribed", "email", True), ("unsubscribed", "Email", True), ("UNSUBSCRIBED", None, True),
+        ("unsubscribed", "push", False), ("Unsubscribed", "sms", False), ("Subscribed", "email", False),
+        ("OptedIn", None, False), (None, None, False),
+    ],
+)  # fmt: skip
+def test_which_changes_of_a_subscription_unsubscribe(status: str | None, channel: str | None, counts: bool) -> None:
+    for kind in ("subscription.GlobalStateChange", "subscriptiongroup.StateChange"):
+        event = {
+            "event_type": f"users.behaviors.{kind}", "id": "e", "time": 1772323200, "user": {"external_user_id": "u"},
+            "properties": {"subscription_status": status, "channel": channel},
+        }  # fmt: skip
+        rows = Rows()
+        adapter("braze", {"state_changes": "yes"}).parse(json.dumps({"events": [event]}).encode(), rows, "b", MISSING)
+        assert [e.kind for e in rows.events] == ["unsubscribe"] * counts
+        assert sum(rows.skipped.values()) == (not counts)

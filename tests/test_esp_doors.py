@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from justai_sim import clock
+from justai_sim.errors import UsageError
 from justai_sim.esp.base import PROVIDERS, adapter
 from justai_sim.esp.coding import build, listed
 from justai_sim.esp.parts import Asked
@@ -329,3 +330,36 @@ def test_a_click_of_marketing_cloud_by_three_doors(tmp_path: Path) -> None:
         (tmp_path / "live.json").write_text(json.dumps(bodies(url, number)))
         events = [e for rows in adapter("sfmc").read(tmp_path, None) for e in rows.events]
         assert (len({e.event_id for e in events}) == 1) is same, url
+
+
+@pytest.mark.parametrize(
+    ("esp", "options", "message"),
+    [
+        ("customerio", {"machine_flags": "prefetchd"}, "did you mean 'prefetched'"),
+        ("customerio", {"template_from": "bogus"}, "template_from: 'bogus' is not known"),
+        ("braze", {"variant_key": ""}, "expected a key of message_extras"),
+        ("segment", {"variant_path": "..x"}, "expected keys with dots"),
+    ],
+)
+def test_mistyped_values_of_options_are_refused(esp: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        adapter(esp, options)
+
+
+@pytest.mark.parametrize(
+    ("esp", "name"), [("customerio", "deliveries_v4_1.parquet"), ("sfmc", "Sent.csv"), ("sfmc", "tracking.zip")]
+)
+def test_a_file_that_may_not_be_read_is_an_error(
+    esp: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no damaged file, whose load would go on."""
+    (tmp_path / name).write_bytes(b"x")
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", refuse)
+    monkeypatch.setattr("zipfile.ZipFile", refuse)
+    with pytest.raises(PermissionError):
+        list(adapter(esp).read(tmp_path, None))

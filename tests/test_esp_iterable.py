@@ -477,3 +477,20 @@ def test_what_was_never_sent_is_no_send() -> None:
     held = Rows([SendRow("s", "u", "T", "held", START, status="held_out")], [EventRow("e", "u", "drop", START)])
     for _, body in ADAPTER.render(text_log(held)):
         assert parsed(ADAPTER, body).skipped == {"emailSendSkip": 1}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_csv_in_utf16(tmp_path: Path, encoding: str, packed: bool) -> None:
+    """By its byte order mark, as a spreadsheet writes it; what is damaged costs its row, and no other file."""
+    lines = [f"m{i},u\u00e9{i},2026-03-01 00:00:00 +00:00" for i in range(30_000)]
+    text = "\r\n".join(["messageId,userId,createdAt", *lines, "m,u,never", ""])
+    data = ("\ufeff" + text).encode(encoding)
+    data = gzip.compress(data) if packed else data
+    (tmp_path / ("emailOpen_1.csv" + ".gz" * packed)).write_bytes(data)
+    (tmp_path / "emailClick_1.csv").write_text("messageId,userId,createdAt\nm,u,2026-03-01 00:00:00 +00:00\n")
+    rows = read_all(ADAPTER, tmp_path)
+    assert [e.user_id for e in rows.events if e.kind == "open"] == [f"u\u00e9{i}" for i in range(30_000)]
+    assert [e.kind for e in rows.events].count("click") == 1
+    (bad,) = rows.rejects
+    assert (bad.reason, bad.raw, bad.place.rsplit(":")[-1]) == ("bad_time", "m,u,never", "30002")

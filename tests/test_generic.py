@@ -233,8 +233,12 @@ def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     assert [e.event_id for e in rows.events] == ["e1"]
     assert rows.rejects[0].reason == "bad_encoding"
     rows.rejects[0].raw.encode()
-    with pytest.raises(DataError, match="UTF-16"):
-        read(folder(tmp_path, (EVENTS + GOOD).encode("utf-16")))
+
+
+def test_utf16_by_its_byte_order_mark(tmp_path: Path) -> None:
+    rows = read(folder(tmp_path, (EVENTS + GOOD).encode("utf-16")))
+    assert [e.event_id for e in rows.events] == ["e1"]
+    assert not rows.rejects
 
 
 def test_byte_order_mark_crlf_and_semicolons(tmp_path: Path) -> None:

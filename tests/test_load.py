@@ -556,3 +556,15 @@ def test_switches_change_what_is_read(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run(["replay", str(out), "--esp-option", "copy_keys=x"]) == 2
     assert "belong to the load" in capsys.readouterr().err
     assert len(rows_of(read_log(out)).sends) == 1
+
+
+def test_links_are_followed_and_each_folder_is_read_once(tmp_path: Path) -> None:
+    export, away = tmp_path / "export", tmp_path / "away"
+    (away / "day").mkdir(parents=True)
+    export.mkdir()
+    (away / "day" / "a.json").write_text("{}")
+    (export / "link").symlink_to(away)
+    (export / "link2").symlink_to(away)
+    (away / "loop").symlink_to(export)
+    (export / "gone.json").symlink_to(tmp_path / "nowhere")
+    assert [place for _, place in parts.files(export)] == ["link/day/a.json"]

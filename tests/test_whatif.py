@@ -943,6 +943,14 @@ def test_the_forest_plot_marks_what_changes() -> None:
     assert render(ax, "png")[:4] == b"\x89PNG"
 
 
+def test_the_forest_plot_of_equal_rates_has_an_axis() -> None:
+    """All differences are 0 and have no interval: not one point of matplotlib's axis may be left of it, or it warns."""
+    t = js.interpretations(arms_log({"control": [5.0] * 40, "A": [5.0] * 40})).table
+    assert (t["difference_per_1000"].dropna() == 0).all()
+    low, high = js.plot_interpretations(t).child_axes[0].get_xlim()
+    assert low < 0 < high
+
+
 def test_the_forest_plot_says_its_levels_names_the_presets_and_explains_only_what_is_there() -> None:
     log = arms_log({"control": [5.0] * 10 + [14.0] * 5, "A": [5.0] * 12, "a variant with a long name": [14.0] * 30})
     table = js.interpretations(log).table

@@ -39,17 +39,24 @@ class Ages:
         until[:-1][same] = np.maximum(at[1:], at[:-1])[same]
         return Ages(user, at, until, base, span)
 
+    def parts(self) -> tuple[Ages, Ages]:
+        """The first stretch of each user, and the later ones."""
+        new = np.append(True, self.user[1:] != self.user[:-1])[: len(self.user)]
+        first, later = (Ages(self.user[k], self.start[k], self.end[k], self.base, self.span) for k in (new, ~new))
+        return first, later
+
     @cached_property
     def _key(self) -> I8:
         return self.user * self.span + (self.start - self.base) // SECOND
 
     def since(self, user: I8, at: I8) -> I8:
-        """Age since the user's latest send at these instants, microseconds; -1 where there is none before."""
+        """Age since the user's latest send at these instants, microseconds; -1 where there is none before, or where its
+        stretch is over."""
         if not len(self.start):
             return np.full(len(at), -1, np.int64)
         second = np.clip((at - self.base) // SECOND, -1, self.span - 1)
         i = np.searchsorted(self._key, user * self.span + second, side="right") - 1
-        good = (i >= 0) & (user >= 0) & (self.user[i] == user) & (second >= 0)
+        good = (i >= 0) & (user >= 0) & (self.user[i] == user) & (second >= 0) & (at <= self.end[i])
         return np.where(good, np.maximum(at - self.start[i], 0), -1)
 
     def exposure(self, edges: F8) -> F8:

@@ -42,13 +42,13 @@ def _silent(f: Facts, name: str, rows: I8) -> Iterator[Said]:
     at = np.concatenate([[first], inside, [f.as_of]])
     gap = np.diff(at)
     longest = np.argsort(-gap, kind="stable")[:LOOKED_AT]
-    ages, rate = _by_age(f, rows)
+    parts = _by_age(f, rows)
     usual = int(gap[longest[min(3, len(longest) - 1)]])
     for i in longest.tolist():
         length = int(gap[i])
         if length < DAY or (length < WEEKEND and length < 2 * usual):
             continue
-        expected = ages.expected(rate, int(at[i]), int(at[i + 1]))
+        expected = sum(ages.expected(rate, int(at[i]), int(at[i + 1])) for ages, rate in parts)
         chance = float(np.exp(-SLOWER * expected)) * len(gap)
         if chance >= LEVEL / 3:
             continue
@@ -63,19 +63,20 @@ def _silent(f: Facts, name: str, rows: I8) -> Iterator[Said]:
         )  # fmt: skip
 
 
-def _by_age(f: Facts, rows: I8) -> tuple[Ages, F8]:
-    """What to expect when, and the rate by age, of a stream of events.
+def _by_age(f: Facts, rows: I8) -> list[tuple[Ages, F8]]:
+    """What to expect when of a stream of events: stretches of time, and the rates by age in them; parts that add up.
 
     The age is that of the send which most of them name: responses to sends that are not in the log (or to an older one)
     would fill the late ages of the user's latest, and let expect some long after the last send. Without names it is
-    the time since the user's latest send.
+    the time since the user's latest send; after the first apart, as an earlier message's late responses fill the early
+    ages of the next.
     """
-    if 2 * int((f.log.events.send[rows] >= 0).sum()) < len(rows):
-        return f.ages, f.ages.rate(f.ages.since(f.user[rows], f.occurred[rows]))
-    rows = rows[f.named[rows] >= 0]
     sent = f.log.sends.sent_at
+    if 2 * int((f.log.events.send[rows] >= 0).sum()) < len(rows):
+        return [(a, a.rate(a.since(f.user[rows], f.occurred[rows]))) for a in f.ages.parts()]
+    rows = rows[f.named[rows] >= 0]
     ages = Ages.of(np.arange(len(f.sent)), sent[f.sent], f.as_of)
-    return ages, ages.rate(f.occurred[rows] - sent[f.named[rows]])
+    return [(ages, ages.rate(f.occurred[rows] - sent[f.named[rows]]))]
 
 
 def late(f: Facts) -> Iterator[Said]:

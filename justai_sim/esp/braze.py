@@ -17,11 +17,12 @@ import numpy as np
 
 from justai_sim.clock import MISSING
 from justai_sim.errors import UsageError
-from justai_sim.esp import avro, avro_columns, braze_http, braze_lane, braze_render, braze_writer
+from justai_sim.esp import avro, avro_columns, braze_http, braze_lane, braze_people, braze_render, braze_writer
 from justai_sim.esp import braze_fields as f
 from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import NO_NAME, NOBODY, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, named, pieces
 from justai_sim.esp.jsonbytes import decode, elements, lone, raw
+from justai_sim.esp.origin import Origin, as_received
 from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
 from justai_sim.esp.rows import Batches, EventRow, Rows, SendRow
 from justai_sim.esp.values import Element, ElementError, first_ident, message_key, short, shown
@@ -41,6 +42,9 @@ class Braze:
     `restated`: keep Braze's own conversion events as conversions named 'campaigns.Conversion' and so on, with their
     template and without amount. `soft_bounces`: a SoftBounce is a bounce. `state_changes`: a change of a subscription
     (or of that to a group) to Unsubscribed is an unsubscribe, beside the Unsubscribe of a message.
+    `join_profiles`: in an export a row without `external_user_id` is that of the user whom other rows name beside the
+    same profile, or beside the one that it was merged into (`braze_people`). Else, and in webhooks, its user is
+    'braze:' and the profile.
     """
 
     name = "braze"
@@ -71,8 +75,12 @@ class Braze:
         restated: bool = False,
         soft_bounces: bool = False,
         state_changes: bool = False,
+        join_profiles: bool = True,
     ) -> None:
+        if not variant_key.strip():
+            raise UsageError(f"variant_key is {variant_key!r}; expected a key of message_extras such as {COPY!r}")
         self.how = f.reading(variant_key, restated, soft_bounces, state_changes)
+        self.join_profiles, self._known, self._known_of = join_profiles, dict[str, str](), Path()
 
     def send_id(self, serial: str, user: str, template: str, variant: str) -> str:  # noqa: ARG002
         """`serial` is the dispatch id; the order is kept among serials of equal length."""
@@ -101,21 +109,23 @@ class Braze:
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A Custom HTTP body. An empty body or one without events is a probe of the credentials: nothing."""
         if not _usual(body, rows, received_at, self.how) and body.strip():
-            for where, found in elements(body, place, "events", lambda: rows):
-                _append_http(found, rows, where, received_at, self.how)
+            for where, found, origin in elements(body, place, "events", lambda: rows):
+                _append_http(found, rows, where, received_at, self.how, origin)
 
     def parts(self, path: Path) -> list[Files]:
         """The files in parts: each tells its own events."""
+        self._known_of = Path()
         return in_parts(files(path))
 
     def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:  # noqa: ARG002 - Braze writes epochs
         """Avro files (any folder layout), and files of Custom HTTP bodies (JSON, NDJSON, gzip)."""
         batches, found, passed = Batches(), False, list[str]()
+        how = self._reading(path, alone=only is None)
         for file, place in files(path) if only is None else only:
             avro = file.name.lower().endswith(".avro")
             if avro or json_like(file):
                 found = True
-                read = _avro(file, place, batches, self.how, asked) if avro else _json(file, place, batches, self.how)
+                read = _avro(file, place, batches, how, asked) if avro else _json(file, place, batches, how)
                 yield from read
             else:
                 passed.append(place)
@@ -123,6 +133,15 @@ class Braze:
         if not found:
             raise nothing_readable(path, passed, "Currents files (*.avro) or Custom HTTP bodies (*.json, *.ndjson.gz)")
         yield batches.take()
+
+    def _reading(self, path: Path, *, alone: bool) -> f.Reading:
+        """With whom its rows without an external id belong to: looked for once for all `parts`."""
+        if not self.join_profiles:
+            return self.how
+        if alone or self._known_of != path:
+            known = braze_people.known_as(files(path), self.how.meaning.__contains__)
+            self._known, self._known_of = known, path
+        return self.how._replace(known=self._known)
 
 
 ADAPTER = Braze()
@@ -133,8 +152,8 @@ def _json(file: Path, place: str, batches: Batches, how: f.Reading) -> Iterator[
         if _usual(document, batches.rows, MISSING, how):
             yield from batches.full()
             continue
-        for which, element in elements(document, where, "events", batches.current):
-            _append_http(element, batches.rows, which, MISSING, how)
+        for which, element, origin in elements(document, where, "events", batches.current):
+            _append_http(element, batches.rows, which, MISSING, how, origin)
             yield from batches.full()
 
 
@@ -171,7 +190,7 @@ def _records(source: avro.Avro, kind: str, place: str, batches: Batches, how: f.
         if columns is not None:
             if size > batches.room:
                 yield batches.take()
-            odd = braze_lane.append(kind, columns, size, batches.rows, how.key)
+            odd = braze_lane.append(kind, columns, size, batches.rows, how)
             yield from batches.full()
         if odd is None or odd.any():
             number = first
@@ -205,48 +224,51 @@ def _usual(body: bytes, rows: Rows, received_at: int, how: f.Reading) -> bool:
     return e is not None and braze_http.append(how.meaning, e, rows, received_at)
 
 
-def _append_http(element: Element, rows: Rows, place: str, received_at: int, how: f.Reading) -> None:
+def _append_http(element: Element, rows: Rows, place: str, received_at: int, how: f.Reading, origin: Origin) -> None:
     """One Custom HTTP event: the user and the rest in objects of their own."""
     if how.key == COPY and braze_http.append(how.meaning, element, rows, received_at):
         return
     kind, user, properties = element.get("event_type"), element.get("user"), element.get("properties")
     if not isinstance(kind, str) or not kind:
         reason = "missing_field" if not kind else "bad_value"
-        rows.reject(place, reason, f"event_type: found {shown(kind)}, expected a name such as {f.CUSTOM}", raw(element))
+        message = f"event_type: found {shown(kind)}, expected a name such as {f.CUSTOM}"
+        rows.reject(place, reason, message, as_received(origin))
     elif kind not in how.meaning:
         rows.skipped[f.skipped(kind[:80])] += 1
     elif (user is not None and not isinstance(user, dict)) or not isinstance(properties, dict | None):
         bad = "properties" if isinstance(user, dict | None) else "user"
         message = f"{bad}: found {shown(element[bad])}, expected a JSON object"
-        rows.reject(place, "bad_value", message, raw(element))
+        rows.reject(place, "bad_value", message, as_received(origin))
     else:
         p = properties or {}
         fields = {**(user or {}), "id": element.get("id"), "time": element.get("time")}
         custom = p.get("custom_properties")
-        _append(kind, fields, p, custom, rows, place, received_at, how, whole=element)
+        _append(kind, fields, p, custom, rows, place, received_at, how, origin)
 
 
 def _append(
     kind: str, fields: Element, p: Element, custom: Any, rows: Rows, place: str, received_at: int, how: f.Reading,
-    whole: Element | None = None,
+    origin: Origin | None = None,
 ) -> None:  # fmt: skip
     """One event: `fields` hold id, time and user, `p` the rest. In Avro both are the flat record."""
     meaning = how.meaning.get(kind)
     if meaning is None:
         rows.skipped[f.skipped(kind[:80])] += 1
         return
-    if kind in f.STATE_CHANGES and p.get("subscription_status") != "Unsubscribed":
+    if kind in f.STATE_CHANGES and not f.unsubscribes(p):
         rows.skipped[f.skipped(kind)] += 1
         return
     try:
         t = f.happened(fields, rows, received_at)
-        user = f.user(fields)
+        user = f.user(fields, how.known)
         if meaning == f.SEND:
             rows.sends.append(_send_row(p, user, t, rows, received_at, how.key))
         else:
-            rows.events.append(_event_row(kind, meaning, fields, p, custom, user, t, rows, received_at, whole is None))
+            rows.events.append(_event_row(kind, meaning, fields, p, custom, user, t, rows, received_at, origin is None))
+        if not first_ident(fields, ("external_user_id",)):
+            rows.notes[f.UNIDENTIFIED if user.startswith(f.PROFILE) else f.JOINED] += 1
     except ElementError as e:
-        rows.reject(place, e.reason, e.message, raw(whole or fields))
+        rows.reject(place, e.reason, e.message, as_received(origin) if origin else raw(fields))
 
 
 def _send_row(p: Element, user: str, t: int, rows: Rows, received_at: int, key: str) -> SendRow:

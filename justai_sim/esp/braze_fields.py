@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -31,6 +32,9 @@ ORDER_PLACED, ORDER_REFUNDED = "ecommerce.order_placed", "ecommerce.order_refund
 MACHINE_OPENS_SINCE = parse("2026-02-01T00:00:00Z")
 """Before, an open without `machine_open` may still be a machine's: the value was not always generated."""
 CONTROL = "control"
+PROFILE = "braze:"
+JOINED, UNIDENTIFIED = "rows_of_unidentified_users_joined", "rows_of_unidentified_users"
+"""Notes on rows without an external id: whether other rows told it."""
 
 MEANING = {
     f"users.messages.{channel}.{event}": kind
@@ -72,16 +76,26 @@ _MINOR = {0: Decimal(1), 2: Decimal("0.01"), 3: Decimal("0.001")}
 
 
 class Reading(NamedTuple):
-    """How Braze is read: the key of the variant in `message_extras`, and event type -> the kind of row it becomes."""
+    """How Braze is read: the key of the variant in `message_extras`, and event type -> the kind of row it becomes.
+
+    `known`: profile -> external id, of profiles that some rows name without one (see `braze_people`).
+    """
 
     key: str
     meaning: Mapping[str, str]
+    known: Mapping[str, str] = MappingProxyType({})
 
 
 def reading(key: str, restated: bool, soft_bounces: bool, state_changes: bool) -> Reading:
     more = dict.fromkeys(CONVERSIONS if restated else (), "conversion")
     more |= dict.fromkeys(STATE_CHANGES if state_changes else (), "unsubscribe")
     return Reading(key, MEANING | more | ({SOFT_BOUNCE: "bounce"} if soft_bounces else {}))
+
+
+def unsubscribes(p: Element) -> bool:
+    """Whether a change of a subscription is that of e-mail (or of a channel that is not told) to unsubscribed."""
+    status, channel = (str(p.get(name) or "").strip().lower() for name in ("subscription_status", "channel"))
+    return status == "unsubscribed" and channel in ("", "email")
 
 
 def skipped(event_type: str) -> str:
@@ -140,8 +154,8 @@ def happened(fields: Element, rows: Rows, received_at: int) -> int:
     return t
 
 
-def user(fields: Element) -> str:
-    """`external_user_id`, the customer's own id; else 'braze:' and Braze's id of the profile."""
+def user(fields: Element, known: Mapping[str, str]) -> str:
+    """`external_user_id`, the customer's own id, of this row or `known` from others; else 'braze:' and the profile."""
     try:
         own = ident(fields.get("external_user_id"))
         if own:
@@ -153,7 +167,7 @@ def user(fields: Element) -> str:
         raise ElementError("bad_value", "user: found an id that is no text, expected a text") from None
     if not braze:
         raise ElementError("missing_field", "user: found neither external_user_id nor user_id, expected one of them")
-    return f"braze:{braze}"
+    return known.get(braze) or f"{PROFILE}{braze}"
 
 
 def _message(p: Element, name: str) -> str:

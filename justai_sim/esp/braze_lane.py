@@ -33,9 +33,9 @@ FIELDS = frozenset([
 _FIRST, _END = EARLIEST // 1_000_000, LATEST // 1_000_000
 
 
-def append(kind: str, columns: Mapping[str, pa.Array], n: int, rows: Rows, key: str) -> Mask:
+def append(kind: str, columns: Mapping[str, pa.Array], n: int, rows: Rows, how: f.Reading) -> Mask:
     """Append the rows of `n` records; which of them are left, shape (n,)."""
-    meaning, lane = f.MEANING[kind], _Lane(columns, n)
+    meaning, lane = f.MEANING[kind], _Lane(columns, n, how.known)
     time = columns.get("time", pa.nulls(n))
     if not pa.types.is_int64(time.type):
         return np.ones(n, bool)
@@ -43,7 +43,7 @@ def append(kind: str, columns: Mapping[str, pa.Array], n: int, rows: Rows, key: 
     lane.need(inside)
     time = pc.multiply(pc.if_else(inside, time, 0), 1_000_000)
     if meaning == f.SEND:
-        table, found = "sends", _send(lane, key) | {"sent_at": time}
+        table, found = "sends", _send(lane, how.key) | {"sent_at": time}
     else:
         found = {"event_id": _joined(lane.needed("id"), kind, "/"), "user_id": lane.user(), "occurred_at": time}
         table, found = "events", found | _event(lane, kind, meaning, time)
@@ -51,14 +51,15 @@ def append(kind: str, columns: Mapping[str, pa.Array], n: int, rows: Rows, key: 
     arrays = [found[c.name] if c.name in found else pa.nulls(n, c.type) for c in schema]
     whole = pa.Table.from_arrays(arrays, schema=schema)
     rows.tables.setdefault(table, []).append(whole.filter(pa.array(~lane.odd)) if lane.odd.any() else whole)
+    lane.note(rows, found["user_id"])
     return lane.odd
 
 
 class _Lane:
     """The columns of some records, and which of these are `odd`."""
 
-    def __init__(self, columns: Mapping[str, pa.Array], n: int) -> None:
-        self.columns, self.n, self.odd = columns, n, np.zeros(n, bool)
+    def __init__(self, columns: Mapping[str, pa.Array], n: int, known: Mapping[str, str]) -> None:
+        self.known, self.columns, self.n, self.odd = known, columns, n, np.zeros(n, bool)
 
     def need(self, good: pa.Array) -> None:
         """Where it is not true, the record is odd."""
@@ -93,9 +94,24 @@ class _Lane:
     def user(self) -> pa.Array:
         own = self.text("external_user_id")
         if own.null_count:
-            own = pc.coalesce(own, _joined(pa.repeat(pa.scalar("braze"), self.n), self.text("user_id"), ":"))
+            profile = self.text("user_id")
+            if self.known:
+                own = pc.coalesce(own, self.by_value(profile, self.known.get, pa.string()))
+            own = pc.coalesce(own, _joined(pa.repeat(pa.scalar("braze"), self.n), profile, ":"))
             self.need(pc.is_valid(own))
         return own
+
+    def note(self, rows: Rows, user: pa.Array) -> None:
+        """Count the rows without an external id."""
+        own = self.columns.get("external_user_id", pa.nulls(self.n, pa.string()))
+        lacking = pc.fill_null(pc.equal(own, ""), True) if pa.types.is_string(own.type) else pc.is_null(own)
+        if pc.any(lacking).as_py():
+            lacking = pc.and_(lacking, pa.array(~self.odd))
+            profile = pc.and_(lacking, pc.fill_null(pc.starts_with(user, f.PROFILE), False))
+            left = pc.sum(profile).as_py() or 0
+            joined = (pc.sum(lacking).as_py() or 0) - left
+            rows.notes.update({f.UNIDENTIFIED: left} if left else {})
+            rows.notes.update({f.JOINED: joined} if joined else {})
 
     def by_value(self, column: pa.Array, read: Callable[[Any], Any], kind: pa.DataType) -> pa.Array:
         """A column each of whose distinct values is read once; what raises a ValueError is odd, a null stays."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from justai_sim.esp import limits
 from justai_sim.esp.rows import Rows
 
 _GZIP = b"\x1f\x8b"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
 _PIECE = 1 << 18
 _KEPT = 1_000
@@ -24,10 +26,11 @@ class ByteLines:
     """The lines of a file as bytes, `read` one by one; `number` is that of the last.
 
     A line of more than `most` bytes is passed over; one that breaks the gzip stream, or with which the file
-    unpacks to more than it may, ends it. `report` tells of both.
+    unpacks to more than it may, ends it. `report` tells of both. `text`: a file in UTF-16, by its byte order mark, is
+    read as UTF-8; what is no character in it becomes U+FFFD.
     """
 
-    def __init__(self, file: Path, place: str, most: int) -> None:
+    def __init__(self, file: Path, place: str, most: int, *, text: bool = False) -> None:
         self.place, self.most, self.number, self.broken = place, most, 0, ""
         self._reason, self._told, self._long = "", False, list[tuple[int, bytes]]()
         self._rest, self._stream_ended = b"", False
@@ -35,6 +38,8 @@ class ByteLines:
             packed = f.read(2) == _GZIP or file.suffix == ".gz"
         opened: Any = gzip.open if packed else open
         self._stream: Any = opened(file, "rb")
+        if text and _start(opened, file) in _UTF16:
+            self._stream = io.BufferedReader(_Utf8(self._stream), _PIECE)
         self._left = limits.may_unpack(file.stat().st_size) if packed else None
 
     def __enter__(self) -> ByteLines:
@@ -142,3 +147,32 @@ class ByteLines:
         if self.broken and not self._told:
             self._told = True
             rows.reject(f"{self.place}:{self.number + 1}", self._reason, f"{self.broken}; those before are kept")
+
+
+def _start(opened: Any, file: Path) -> bytes:
+    with opened(file, "rb") as stream:
+        try:
+            return bytes(stream.read(2))
+        except BROKEN:  # told of when it is read
+            return b""
+
+
+class _Utf8(io.RawIOBase):
+    """A stream of UTF-16 as UTF-8."""
+
+    def __init__(self, stream: Any) -> None:
+        self._text = io.TextIOWrapper(stream, "utf-16", "replace", newline="")
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or self._text.read(_PIECE // 4).encode("utf-8", "replace")
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+    def close(self) -> None:
+        self._text.close()
+        super().close()

@@ -14,7 +14,7 @@ from justai_sim.esp.rows import Rows
 
 
 class Lines:
-    """The lines of a UTF-8 file, numbered from 1, until its end or until it breaks (see `ByteLines`)."""
+    """The lines of a file (UTF-8, or marked UTF-16), numbered from 1, to its end or its break (see `ByteLines`)."""
 
     def __init__(self, file: Path, place: str) -> None:
         self.place, self.number = place, 0
@@ -22,10 +22,7 @@ class Lines:
         self.size = 0
         self._back: list[str] = []
         self._reread = 0
-        with file.open("rb") as f:
-            if f.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-                raise DataError(f"{place}: the text is UTF-16, expected UTF-8")
-        self._bytes = ByteLines(file, place, limits.LINE)
+        self._bytes = ByteLines(file, place, limits.LINE, text=True)
 
     @property
     def broken(self) -> str:

@@ -21,7 +21,8 @@ from justai_sim.esp.customerio_fields import Reading
 from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import NOT_OF_SENDS
 from justai_sim.esp.generic import ADAPTER as PLAIN
-from justai_sim.esp.jsonbytes import decode, elements, encode, lone, raw
+from justai_sim.esp.jsonbytes import decode, elements, lone
+from justai_sim.esp.origin import Origin, as_received
 from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
 from justai_sim.esp.rows import Batches, Rows
 from justai_sim.esp.values import Element, ElementError
@@ -81,8 +82,8 @@ class CustomerIo:
         if self._usual(body, rows, received_at):
             return
         for where, document in _lines(body, place):
-            for which, element in elements(document, where, _KEY, lambda: rows):
-                self._append(element, rows, which, received_at)
+            for which, element, origin in elements(document, where, _KEY, lambda: rows):
+                self._append(element, rows, which, received_at, origin)
 
     def parts(self, path: Path) -> list[Files]:
         """Files of webhooks in parts; the tables of the export are joined, so they are one part."""
@@ -106,8 +107,8 @@ class CustomerIo:
                     if self._usual(document, batches.rows, MISSING):
                         yield from batches.full()
                         continue
-                    for which, element in elements(document, at, _KEY, batches.current):
-                        self._append(element, batches.rows, which, MISSING)
+                    for which, element, origin in elements(document, at, _KEY, batches.current):
+                        self._append(element, batches.rows, which, MISSING, origin, timezone)
                         yield from batches.full()
             else:
                 passed.append(place)
@@ -126,14 +127,16 @@ class CustomerIo:
         read = customerio_lane.append(e, self.reading, rows, received_at)
         return read or (_is_plain(e) and plain_one.append(e, rows, received_at))
 
-    def _append(self, e: Element, rows: Rows, place: str, received_at: int) -> None:
+    def _append(
+        self, e: Element, rows: Rows, place: str, received_at: int, origin: Origin, timezone: str | None = None
+    ) -> None:
         if _is_plain(e):
-            PLAIN.parse(encode(e), rows, place, received_at)
+            PLAIN.append(e, origin, rows, place, received_at, timezone)
             return
         try:
             f.append(f.message(e, self.reading, rows), self.reading, rows, received_at)
         except ElementError as bad:
-            rows.reject(place, bad.reason, bad.message, raw(e))
+            rows.reject(place, bad.reason, bad.message, as_received(origin))
 
 
 ADAPTER = CustomerIo()

@@ -139,6 +139,8 @@ class Export:
                     for values in zip(*columns, strict=True):
                         number += 1
                         yield f"{place}:row {number}", dict(zip(names, values, strict=True))
+            except PermissionError:
+                raise
             except parquet.UNREADABLE as e:
                 message = f"found a file that is damaged or not Parquet ({e}); the {number:,} rows before are kept"
                 self.batches.rows.reject(place, "bad_parquet", message)

@@ -36,6 +36,10 @@ CARRIERS = ("header", "comment", "split", "content_id", "message")
 FLAGS = ("prefetched", "machine", "synthetic")
 
 
+TEMPLATE_FROM = (*TEMPLATE, "action_id", "content_id")
+MACHINE_FLAGS = (*FLAGS, "proxied")
+
+
 @dataclass(frozen=True)
 class Reading:
     """How Customer.io's messages are read.
@@ -67,9 +71,12 @@ class Reading:
     restated: bool = False
 
     def __post_init__(self) -> None:
-        for name in self.variant_from:
-            if name not in CARRIERS:
-                raise UsageError(f"variant_from: {name!r} is not known; {nearest(name, CARRIERS)}")
+        for option, known in (
+            ("variant_from", CARRIERS), ("template_from", TEMPLATE_FROM), ("machine_flags", MACHINE_FLAGS),
+        ):  # fmt: skip
+            for name in getattr(self, option):
+                if name not in known:
+                    raise UsageError(f"{option}: {name!r} is not known; {nearest(name, known)}")
 
 
 class Message(NamedTuple):

@@ -22,7 +22,8 @@ from justai_sim.errors import DataError, nearest
 from justai_sim.esp import csv_lane, limits, parquet, plain_lane, plain_one
 from justai_sim.esp.coding import COLUMNS, ROWS, rows_of, text_schema, text_tables
 from justai_sim.esp.csvlines import Lines, header_names, records, text_of
-from justai_sim.esp.jsonbytes import lone
+from justai_sim.esp.jsonbytes import encode, lone
+from justai_sim.esp.origin import Document, Origin, as_received
 from justai_sim.esp.parts import ALL, Asked, Files, in_parts
 from justai_sim.esp.payloads import in_order, split
 from justai_sim.esp.plain import REQUIRED, Where, append, check_columns, micro_to_units, values_of
@@ -48,7 +49,6 @@ def _exact(number: str) -> Decimal | str:
 
 _DECODE = msgspec.json.Decoder(float_hook=_exact)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_ENCODE = msgspec.json.Encoder(decimal_format="number")
 
 
 class Generic:
@@ -76,25 +76,22 @@ class Generic:
         element = lone(body, decode=_DECODE.decode)
         if element is not None and plain_one.append(element, rows, received_at):
             return
-        for i, (where, element) in enumerate(_elements(body, place, rows)):
+        for i, (where, element, origin) in enumerate(_elements(body, place, rows)):
             if i == limits.ELEMENTS:
                 message = f"found more than {limits.ELEMENTS:,} rows in one body, expected less; those before are kept"
                 rows.reject(where, "too_many_events", message)
                 return
-            raw = element if isinstance(element, bytes) else _ENCODE.encode(element)
-            if not isinstance(element, dict):
-                rows.reject(where, "bad_json", f"found {_clip(raw)}, expected a JSON object", text_of(raw))
-                continue
-            table = element.get("table", "events")
-            if not isinstance(table, str) or table not in ROWS:
-                expected = f"expected sends, events or decisions; {nearest(str(table)[:80], ROWS)}"
-                rows.reject(where, "unknown_table", f"table: found {shown(table)}, {expected}", text_of(raw))
-                continue
-            if "received_at" in COLUMNS[table] and element.get("received_at") in (None, "") and received_at != MISSING:
-                element["received_at"] = received_at
-            # A required key that is absent is an empty value: its own reject, like any other.
-            columns = {c: [element.get(c)] for c in COLUMNS[table] if c in element or c in REQUIRED[table]}
-            append(rows, table, columns, 1, Where(lambda _, p=where: p, lambda _, b=raw: text_of(b)))  # type: ignore[misc]
+            if isinstance(element, dict):
+                _append(element, origin, rows, where, received_at, None)
+            else:
+                raw = as_received(origin)
+                rows.reject(where, "bad_json", f"found {_clip(raw)}, expected a JSON object", raw)
+
+    def append(
+        self, e: dict[str, Any], origin: Origin, rows: Rows, place: str, received_at: int, timezone: str | None
+    ) -> None:
+        """A row that stands among a provider's own; `timezone` is that of times without one."""
+        _append(_DECODE.decode(encode(e)), origin, rows, place, received_at, timezone)
 
     def export(self, log: Log, folder: Path) -> Counter[str]:
         """A Parquet file a table, rows in the order of the log, a row group every `BATCH` rows."""
@@ -351,7 +348,22 @@ def append_arrow(
     return plain_lane.append(rows, table, columns, found.num_rows, where, values, micro)
 
 
-def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
+def _append(
+    element: dict[str, Any], origin: Origin, rows: Rows, place: str, received_at: int, timezone: str | None
+) -> None:
+    table = element.get("table", "events")
+    if not isinstance(table, str) or table not in ROWS:
+        expected = f"expected sends, events or decisions; {nearest(str(table)[:80], ROWS)}"
+        rows.reject(place, "unknown_table", f"table: found {shown(table)}, {expected}", as_received(origin))
+        return
+    if "received_at" in COLUMNS[table] and element.get("received_at") in (None, "") and received_at != MISSING:
+        element["received_at"] = received_at
+    # A required key that is absent is an empty value: its own reject, like any other.
+    columns = {c: [element.get(c)] for c in COLUMNS[table] if c in element or c in REQUIRED[table]}
+    append(rows, table, columns, 1, Where(lambda _: place, lambda _: as_received(origin), timezone))
+
+
+def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any, Origin]]:
     try:
         found = _DECODE.decode(body)
     except _NOT_JSON as e:
@@ -362,14 +374,15 @@ def _elements(body: bytes, place: str, rows: Rows) -> Iterator[tuple[str, Any]]:
         for i, line in enumerate(io.BytesIO(body), 1):
             if line.strip():
                 try:
-                    yield f"{place}:{i}", _DECODE.decode(line)
+                    yield f"{place}:{i}", _DECODE.decode(line), (Document(line), None)
                 except _NOT_JSON:
-                    yield f"{place}:{i}", line
+                    yield f"{place}:{i}", line, (Document(line), None)
         return
+    document = Document(body)
     if isinstance(found, list):
-        yield from ((f"{place}[{i}]", e) for i, e in enumerate(found))
+        yield from ((f"{place}[{i}]", e, (document, i)) for i, e in enumerate(found))
     else:
-        yield place, found
+        yield place, found, (document, None)
 
 
 def bodies(log: Log) -> Iterator[tuple[int, bytes]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from justai_sim.esp.exports import (
     named,
     pieces,
 )
-from justai_sim.esp.jsonbytes import decode, elements, lone, raw
+from justai_sim.esp.jsonbytes import decode, elements, lone
+from justai_sim.esp.origin import as_received
 from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
 from justai_sim.esp.rows import Batches, EventRow, Rows, SendRow
 from justai_sim.esp.values import Element, ElementError, first_ident, shown
@@ -118,8 +120,8 @@ class IterableEsp:
             return
         if not body.strip():
             return
-        for where, element in elements(body, place, _ENVELOPE, lambda: rows):
-            self._append(element, "", rows, where, received_at)
+        for where, element, origin in elements(body, place, _ENVELOPE, lambda: rows):
+            self._append(element, "", rows, where, received_at, partial(as_received, origin))
 
     def parts(self, path: Path) -> list[Files]:
         """The files in parts: each tells its own events."""
@@ -150,11 +152,11 @@ class IterableEsp:
             if self._usual(document, batches.rows, MISSING):
                 yield from batches.full()
                 continue
-            for which, element in elements(document, at, _ENVELOPE, batches.current):
+            for which, element, origin in elements(document, at, _ENVELOPE, batches.current):
                 if not kind and not _typed(element):
                     batches.rows.skipped[CONNECTOR_ROW if f.connector(element) else UNTYPED_ROW] += 1
                 else:
-                    self._append(element, kind, batches.rows, which, MISSING)
+                    self._append(element, kind, batches.rows, which, MISSING, partial(as_received, origin))
                 yield from batches.full()
 
     def _csv(self, file: Path, place: str, kind: str, batches: Batches) -> Iterator[Rows]:
@@ -181,7 +183,7 @@ class IterableEsp:
                     batches.rows.reject(where, "bad_encoding", message, _readable(text))
                 else:
                     element = {k: v for k, v in zip(names, found, strict=True) if v}
-                    self._append(element, kind, batches.rows, where, MISSING)
+                    self._append(element, kind, batches.rows, where, MISSING, partial(_readable, text))
                 yield from batches.full()
             lines.report(batches.rows)
 
@@ -190,7 +192,7 @@ class IterableEsp:
         e = lone(body, _ENVELOPE)
         return e is not None and iterable_lane.append(e, self.reading, rows, received_at)
 
-    def _append(self, e: Element, kind: str, rows: Rows, place: str, received_at: int) -> None:
+    def _append(self, e: Element, kind: str, rows: Rows, place: str, received_at: int, text: Callable[[], str]) -> None:
         """One event. `kind` is the data type of the file, for rows that do not name their own."""
         try:
             name, d = _shape(e, kind)
@@ -202,7 +204,7 @@ class IterableEsp:
             else:
                 self._message(name, meaning, e, d, rows, received_at)
         except ElementError as bad:
-            rows.reject(place, bad.reason, bad.message, raw(e))
+            rows.reject(place, bad.reason, bad.message, text())
 
     def _message(self, name: str, meaning: str, e: Element, d: Element, rows: Rows, received_at: int) -> None:
         source = f.administrative(d) if meaning == "unsubscribe" else ""
@@ -280,7 +282,7 @@ def _own_types(file: Path, place: str, table: bool) -> bool:
         names: Collection[str] = [name.strip(' "\r\n') for name in header.split(max(",;\t", key=header.count))]
     else:
         parts = (
-            (at, e) for at, d in documents(file, place, lambda: rows) for at, e in elements(d, at, "", lambda: rows)
+            (at, e) for at, d in documents(file, place, lambda: rows) for at, e, _ in elements(d, at, "", lambda: rows)
         )
         names = next((e for _, e in parts), {})
     return "_type" in names or "dataFields" in names

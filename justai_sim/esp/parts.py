@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -37,12 +38,29 @@ FILES = 5_000
 def files(path: Path) -> list[tuple[Path, str]]:
     """All files under a folder (or the file itself) in a fixed order, each with its name for messages.
 
-    But for the mark of a simulated world, which is ours and no provider's.
+    Links are followed, to folders too, each folder once. But for the mark of a simulated world, which is ours and no
+    provider's.
     """
     if path.is_file():
         return [(path, path.name)]
-    found = (f for f in sorted(path.rglob("*")) if f.is_file() and f != path / SIMULATED)
+    found = (f for f in sorted(_below(path)) if f.is_file() and f != path / SIMULATED)
     return [(f, f.relative_to(path).as_posix()) for f in found]
+
+
+def _below(path: Path) -> Iterator[Path]:
+    seen = set[str]()
+    for folder, folders, names in os.walk(path, onerror=_fail, followlinks=True):
+        folders.sort()  # which of two links to one folder is followed must not depend on the disk
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(folder, name) for name in names)
+
+
+def _fail(e: OSError) -> None:
+    raise e
 
 
 def in_parts(files: Files) -> list[Files]:

@@ -14,7 +14,8 @@ from justai_sim.esp import segment_fields as f
 from justai_sim.esp import segment_render
 from justai_sim.esp.documents import groups, json_like
 from justai_sim.esp.exports import NAMELESS, NO_NAME, NOT_OF_SENDS, OF_CONVERSIONS, OF_MACHINES, pieces
-from justai_sim.esp.jsonbytes import elements, lone, raw
+from justai_sim.esp.jsonbytes import elements, lone
+from justai_sim.esp.origin import Origin, as_received
 from justai_sim.esp.parts import ALL, Asked, Files, files, in_parts, nothing_readable
 from justai_sim.esp.rows import NO_SENDS, Batches, EventRow, Rows, SendRow
 from justai_sim.esp.segment_lane import Lane
@@ -66,6 +67,9 @@ class Segment:
         soft_bounces: bool = False,
         join_anonymous: bool = False,
     ) -> None:
+        if variant_path and not all(key.strip() for key in variant_path.split(".")):
+            expected = "expected keys with dots, such as 'properties.experiment.arm'"
+            raise UsageError(f"variant_path is {variant_path!r}; {expected}")
         self.deliveries_as_sends, self.variant_path = deliveries_as_sends, variant_path
         self.join_anonymous, self._known, self._known_of = join_anonymous, dict[str, str](), Path()
         self._meaning = f.MEANING | dict.fromkeys(f.CONVERTED if restated else (), "conversion")
@@ -104,21 +108,22 @@ class Segment:
     def parse(self, body: bytes, rows: Rows, place: str, received_at: int) -> None:
         """A webhook body: one event, an array of events, or a batch request."""
         element = lone(body)
-        if element is not None and self.lane.one(element, rows, place, received_at):
+        if element is not None and self.lane.one(element, rows, place, received_at, body):
             return
         if not body.strip():
             return
-        for where, element in elements(body, place, "batch", lambda: rows, _INHERIT):
-            self._append(element, rows, where, received_at, None)
+        for where, element, origin in elements(body, place, "batch", lambda: rows, _INHERIT):
+            self._append(element, rows, where, received_at, None, origin)
 
     def parts(self, path: Path) -> list[Files]:
         """The files in parts: each tells its own events."""
+        self._known_of = Path()
         return in_parts(files(path))
 
     def read(self, path: Path, timezone: str | None, only: Files | None = None, asked: Asked = ALL) -> Iterator[Rows]:
         """Raw logs: gzip or plain NDJSON, a JSON document or array; other files are counted."""
         where = zone(timezone) if timezone else None
-        if self.join_anonymous and self._known_of != path:
+        if self.join_anonymous and (only is None or self._known_of != path):
             self._known, self._known_of = known_as(files(path), _INHERIT), path
         batches, found, passed, sends, delivered = Batches(), False, list[str](), 0, 0
         for file, place in files(path) if only is None else only:
@@ -143,20 +148,27 @@ class Segment:
         for whole in groups(file, place, batches.current):
             for group in whole.parts(lambda: batches.room):
                 for at, document in lane.read(group, batches.current):
-                    for which, element in elements(document, at, "batch", batches.current, _INHERIT):
-                        self._append(element, batches.rows, which, MISSING, where, asked)
+                    for which, element, origin in elements(document, at, "batch", batches.current, _INHERIT):
+                        self._append(element, batches.rows, which, MISSING, where, origin, asked)
                         yield from batches.full()
                 yield from batches.full()
 
     def _append(
-        self, e: Element, rows: Rows, place: str, received_at: int, where: tzinfo | None, asked: Asked = ALL
+        self,
+        e: Element,
+        rows: Rows,
+        place: str,
+        received_at: int,
+        where: tzinfo | None,
+        origin: Origin,
+        asked: Asked = ALL,
     ) -> None:
         try:
             name = _name(e, rows)
             if name:
                 self._track(name, e, rows, received_at, where, asked)
         except ElementError as bad:
-            rows.reject(place, bad.reason, bad.message, raw(e))
+            rows.reject(place, bad.reason, bad.message, as_received(origin))
 
     def _track(self, name: str, e: Element, rows: Rows, received_at: int, where: tzinfo | None, asked: Asked) -> None:
         meaning = self._meaning.get(name.lower(), "conversion")
@@ -221,10 +233,10 @@ def _send_row(e: Element, p: Element, user: str, t: int, delivered: int, receive
         raise ElementError("missing_field", "message_id, messageId: found neither, expected the id of the message")
     if not template:
         names = "template_id, campaign_id, email_id"
-        raise ElementError("missing_field", f"properties: found none of {names}, expected the id of the template")
+        raise ElementError("missing_field", f"properties, {names}: found none, expected the id of the template")
     if not variant:
         names = "copy_id, variant_id, variation_id"
-        raise ElementError("missing_field", f"properties: found none of {names}, expected the id of the variant")
+        raise ElementError("missing_field", f"properties, {names}: found none, expected the id of the variant")
     return SendRow(send, user, template, variant, t, delivered, received_at=received)
 
 

@@ -49,7 +49,8 @@ MEANING = {
         "spam": "Email Marked as Spam, Email Complained, Email Reported as Spam",
         TRANSIENT: "Email Soft Bounced, Email Deferred",
         RESTATED: "Campaign Converted, Canvas Converted",
-        SKIP: f"Experiment Viewed, Canvas Entered, {CONTROL_ENTERED}",
+        # A visit to the preference page is no unsubscribe.
+        SKIP: f"Experiment Viewed, Canvas Entered, Hosted Unsubscribe Click, {CONTROL_ENTERED}",
         ORDER: "Order Completed, Completed Order",
         REFUND: "Order Refunded",
     }.items()
@@ -220,7 +221,7 @@ def at_path(e: Element, path: str) -> str:
 
 
 def variant(p: Element, context: Any) -> str:
-    """The variant by the usual places: properties, then `utm_content` of the campaign or of the link."""
+    """The variant by the usual places: properties, then the campaign's `utm_content`, then the link's parameters."""
     found = first_ident(p, VARIANT)
     if found:
         return found
@@ -228,11 +229,12 @@ def variant(p: Element, context: Any) -> str:
     if isinstance(campaign, dict):
         found = first_ident(campaign, ("content", "utm_content"))
     url = p.get("link_url") or p.get("linkUrl")
-    if not found and isinstance(url, str) and "utm_content" in url:
+    if not found and isinstance(url, str) and "?" in url:
         try:
-            found = parse_qs(urlsplit(url).query).get("utm_content", [""])[0]
+            query = parse_qs(urlsplit(url).query)
         except ValueError:
-            found = ""
+            return ""
+        found = first_ident({name: values[0] for name, values in query.items()}, (*VARIANT, "utm_content"))
     return found
 
 

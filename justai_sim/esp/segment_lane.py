@@ -17,7 +17,8 @@ from justai_sim.esp import limits
 from justai_sim.esp import segment_fields as f
 from justai_sim.esp.documents import Group
 from justai_sim.esp.isotimes import instants
-from justai_sim.esp.jsonbytes import Into, decode, raw
+from justai_sim.esp.jsonbytes import Into
+from justai_sim.esp.origin import Document, as_received
 from justai_sim.esp.parts import ALL, Asked
 from justai_sim.esp.rows import EventRow, Rows, SendRow
 from justai_sim.esp.values import Element, ElementError, first_ident
@@ -91,11 +92,11 @@ class Lane:
                 else:
                     rows.events.append(_event(event, user, meaning, name, t, received, p, rows))
             except ElementError as bad:
-                rows.reject(group.place_of(i), bad.reason, bad.message, raw(decode(group.documents[i])))
+                rows.reject(group.place_of(i), bad.reason, bad.message, _text(group.documents[i]))
 
-    def one(self, e: Element, rows: Rows, place: str, received_at: int) -> bool:
-        """Append the row of one event that was received then; False (and nothing is changed) if it is not for the
-        lane."""
+    def one(self, e: Element, rows: Rows, place: str, received_at: int, body: bytes) -> bool:
+        """Append the row of the one event of a body that was received then; False (and nothing is changed) if it is
+        not for the lane."""
         get = e.get
         name, user, event, p, text = get("event"), get("userId"), get("messageId"), get("properties"), get("timestamp")
         if (
@@ -119,7 +120,7 @@ class Lane:
             else:
                 rows.events.append(_event(event, user, meaning, name, t, received_at, p, rows))
         except ElementError as bad:
-            rows.reject(place, bad.reason, bad.message, raw(e))
+            rows.reject(place, bad.reason, bad.message, _text(body))
         return True
 
     def _meaning(self, event: str) -> tuple[str, str]:
@@ -138,6 +139,12 @@ class Lane:
             meaning = ""
         self._names[event] = meaning, name
         return meaning, name
+
+
+def _text(body: bytes) -> str:
+    """The bytes of its one event."""
+    document = Document(body)
+    return as_received((document, 0) if document.bytes()[:1] == b"[" else (document, None))
 
 
 def _all_decoded(lines: list[bytes]) -> list[_Line | None]:

@@ -29,7 +29,7 @@ def _read(file: Path, place: str, claims: dict[str, str], inherited: tuple[str, 
     unheard = Rows()  # what is wrong with lines is told when they are read for their events
     for at, document in documents(file, place, Rows):
         if b"nonymous" in document or b"previousId" in document:
-            for _, e in elements(document, at, "batch", lambda: unheard, inherited):
+            for _, e, _ in elements(document, at, "batch", lambda: unheard, inherited):
                 try:
                     user, anonymous = first_ident(e, ("userId", "user_id")), _anonymous(e)
                 except ElementError:

@@ -17,7 +17,8 @@ from justai_sim.esp import sfmc_fields as f
 from justai_sim.esp.documents import documents, json_like
 from justai_sim.esp.exports import NOT_OF_SENDS
 from justai_sim.esp.generic import ADAPTER as PLAIN
-from justai_sim.esp.jsonbytes import elements, encode, lone, raw
+from justai_sim.esp.jsonbytes import elements, lone
+from justai_sim.esp.origin import Origin, as_received
 from justai_sim.esp.parts import ALL, Asked, Files, files, nothing_readable
 from justai_sim.esp.rows import Batches, EventRow, Rows, SendRow
 from justai_sim.esp.sfmc_extract import SendLog, Setting, Table, header_of, pick_variant, read_send_log, read_table
@@ -137,8 +138,8 @@ class Sfmc:
             return
         if not body.strip():
             return
-        for where, element in elements(body, place, "events", lambda: rows):
-            self._append(element, rows, where, received_at, None)
+        for where, element, origin in elements(body, place, "events", lambda: rows):
+            self._append(element, rows, where, received_at, None, origin)
 
     def parts(self, path: Path) -> list[Files]:
         """One part: a send log anywhere in an export tells of the sends in all of it."""
@@ -163,7 +164,7 @@ class Sfmc:
         for source, table in tables:
             if table is None:
                 found = True
-                yield from self._bodies(source, log, batches)
+                yield from self._bodies(source, log, batches, timezone)
             elif not table.kind and table.at and f.file_kind(source.name):
                 message = f"found {shown(', '.join(table.names))}, expected a column EventDate"
                 batches.rows.reject(source.place, "missing_column", message)
@@ -181,13 +182,13 @@ class Sfmc:
             raise nothing_readable(path, [source.place for source in all_sources], expected)
         yield batches.take()
 
-    def _bodies(self, source: Source, log: SendLog, batches: Batches) -> Iterator[Rows]:
+    def _bodies(self, source: Source, log: SendLog, batches: Batches, timezone: str | None) -> Iterator[Rows]:
         for at, document in documents(source.path, source.place, batches.current):
             if self._usual(document, batches.rows, MISSING):
                 yield from batches.full()
                 continue
-            for which, element in elements(document, at, "events", batches.current):
-                self._append(element, batches.rows, which, MISSING, log)
+            for which, element, origin in elements(document, at, "events", batches.current):
+                self._append(element, batches.rows, which, MISSING, log, origin, timezone)
                 yield from batches.full()
 
     def _usual(self, body: bytes, rows: Rows, received_at: int) -> bool:
@@ -198,23 +199,32 @@ class Sfmc:
         read = sfmc_lane.append(e, self._usual_copy, MACHINE, rows, received_at)
         return read or (_is_plain(e) and plain_one.append(e, rows, received_at))
 
-    def _append(self, e: Element, rows: Rows, place: str, received_at: int, log: SendLog | None) -> None:
+    def _append(
+        self,
+        e: Element,
+        rows: Rows,
+        place: str,
+        received_at: int,
+        log: SendLog | None,
+        origin: Origin,
+        timezone: str | None = None,
+    ) -> None:
         category = e.get("eventCategoryType")
         if category is None and "callbackId" in e and "verificationKey" in e:
             rows.skipped["verification"] += 1
         elif _is_plain(e):
-            PLAIN.parse(encode(e), rows, place, received_at)
+            PLAIN.append(e, origin, rows, place, received_at, timezone)
         elif not isinstance(category, str) or not category:
             reason = "bad_value" if category else "missing_field"
             message = f"eventCategoryType: found {shown(category)}, expected a name such as EngagementEvents.EmailOpen"
-            rows.reject(place, reason, message, raw(e))
+            rows.reject(place, reason, message, as_received(origin))
         elif category not in f.MEANING:
             rows.skipped[category[:80]] += 1
         else:
             try:
                 self._event(f.MEANING[category], e, rows, received_at, log)
             except ElementError as bad:
-                rows.reject(place, bad.reason, bad.message, raw(e))
+                rows.reject(place, bad.reason, bad.message, as_received(origin))
 
     def _event(self, kind: str, e: Element, rows: Rows, received_at: int, log: SendLog | None) -> None:
         info = e.get("info")

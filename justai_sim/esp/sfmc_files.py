@@ -114,6 +114,8 @@ def _members(file: Path, place: str, rows: Rows) -> list[Source]:
     try:
         with zipfile.ZipFile(file) as z:
             infos = [i for i in z.infolist() if not i.filename.endswith("/")]
+    except PermissionError:
+        raise
     except (*_BROKEN, ValueError) as e:
         rows.reject(place, "bad_zip", f"found a file that is not a zip that can be read ({e}), expected an extract")
         return []
@@ -204,6 +206,8 @@ class TextLines(Lines):
         return line
 
     def _break(self, e: BaseException) -> None:
+        if isinstance(e, PermissionError):  # of the file as a whole
+            raise e
         self._why = str(e) or type(e).__name__
         self._reason = "zip_too_large" if isinstance(e, TooLargeError) else "truncated_file"
 

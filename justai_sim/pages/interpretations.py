@@ -123,7 +123,7 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
     room = max(float(np.nan_to_num(use["difference_high"] - use["difference_low"])), high - low, 0.01) / 2
     low = max(low - room, float(np.nanmin([*rows["difference_low"], low])))
     high = min(high + room, float(np.nanmax([*rows["difference_high"], high])))
-    edge = 0.04 * (high - low) or 0.5  # nothing counts under any reading
+    edge = max(0.04 * (high - low), 0.005)  # all differences may be 0, without any interval
     return low - edge, high + edge
 
 
