@@ -11,6 +11,7 @@ from justai_sim.biases.table import ALL, HELD_OUT
 from justai_sim.biases.terms import ADDED, IDENTITIES, MISSED
 from justai_sim.errors import UsageError, nearest
 from justai_sim.frames import as_pandas, need
+from justai_sim.pages.canvas import figure
 from justai_sim.pages.inputs import SweepData
 from justai_sim.pages.style import (
     FONT,
@@ -51,6 +52,7 @@ UNITS = {
 COLUMNS = ["template_id", "variant_id", "identity", "term", "value"]
 
 
+@figure
 def plot_bias(
     frame: Any, ax: Axes | None = None, identity: str = "sends", variant: str | None = None,
     template: str | None = None,
