@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim import stats
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
+from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     CONTROL,
     GREY,
@@ -18,6 +19,7 @@ from justai_sim.pages.style import (
     SMALL,
     End,
     Panel,
+    distinct,
     label_ends,
     looks,
     panels,
@@ -140,6 +142,7 @@ def _influence(c: F8, e: F8, total: F8, rate: F8, v: int, here: Any) -> F8:
     return (c[:, v, here] - rate[v, here] * e[:, v, here]) / total[v, here]
 
 
+@figure
 def plot_age(
     age: Any,
     *,
@@ -157,11 +160,13 @@ def plot_age(
     are a container; its `child_axes` are the two panels.
     """
     age = as_pandas(age, "plot_age's frame")
+    need(age, "group variant_id age_day conversions exposure", "plot_age", "Sweep.age, or Replay.age()")
     got = curves(age, control, offset_days, lookback_days)
     if got is None:
         return panels(ax, QUESTION, f"Nothing to compare: it takes sends of {shown(control)} and of a variant.", [])[0]
     note = NOT_BACKGROUND if overlapping and not np.isnan(got.before) else ""
-    names = [*(shown(v.variant) for v in _drawn(got)), shown(control), "others", BEFORE]
+    called = distinct(got.variants)
+    names = [*(called[v.variant] for v in _drawn(got)), called[control], "others", BEFORE]
     ax, (top, low), _ = panels(ax, QUESTION, f"{sentence(got, offset_days, lookback_days)}{note}", [2.3, 1.75],
                                right=room_for(names))  # fmt: skip
     for panel in (top, low):
@@ -189,7 +194,7 @@ def _drawn(got: Curves) -> list[Added]:
 
 
 def _rates(panel: Panel, got: Curves, offset: float, lookback: float) -> None:
-    ax, style = panel.ax, looks(got.variants, got.control)
+    ax, style, called = panel.ax, looks(got.variants, got.control), distinct(got.variants)
     named = [got.control, *(v.variant for v in _drawn(got))]
     others = [v for v in got.variants if v not in named]
     ends = []
@@ -201,7 +206,7 @@ def _rates(panel: Panel, got: Curves, offset: float, lookback: float) -> None:
                 linewidth=1.8 if main else 1.1, zorder=3 if main else 2)  # fmt: skip
         drawn = np.flatnonzero(~np.isnan(y))
         if len(drawn) and (main or v == others[-1]):
-            text = shown(v) if main or len(others) == 1 else "others"
+            text = called[v] if main or len(others) == 1 else "others"
             ends.append(End(got.ages[drawn[-1]] + 0.5, y[drawn[-1]], text, colour if main else "#767676"))
     if not np.isnan(got.before):
         ax.axhline(got.before, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), zorder=1)
@@ -227,15 +232,15 @@ def _words(panel: Panel, offset: float, lookback: float) -> None:
 
 
 def _difference(panel: Panel, got: Curves) -> None:
-    ax, style = panel.ax, looks(got.variants, got.control)
+    ax, style, called = panel.ax, looks(got.variants, got.control), distinct(got.variants)
     ax.axhline(0, color=CONTROL, linewidth=1.1, linestyle=(0, (4, 2)))
-    ends = [End(ax.get_xlim()[1], 0.0, shown(got.control), CONTROL)]
+    ends = [End(ax.get_xlim()[1], 0.0, called[got.control], CONTROL)]
     for v in _drawn(got):
         s = style[v.variant]
         if not np.isnan(v.low).any():
             ax.fill_between(v.edges, v.low, v.high, color=s.colour, alpha=0.2, linewidth=0)
         ax.plot(v.edges, v.diff, color=s.colour, linestyle=s.dash, linewidth=1.8)
-        ends.append(End(v.edges[-1], v.diff[-1], shown(v.variant), s.colour))
+        ends.append(End(v.edges[-1], v.diff[-1], called[v.variant], s.colour))
     ax.margins(y=0.12)
     units(panel, "minus control: conversions per 1,000 sends, added up from day 0", X_LABEL)
     label_ends(panel, ends)
@@ -245,7 +250,8 @@ def sentence(got: Curves, offset: float, lookback: float) -> str:
     """What to see, in a sentence: no claim where the interval of the total holds zero."""
     v = got.leader if got.most is None else got.most
     total, low, high = v.total
-    within, name, control = f"within {v.edges[-1]:g} days", shown(v.variant), shown(got.control)
+    called = distinct(got.variants)
+    within, name, control = f"within {v.edges[-1]:g} days", called[v.variant], called[got.control]
     per = f"conversions per 1,000 sends over {control}"
     if np.isnan(low):
         return f"It takes 2 groups to tell how sure this is: {within} {name} adds {total:.1f} {per}."
@@ -255,7 +261,7 @@ def sentence(got: Curves, offset: float, lookback: float) -> str:
     if 0 <= v.window[0] <= total:
         sees += " of them"
     if got.most is not None:
-        first = f"{shown(got.leader.variant)} is first in the window; "
+        first = f"{called[got.leader.variant]} is first in the window; "
         return f"{first}{within} {name} adds {_with(v.total)} {per}; {sees}."
     if total < 0:
         return f"{name} leads the other variants, yet {within} it adds {_with(v.total)} {per}."

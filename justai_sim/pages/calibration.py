@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
+from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import GRID, INK, PALETTE, SMALL, panels, units
 from justai_sim.stats import wilson
 from justai_sim.tables import F8
@@ -12,6 +13,7 @@ from justai_sim.tables import F8
 QUESTION = "When the policy said 90 %, was it right in 90 %?"
 
 
+@figure
 def plot_calibration(said: F8, right: F8, n: F8, ax: Axes | None = None) -> Axes:
     """Chances to be the best against how often the arm was the best, by bins (`bandit.study.Study.calibration`).
 

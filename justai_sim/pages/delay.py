@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim.estimate.delay import NONE
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
+from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     CONTROL,
     GREY,
@@ -18,11 +19,11 @@ from justai_sim.pages.style import (
     SMALL,
     End,
     Panel,
+    distinct,
     label_ends,
     looks,
     panels,
     room_for,
-    shown,
     tint,
     units,
     write,
@@ -72,6 +73,7 @@ def lines(frame: pd.DataFrame) -> list[Line]:
     return sorted(out, key=lambda v: -v.effect[-1])
 
 
+@figure
 def plot_delay(
     frame: Any,
     ax: Axes | None = None,
@@ -87,11 +89,14 @@ def plot_delay(
     that adds most inside the window, and the control.
     """
     frame = as_pandas(frame, "plot_delay's frame")
+    if len(frame.columns):
+        need(frame, "variant_id age_day effect background source", "plot_delay", "Replay.delay")
     got = lines(frame) if len(frame) else []
     if not got:
         return panels(ax, QUESTION, NOTHING_TOLD, [])[0]
     named = _named(got, control, offset_days, lookback_days)
-    texts = [shown(v.variant) for v in named]
+    called = distinct([v.variant for v in got])
+    texts = [called[v.variant] for v in named]
     seen = sentence(got, named, frame, offset_days, lookback_days)
     ax, (panel,), _ = panels(ax, QUESTION, seen, [2.9], right=room_for([*texts, NOTHING, "others"]))
     last = got[0].days[-1]
@@ -112,6 +117,7 @@ def _named(got: list[Line], control: str, offset: float, lookback: float) -> lis
 
 def _draw(panel: Panel, got: list[Line], named: list[Line], control: str) -> None:
     ax = panel.ax
+    called = distinct([v.variant for v in got])
     style = looks([v.variant for v in got], control if any(v.variant == control for v in got) else None)
     ax.axhline(0, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), zorder=1)
     ends = [End(ax.get_xlim()[1], 0.0, NOTHING, "#5e5e5e")]
@@ -128,7 +134,7 @@ def _draw(panel: Panel, got: list[Line], named: list[Line], control: str) -> Non
         ax.plot(v.days, v.effect, color=s.colour, linestyle=s.dash, marker=s.marker, markersize=3.2,
                 markevery=3, linewidth=1.8, zorder=3)  # fmt: skip
         colour = CONTROL if v.variant == control else s.colour
-        ends.append(End(v.days[-1], v.effect[-1], shown(v.variant), colour))
+        ends.append(End(v.days[-1], v.effect[-1], called[v.variant], colour))
     low = min(0.0, *(float(np.nanmin(v.low if v in named else v.effect)) for v in got))
     high = max(1e-9, *(float(np.nanmax(v.high if v in named else v.effect)) for v in got))
     ax.set_ylim(low - 0.04 * (high - low), high + 0.24 * (high - low))  # the words about the window stand above
@@ -151,12 +157,12 @@ def _words(panel: Panel, offset: float, lookback: float) -> None:
 
 def sentence(got: list[Line], named: list[Line], frame: pd.DataFrame, offset: float, lookback: float) -> str:
     """What to see: totals with their bands, what of it lies in the window, and the background."""
-    last = got[0].days[-1]
+    last, called = got[0].days[-1], distinct([v.variant for v in got])
     said = []
     for v in named:
         low, high = (number(x, "one") for x in (v.low[-1], v.high[-1]))
         inside = number(v.at(lookback) - v.at(offset), "one")
-        said.append(f"{shown(v.variant)} {number(v.effect[-1], 'one')} ({low} to {high}), in the window {inside}")
+        said.append(f"{called[v.variant]} {number(v.effect[-1], 'one')} ({low} to {high}), in the window {inside}")
     level = float(frame["background"].iloc[0])
     background = f"{number(1000 * level, 'one')} per 1,000 users and day" if level >= NONE else "practically none"
     source = SOURCES.get(str(frame["source"].iloc[0]), "")

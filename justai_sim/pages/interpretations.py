@@ -8,15 +8,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
+from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     CONTROL,
     FONT,
     GRID,
     INK,
     PALETTE,
+    QUIET,
     SMALL,
     Panel,
+    distinct,
     panels,
     shown,
     text_width,
@@ -26,11 +29,12 @@ from justai_sim.pages.style import (
     wrap,
     write,
 )
-from justai_sim.whatif.words import clear, unchanged, verdict
+from justai_sim.whatif.words import clear, nothing_counts, unchanged, verdict
 
 QUESTION = "What would another reading of the rule have said?"
 ROW, GAP = 0.3, 0.9
 """Inches that a reading takes, and rows between the options and the presets, where their heading stands."""
+NOTHING = "counts nothing"
 PRESETS = "as other systems count"
 LEVELS = (
     "Each interval is a 95 % one by itself. Whether a leader is clear or too close is judged for all readings at once "
@@ -39,14 +43,17 @@ LEVELS = (
 STAYS, LEADS, FLIPS = PALETTE[0], PALETTE[1], PALETTE[5]
 
 
+@figure
 def plot_interpretations(frame: Any, ax: Axes | None = None) -> Axes:
     """The difference per 1,000 sends with its interval under every reading that changes something.
 
     `frame`: `Interpretations.table`. The band is what the rule in use says. A square: another variant leads
     (its name at the right, in brackets where that is too close to call); a cross: the sign of the difference
-    changes. An interval that leaves the panel ends in an arrow. Returns the container; `child_axes` holds the panel.
+    changes. A reading under which nothing counts has no mark, as it has no leader. An interval that leaves the panel
+    ends in an arrow. Returns the container; `child_axes` holds the panel.
     """
     frame = as_pandas(frame, "plot_interpretations's frame")
+    need(frame, "status reading difference_per_1000 unit metric", "plot_interpretations", "Interpretations.table")
     rows = frame[frame["status"].isin(["in use", "changes"]) & frame["difference_per_1000"].notna()]
     if not len(rows) or pd.isna(frame["difference_per_1000"].iloc[0]):
         return panels(ax, QUESTION, "Nothing to compare: it takes sends of two variants.", [])[0]
@@ -57,7 +64,8 @@ def plot_interpretations(frame: Any, ax: Axes | None = None) -> Axes:
         notes.append(LEVELS)
     labels = [_label(r) for _, r in rows.iterrows()]
     places = _places(rows, labels)
-    marks = [_mark(r) for _, r in rows.iterrows()]
+    names = distinct(rows["leader"], 14)
+    marks = [_mark(r, names) for _, r in rows.iterrows()]
     widths = [text_width(line, SMALL) for label in labels for line in label] + [text_width(PRESETS, SMALL, "bold")]
     left = min(max(widths) + 0.3, 0.45 * width_of(ax))
     right = max([text_width(m, SMALL) for m in marks if m], default=0.0) + 0.25
@@ -76,7 +84,7 @@ def plot_interpretations(frame: Any, ax: Axes | None = None) -> Axes:
     _key(ax, width, total, 0.18 * len(lines), rows, any(m.startswith("(") for m in marks))
     for i, line in enumerate(lines):
         y = (0.12 + 0.18 * (len(lines) - 1 - i)) / total
-        write(ax, 0.1 / width, y, line, fontsize=SMALL, color="#5e5e5e", va="bottom", transform=ax.transAxes)
+        write(ax, 0.1 / width, y, line, fontsize=SMALL, color=QUIET, va="bottom", transform=ax.transAxes)
     return ax
 
 
@@ -99,10 +107,12 @@ def _label(row: Any) -> list[str]:
     return lines
 
 
-def _mark(row: Any) -> str:
+def _mark(row: Any, names: dict[str, str]) -> str:
+    if nothing_counts(row):
+        return NOTHING
     if not row["leader_changes"]:
         return ""
-    name = shown(row["leader"], 14)
+    name = names[row["leader"]]
     return name if clear(row["lead_low"], row["lead_high"]) else f"({name})"
 
 
@@ -137,6 +147,9 @@ def _draw(panel: Panel, rows: pd.DataFrame, places: list[float], marks: list[str
                     family=FONT, annotation_clip=False)  # fmt: skip
     for (_, r), y, mark in zip(rows.iterrows(), places, marks, strict=True):
         colour = FLIPS if r["sign_changes"] else LEADS if r["leader_changes"] else STAYS
+        _beside(ax, y, mark, QUIET if mark == NOTHING else colour)
+        if mark == NOTHING:
+            continue
         x, a, b = r["difference_per_1000"], r["difference_low"], r["difference_high"]
         if a == a:
             ax.plot([max(a, low), min(b, high)], [y, y], color=colour, linewidth=1.6, zorder=2, solid_capstyle="butt")
@@ -145,10 +158,14 @@ def _draw(panel: Panel, rows: pd.DataFrame, places: list[float], marks: list[str
                     ax.plot([edge], [y], arrow, color=colour, markersize=6, clip_on=False, zorder=3)
         edge = 2 if r["sign_changes"] else 1
         ax.plot([x], [y], _shape(r), color=colour, markersize=6.5, zorder=4, markeredgewidth=edge)
-        if mark:
-            ax.annotate(mark, (1, y), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points",
-                        va="center", fontsize=SMALL, color=colour, family=FONT, annotation_clip=False,
-                        parse_math=False)  # fmt: skip
+
+
+def _beside(ax: Axes, y: float, text: str, colour: str) -> None:
+    """Right of the panel."""
+    if text:
+        ax.annotate(text, (1, y), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points",
+                    va="center", fontsize=SMALL, color=colour, family=FONT, annotation_clip=False,
+                    parse_math=False)  # fmt: skip
 
 
 def _shape(row: Any) -> str:
@@ -157,7 +174,7 @@ def _shape(row: Any) -> str:
 
 def _key(ax: Axes, width: float, total: float, below: float, rows: pd.DataFrame, brackets: bool) -> None:
     """What the marks that are there mean, in one line below the axis."""
-    there = {_shape(r) for _, r in rows.iterrows()}
+    there = {_shape(r) for _, r in rows.iterrows() if not nothing_counts(r)}
     y, x = (0.24 + below) / total, 0.15
     for shape, colour, words in (
         ("o", STAYS, "same leader"), ("s", LEADS, "another leads"),
@@ -170,5 +187,5 @@ def _key(ax: Axes, width: float, total: float, below: float, rows: pd.DataFrame,
         write(ax, (x + 0.12) / width, y, words, fontsize=SMALL, color=INK, va="center", transform=ax.transAxes)
         x += 0.12 + text_width(words, SMALL) + 0.25
     if brackets:
-        write(ax, x / width, y, "(name): leads, too close", fontsize=SMALL, color=INK, va="center",
+        write(ax, x / width, y, "(name): too close", fontsize=SMALL, color=INK, va="center",
               transform=ax.transAxes)  # fmt: skip

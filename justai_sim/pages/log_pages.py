@@ -8,13 +8,12 @@ from typing import Any
 
 from justai_sim.checks.doctor import Diagnosis
 from justai_sim.pages.brief import save_brief
-from justai_sim.pages.figures import plot_interpretations, plot_race, plot_receipt
+from justai_sim.pages.figures import plot_interpretations, plot_receipt
 from justai_sim.pages.interpretations import QUESTION as READINGS
-from justai_sim.pages.looks import QUESTION as RACE
 from justai_sim.pages.page import picture
 from justai_sim.pages.question_page import write_question_page
 from justai_sim.pages.receipt import QUESTION as RECEIPT
-from justai_sim.pages.replay_tabs import LOOKS, OPTIONS, differences, findings, readings, trust, write_race
+from justai_sim.pages.replay_tabs import OPTIONS, differences, findings, race, readings, trust, write_race
 from justai_sim.pages.table import Column, Form, Part
 from justai_sim.sheets import write_csv
 from justai_sim.verdicts.verdict import Verdict
@@ -33,7 +32,7 @@ def write_verdict_report(got: Verdict, title: str, out: Path) -> Path:
     table = differences(got)
     return write_question_page(
         out, title=title, headline=got.sentence, lines=got.decided.because, simulated=got.simulated,
-        blocks=[*([table] if table.rows else []), trust(got), picture(plot_race(got.race), out, "race", RACE, LOOKS)],
+        blocks=[*([table] if table.rows else []), trust(got), race(got, out)],
         rule=got.rule, as_of=got.as_of, facts=[("metric", got.metric.replace("_", " ")), *_goals(got.goals)],
         notes=got.notes, files=["brief.png", *(["race.csv"] if len(got.race) else [])],
     )  # fmt: skip

@@ -10,9 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim import stats
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
+from justai_sim.pages.canvas import figure
 from justai_sim.pages.looks import QUESTION, plot_looks
-from justai_sim.pages.style import End, label_ends, look, panels, room_for, shown, units
+from justai_sim.pages.style import End, distinct, label_ends, look, panels, room_for, shown, units
 from justai_sim.tables import F8
 
 MOST_LINES = 4
@@ -22,9 +23,10 @@ MEASURES = (
 )  # fmt: skip
 
 
-def plot_race(race: Any, *, lines: str = "window", ax: Axes | None = None) -> Axes:
+@figure
+def plot_race(race: Any, *, lines: str = "window", missing: str = "", ax: Axes | None = None) -> Axes:
     """Three panels over the days since the start, one line a label of the axis `lines`; of a log (`Verdict.race`) what
-    it would have told on every day (`plot_looks`).
+    it would have told on every day (`plot_looks`; `missing`: what to say where that is nothing, as `Verdict.sentence`).
 
     `race`: `point`, a column per axis, `rep, day, right_leader, shipped_wrong, lost_per_10k`. Other axes stay
     at the label of the first row. At most four lines: the first label (in use) and those that end with the
@@ -32,10 +34,11 @@ def plot_race(race: Any, *, lines: str = "window", ax: Axes | None = None) -> Ax
     """
     race = as_pandas(race, "plot_race's frame")
     if "difference_per_1000" in race or not len(race.columns):
-        return plot_looks(race, ax)
+        return plot_looks(race, ax, missing)
+    need(race, "point rep day right_leader lost_per_10k", "plot_race", "Sweep.race, or Verdict.race")
     here, lines, fixed = same_elsewhere(race, lines)
     labels, left_out = _choose(here, lines)
-    names = [shown(v, 16) for v in labels]
+    names = list(distinct(labels, 16).values())
     heights = [1.75, 1.1, 1.4]
     seen = _race_sentence(here, lines, labels, fixed, left_out)
     ax, (right, wrong, lost), _ = panels(ax, QUESTION, seen, heights, right=room_for(names))

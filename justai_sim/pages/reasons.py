@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
+from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import FONT, GREY, GRID, INK, PALETTE, SMALL, panels, text_width, units, width_of, wrap
 from justai_sim.tables import REASONS
 
@@ -32,6 +33,7 @@ MEANING = {
 }
 
 
+@figure
 def plot_reasons(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """From all conversions of the log to the credited ones, a bar a reason, in the order in which the rule checks.
 

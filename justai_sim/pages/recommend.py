@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
+from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     CONTROL,
     FONT,
@@ -18,6 +19,7 @@ from justai_sim.pages.style import (
     PALETTE,
     SMALL,
     Panel,
+    distinct,
     panels,
     shown,
     text_width,
@@ -44,6 +46,7 @@ FORMS: dict[str, tuple[str, Form, Form]] = {
 """By criterion: the header of its value, and how a value and a difference are written."""
 
 
+@figure
 def plot_recommend(frame: Any, ax: Axes | None = None) -> Axes:
     """Every decision minus the best one with the same assumptions, with intervals that hold all together.
 
@@ -51,10 +54,12 @@ def plot_recommend(frame: Any, ax: Axes | None = None) -> Axes:
     24 rows, whole sets of assumptions from the first on. Returns the container; `child_axes` holds the panel.
     """
     frame = as_pandas(frame, "plot_recommend's frame")
+    need(frame, "decision difference low high verdict criterion unit", "plot_recommend", "Recommendation.table")
     assumed = axes_of(frame)
     rows, left_out = _chosen(frame, assumed)
     scale = 100.0 if rows["criterion"].iloc[0] == "right_by_day" else 1.0
-    labels = [shown(d, 28) for d in rows["decision"]]
+    known = distinct(rows["decision"], 28)
+    labels = [known[d] for d in rows["decision"]]
     heads = _heads(rows, assumed)
     places = np.cumsum([1.0 + (1.1 if heads[i] and i else 0.0) for i in range(len(rows))]) - 1.0
     left = min(max([text_width(t, SMALL) for t in labels]) + 0.3, 0.5 * width_of(ax))

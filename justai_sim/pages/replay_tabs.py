@@ -13,7 +13,8 @@ from justai_sim.pages.brief import save_brief
 from justai_sim.pages.figures import plot_interpretations, plot_race, plot_what_if
 from justai_sim.pages.interpretations import QUESTION as READINGS
 from justai_sim.pages.looks import QUESTION as RACE
-from justai_sim.pages.page import picture
+from justai_sim.pages.looks import drawable
+from justai_sim.pages.page import Picture, picture
 from justai_sim.pages.rule_words import window_words
 from justai_sim.pages.table import Column, Form, Part
 from justai_sim.pages.what_if import QUESTION as POLICIES
@@ -32,6 +33,7 @@ LOOKS = (
     "days at once (95 %), so that looking daily costs nothing. Rows that were heard of late count on the day on which "
     "their send was mature. Below, the smallest difference that was visible."
 )
+NO_LOOKS = "On no day could anything have been told."
 RULES = {
     "results": "Below, each template and metric by itself; intervals of rates are of this day alone.",
     "window": "Below, a leader is one by the window that is looked at.",
@@ -50,7 +52,7 @@ def tabs(desk: Desk, out: Path) -> dict[str, Any]:
         "window_words": window_words(desk.verdict.rule),
         "differences": differences(desk.verdict),
         "trust": trust(desk.verdict),
-        "race": picture(plot_race(desk.verdict.race), out, "race", RACE, LOOKS),
+        "race": race(desk.verdict, out),
         "brief": save_brief(desk.verdict, out / "brief.png").name,
         "segments": segments(desk),
         "readings": None if readings is None else _readings(readings, out),
@@ -64,6 +66,12 @@ def tabs(desk: Desk, out: Path) -> dict[str, Any]:
         "why": desk.why,
         "rules": {k: f"The verdict decides: {desk.verdict.answer}. {text}" for k, text in RULES.items()},
     }  # fmt: skip
+
+
+def race(got: Verdict, out: Path) -> Picture:
+    """What the log would have told on every day, or what it lacks for that."""
+    told = len(got.race) and len(drawable(got.race))
+    return picture(plot_race(got.race, missing=got.sentence), out, "race", RACE, LOOKS if told else NO_LOOKS)
 
 
 def write_tables(desk: Desk, out: Path) -> None:

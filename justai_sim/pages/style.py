@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,16 +21,22 @@ from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 from scipy.optimize import isotonic_regression
 
-WIDTH = 6.0
-"""Inches. Narrow, so that the text is still legible when a phone shows the figure 360 pixels wide."""
+from justai_sim.pages.canvas import SCALES, inches, white
+
+WIDTH = 5.2
+"""Inches. Narrow: where a phone shows the figure 390 pixels wide, 10 points are 10 pixels."""
 PT, SMALL, TITLE = 11.0, 10.0, 14.0
 FEW_WORLDS = 10
 """Below it, nothing is said about what is expected over worlds."""
 LINE = 0.2
 """Inches that a line of text takes."""
+LEAST = 0.75
+"""Panels of a given axes have at least this part of their usual height; then all text gets smaller."""
 FONT = "DejaVu Sans"
 INK, GREY, GRID = "#222222", "#8a8a8a", "#e4e4e4"
 CONTROL = "#3c3c3c"
+FAINT, QUIET = "#bdbdbd", "#5e5e5e"
+"""Lines that are not the point, and what is written about them."""
 # Okabe and Ito's palette; its black is the control, its yellow (too pale on white) is a wine red here.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#882255", "#56B4E9")
 DASHES: tuple[Any, ...] = (
@@ -74,7 +80,9 @@ class End:
 
 
 def look(i: int) -> Look:
-    return Look(PALETTE[i % len(PALETTE)], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
+    """Colours come again after seven, then with another line style and marker: 49 looks differ."""
+    n, turn = len(PALETTE), i // len(PALETTE)
+    return Look(PALETTE[i % n], DASHES[(i + turn) % n], MARKERS[(i + turn) % n])
 
 
 def looks(variants: Sequence[str], control: str | None) -> dict[str, Look]:
@@ -87,13 +95,41 @@ def looks(variants: Sequence[str], control: str | None) -> dict[str, Look]:
 
 
 def shown(name: object, limit: int = 18) -> str:
-    """A name as a figure shows it: one line, printable, at most `limit` characters.
+    """A name as a figure shows it: one line, printable, at most `limit` characters, cut in the middle.
 
     >>> shown("a very long name of a variant")
-    'a very long name …'
+    'a very lo…variant'
     """
     text = " ".join("".join(c for c in str(name) if unicodedata.category(c)[0] != "C" or c == "\t").split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) // 2
+    return f"{text[: limit - 1 - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
+
+
+def distinct(names: Sequence[object], limit: int = 18) -> dict[str, str]:
+    """Every name as a figure shows it, no two alike: names that `shown` would make equal are shown from where they
+    begin to differ, and numbered if that does not help.
+
+    >>> distinct(["spring_2026_subject_A_discount", "spring_2026_subject_B_discount", "control"]).values()
+    dict_values(['…A_discount', '…B_discount', 'control'])
+    """
+    texts = list(dict.fromkeys(str(n) for n in names))
+    out = {t: shown(t, limit) for t in texts}
+    alike = [[t for t in texts if out[t] == text] for text in dict.fromkeys(out.values())]
+    for group in alike:
+        if len(group) > 1:
+            pairs = enumerate(zip(min(group), max(group), strict=False))
+            start = next((i for i, (a, b) in pairs if a != b), len(min(group)))
+            out |= {t: shown(f"…{t[start:]}" if start else t, limit) for t in group}
+    taken: set[str] = set()
+    for t in texts:
+        n, text = 1, out[t]
+        while out[t] in taken:
+            n += 1
+            out[t] = f"{shown(text, limit - len(str(n)) - 1)} {n}"
+        taken.add(out[t])
+    return out
 
 
 @lru_cache(maxsize=4096)
@@ -130,20 +166,33 @@ def panels(
     """A container with a heading and stacked panels: (container, panels, its width and height in inches).
 
     Without `ax` a figure of the right height is made; a given one is turned into the container, and the
-    panels share what room it has. `seen` is the sentence below the question; `foot` the room below.
+    panels share what room it has. Where that is too little the figure is laid out larger, in the inches that are
+    returned, and `canvas.figure` scales its text. `seen` is the sentence below the question; `foot` the room below.
     """
     width = width_of(ax)
-    titles = wrap(question, width - 0.3, TITLE, "bold")
-    lines = wrap(seen, width - 0.3)
-    head = 0.12 + 0.26 * len(titles) + LINE * len(lines) + 0.36
-    wanted = head + sum(heights) + gap * max(len(heights) - 1, 0) + foot
+    while True:
+        by = 1.0 if ax is None else inches(ax)[0] / width
+        fits = (width - 0.3) * (1.0 if by == 1 else 0.92)  # small letters are drawn on whole pixels, thus wider
+        titles = wrap(question, fits, TITLE, "bold")
+        lines = wrap(seen, fits)
+        head = 0.12 + 0.26 * len(titles) + LINE * len(lines) + 0.36
+        rest = head + gap * max(len(heights) - 1, 0) + foot
+        height = rest + sum(heights)
+        if ax is None:
+            break
+        if inches(ax)[1] / by >= rest + LEAST * sum(heights):
+            height = inches(ax)[1] / by
+            break
+        width *= 1.05
     if ax is None:
-        figure = Figure(figsize=(width, wanted), facecolor="white")
-        FigureCanvasAgg(figure)
-        ax = figure.add_axes((0, 0, 1, 1))
-    height = _inches(ax)[1]
-    scale = max(0.2, (height - wanted + sum(heights)) / sum(heights)) if len(heights) else 1.0
+        made = Figure(figsize=(width, height), facecolor="white")
+        FigureCanvasAgg(made)
+        ax = made.add_axes((0, 0, 1, 1))
+    else:
+        SCALES[ax] = by
+        white(ax)
     ax.set_axis_off()
+    scale = (height - rest) / sum(heights) if len(heights) else 1.0
     y = height - 0.12
     for pt, weight, step, texts in ((TITLE, "bold", 0.26, titles), (PT, "normal", LINE, lines)):
         for line in texts:
@@ -160,13 +209,8 @@ def panels(
 
 
 def width_of(ax: Axes | None) -> float:
-    """Inches of the container that `panels` will use."""
-    return WIDTH if ax is None else _inches(ax)[0]
-
-
-def _inches(ax: Axes) -> tuple[float, float]:
-    box, (w, h) = ax.get_position(), ax.get_figure(root=True).get_size_inches()  # type: ignore[union-attr]
-    return float(box.width * w), float(box.height * h)
+    """Inches of the container that `panels` will use, at least."""
+    return WIDTH if ax is None else max(WIDTH, inches(ax)[0])
 
 
 def dress(ax: Axes) -> None:
@@ -246,7 +290,7 @@ def render(ax: Axes, form: str) -> bytes:
     # Ids within the SVG are salted at random and dated by default. Text is drawn as paths: no font is asked for.
     salt: dict[Any, Any] = {"svg.hashsalt": "justai-sim", "svg.fonttype": "path"}
     kept = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
-    with warnings.catch_warnings(), matplotlib.rc_context(salt):
+    with warnings.catch_warnings(), matplotlib.style.context(["default", salt]):
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(out, format=form, dpi=200, metadata=kept)
     return out.getvalue()

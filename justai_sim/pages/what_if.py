@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
+from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     CONTROL,
     FONT,
@@ -18,8 +19,8 @@ from justai_sim.pages.style import (
     PALETTE,
     SMALL,
     Panel,
+    distinct,
     panels,
-    shown,
     text_width,
     tint,
     units,
@@ -50,6 +51,7 @@ class _Line:
     cross: float = math.nan
 
 
+@figure
 def plot_what_if(frame: Any, check: Check | None = None, answer: str = "", ax: Axes | None = None) -> Axes:
     """Each policy's value per send with its 95 % interval, all templates together.
 
@@ -58,6 +60,7 @@ def plot_what_if(frame: Any, check: Check | None = None, answer: str = "", ax: A
     log cannot tell of has words in place of a mark. Returns the container; `child_axes` holds the panel.
     """
     frame = as_pandas(frame, "plot_what_if's frame")
+    need(frame, "template_id policy status value gain low high metric chosen", "plot_what_if", "WhatIf.estimates")
     first = ALL if (frame["template_id"] == ALL).any() else frame["template_id"].iloc[0]
     rows = frame[frame["template_id"] == first].to_dict("records")
     lines = _lines(rows, check)
@@ -77,11 +80,12 @@ def plot_what_if(frame: Any, check: Check | None = None, answer: str = "", ax: A
 
 def _lines(rows: Sequence[dict[str, Any]], check: Check | None) -> list[_Line]:
     several = len(rows) > len({r["policy"] for r in rows})
+    names = distinct([r["policy"] for r in rows], 24 if several else 34)
     out: list[_Line] = []
     y, last = 0.0, rows[0]["policy"]
     for r in rows:
         y += 0.0 if not out else 1.0 + (GAP if several and r["policy"] != last else 0.0)
-        name = shown(r["policy"], 24 if several else 34)
+        name = names[r["policy"]]
         label = f"{name} · {r['estimator']}" if several else name
         colour = CHOSEN if r["chosen"] or not several else OTHER
         if r["status"] == "estimated":

@@ -14,8 +14,9 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.patches import Rectangle
 from scipy import special
 
-from justai_sim.errors import listed
-from justai_sim.frames import as_pandas
+from justai_sim.errors import listed, several
+from justai_sim.frames import as_pandas, need
+from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     FEW_WORLDS,
     GRID,
@@ -23,6 +24,7 @@ from justai_sim.pages.style import (
     SMALL,
     Look,
     Panel,
+    distinct,
     looks,
     panels,
     shown,
@@ -140,6 +142,7 @@ class Drawing:
     line: float
 
 
+@figure
 def plot_window_map(
     windows: Any, *, control: str = "control", offset_days: float = 3,
     lookback_days: float = 14, best: str | None = None, groups_are_worlds: bool = False, from_offset: bool = False,
@@ -160,6 +163,8 @@ def plot_window_map(
     frame = windows.by_group if isinstance(windows, WindowSurface) else as_pandas(windows, "plot_window_map's frame")
     if not len(frame):
         return panels(ax, LOG_QUESTION, "There is nothing to compare: no send was found.", [])[0]
+    columns = "group offset_day lookback_day variant_id conversions sends"
+    need(frame, columns, "plot_window_map", "Sweep.windows, or js.window_surface(...)")
     if groups_are_worlds:
         got = _of_worlds(worlds_of(frame, best), use, control, best)
     else:
@@ -199,7 +204,8 @@ def _of_log(got: WindowSurface, use: tuple[float, float], control: str) -> Drawi
         colours[i, j] = tint(style[got.variants[leader[i, j]]].colour, 0.75)
     hatched = got.judged.told & (leader < 0)
     bound = "the bound of the whole map (95 %)"
-    items = [Item(tint(style[v].colour, 0.75), f"{shown(v)} leads", 0) for i, v in enumerate(got.variants)
+    names = distinct(got.variants)
+    items = [Item(tint(style[v].colour, 0.75), f"{names[v]} leads", 0) for i, v in enumerate(got.variants)
              if (leader == i).any()]  # fmt: skip
     if items:
         items[-1] = replace(items[-1], text=f"{items[-1].text}, beyond {bound}")
@@ -286,8 +292,8 @@ def _names(panel: Panel, got: Drawing, edges: tuple[F8, F8], marks: list[float])
     """Write each leader's name on its longest run of windows, where it fits and no mark stands."""
     scale = panel.width / (edges[0][-1] - edges[0][0])
     row_height = np.diff(edges[1]) * panel.height / (edges[1][-1] - edges[1][0])
-    for v, name in enumerate(got.variants):
-        text, best = shown(name, 24), (text_width(shown(name, 24), PT_NAME, "bold") + 0.1, -1, 0.0)
+    for v, text in enumerate(distinct(got.variants, 24).values()):
+        best = (text_width(text, PT_NAME, "bold") + 0.1, -1, 0.0)
         for i in range(len(got.offsets)):
             clear = all(abs(m - got.offsets[i]) * panel.height / (edges[1][-1] - edges[1][0]) > 0.42 for m in marks)
             for a, b in _runs(got.leader[i] == v) if clear and row_height[i] > 0.12 else []:
@@ -315,7 +321,8 @@ def _worlds_legend(got: Worlds, style: dict[str, Look], best: str | None) -> lis
     if not len(found):
         return []
     count = np.bincount(found, minlength=len(got.variants))
-    items = [Item(style[v].colour, shown(v), 0) for v, n in zip(got.variants, count, strict=True) if n]
+    names = distinct(got.variants)
+    items = [Item(style[v].colour, names[v], 0) for v, n in zip(got.variants, count, strict=True) if n]
     main = style[got.variants[int(count.argmax())]].colour
     use = SHADES if got.groups >= FEW_WORLDS else SHADES[:-1]
     items += [Item(tint(main, s), text, 1) for s, text in use]
@@ -367,7 +374,10 @@ def sentence(got: Worlds, use: tuple[float, float], best: str | None) -> str:
     """What to see, in a sentence; `use` is (offset, lookback)."""
     known = int((got.leader >= 0).sum())
     if not known:
-        return f"No window has {FEW} conversions for every variant: there is nothing to compare yet."
+        return (
+            f"No window has {FEW} conversions of every variant in a world, on average over "
+            f"{several(got.groups, 'world')}: too few to compare. With more users a world the map fills."
+        )
     cell = got.at(*use)
     here = ""
     if cell is not None and got.leader[cell] >= 0:

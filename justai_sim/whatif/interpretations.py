@@ -41,7 +41,7 @@ class Interpretations:
     `status`: 'in use', 'changes', 'changes nothing', 'cannot apply' (then `why`). `conversions`: credited, as
     `repeat` counts them; `total`: what the metric adds up (conversions, money, opens), `sends` its denominator;
     these are plain counts. Rates are weighted to the same mix of templates and days in every variant (see
-    `whatif.mix`). `leader`: best rate. `difference_per_1000`: rate of
+    `whatif.mix`). `leader`: best rate, '' where nothing counts. `difference_per_1000`: rate of
     `variant` minus rate of `against`, the same pair in every row, per 1,000 of `unit` (sends, or users where
     these are the denominator), with a 95 % interval clustered by user. `effect_per_1000`: how far the reading
     moves that difference, with its interval over the same users under both readings. `lead_per_1000`: the leader
@@ -226,7 +226,7 @@ class _Comparison:
         leader = self._best(n.rate, None)
         out: dict[str, Any] = {
             "conversions": float(n.converted.sum()), "total": float(n.total.sum()), "sends": int(n.count.sum()),
-            "leader": self.names[leader],
+            "leader": self.names[leader] if n.total.any() else "",
             "leader_changes": leader != self.leader, "sign_changes": False, "sign_clear": False,
         }  # fmt: skip
         if self.pair is None or self.base is None:

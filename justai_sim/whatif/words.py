@@ -30,6 +30,8 @@ def ranged(x: Any, low: Any, high: Any, places: int = 2) -> str:
 
 def leader_of(row: Any) -> str:
     """The leader of a reading, and whether it leads clearly; one that stays the leader clearly has only its name."""
+    if nothing_counts(row):
+        return "counts nothing"
     lead = row["lead_per_1000"]
     if lead is None or lead != lead:  # nothing to compare with
         return str(row["leader"])
@@ -38,6 +40,11 @@ def leader_of(row: Any) -> str:
     if not clear(row["lead_low"], row["lead_high"]):
         return f"{row['leader']} (too close)"
     return f"{row['leader']} (clearly)" if row["leader_changes"] else str(row["leader"])
+
+
+def nothing_counts(row: Any) -> bool:
+    """Whether nothing at all counts under a reading, so that it has no leader."""
+    return bool(row["total"] == 0)
 
 
 def clear(low: Any, high: Any) -> bool:
@@ -55,15 +62,18 @@ def verdict(table: pd.DataFrame) -> str:
     gap = ranged(use["difference_per_1000"], use["difference_low"], use["difference_high"])
     sure = "" if clear(use["difference_low"], use["difference_high"]) else ", too close to call"
     first = f"As in use, {use['variant']} minus {use['against']} is {gap} per 1,000 {use['unit']}{sure}."
+    if nothing_counts(use):
+        first = "As in use, nothing counts."
     if not len(changing):
         return f"{first} None of {_applied(table)} other readings changes anything."
     leads = changing[changing["leader_changes"]]
     clearly = sum(clear(r["lead_low"], r["lead_high"]) for _, r in leads.iterrows())
     flips = changing[changing["sign_changes"]]
     flipped = int(flips["sign_clear"].sum())
+    empty = int((changing["total"] == 0).sum())
     return (
-        f"{first} Of {_applied(table)} other readings {len(changing)} change something; the leader changes in "
-        f"{_times(len(leads), clearly)}, the sign of this difference in {_times(len(flips), flipped)}."
+        f"{first} Of {_applied(table)} other readings {len(changing)} change something{_empty(empty)}; the leader "
+        f"changes in {_times(len(leads), clearly)}, the sign of this difference in {_times(len(flips), flipped)}."
     )
 
 
@@ -73,15 +83,23 @@ def headline(table: pd.DataFrame) -> str:
     rows = table[(table["kind"] == "reading") & table["status"].isin(["changes", "changes nothing"])]
     if pd.isna(use["difference_per_1000"]):
         return "There is no pair of variants to compare under any reading."
+    if nothing_counts(use):
+        return "Nothing counts under the rule in use, so no variant is ahead."
+    empty = int((rows["total"] == 0).sum())
+    rows = rows[rows["total"] != 0]
     leads = rows[rows["leader_changes"].astype(bool)]
     clearly = sum(clear(r["lead_low"], r["lead_high"]) for _, r in leads.iterrows())
     sure = clear(use["lead_low"], use["lead_high"])
     who = f"{use['leader']} is ahead under the rule in use{'' if sure else ' (too close to call)'}"
     if not len(leads):
-        return f"{who}, and under all {len(rows)} other readings of it."
-    if not clearly:
-        return f"{who}; {len(leads)} of {len(rows)} other readings name another leader, none of them clearly."
-    return f"{who}; {len(leads)} of {len(rows)} other readings name another leader, {clearly} of them clearly."
+        return f"{who}, and under all {len(rows)} other readings of it{_empty(empty, 'more')}."
+    told = f"{clearly or 'none'} of them clearly"
+    return f"{who}; {len(leads)} of {len(rows)} other readings name another leader, {told}{_empty(empty, 'more')}."
+
+
+def _empty(n: int, which: str = "of them") -> str:
+    """', 2 of them count nothing'; '' for none."""
+    return f", {n} {which} {'count' if n > 1 else 'counts'} nothing" if n else ""
 
 
 def _times(n: int, clearly: int) -> str:
