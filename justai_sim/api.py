@@ -36,7 +36,7 @@ from justai_sim.biases.identity import identity
 from justai_sim.biases.table import Bias, bias_table
 from justai_sim.checks import doctor as checks
 from justai_sim.checks.doctor import Diagnosis
-from justai_sim.errors import DataError, NotInLogWarning, StoppedError, UsageError
+from justai_sim.errors import DataError, NotInLogWarning, StoppedError, UsageError, checked_type
 from justai_sim.esp import exports
 from justai_sim.estimate.metrics import metrics_table
 from justai_sim.estimate.windows import LOOKBACKS, OFFSETS
@@ -167,6 +167,7 @@ def load(src: str | Path, esp: str, out: str | Path, **options: Any) -> logs.Sum
 
 def read_log(path: str | Path, esp: str | None = None, timezone: str | None = None, **options: Any) -> Log:
     """A loaded log, a plain log folder, or with `esp` an export directly, with switches in `esp_options`."""
+    checked_type(path, (str, Path), "log", "a Log, or the path of one")
     return logs.read_log(path, esp, timezone, **options)
 
 
@@ -370,7 +371,7 @@ def verdict(
     split: Mapping[str, float] | None = None,
     **settings: Any,
 ) -> Verdict:
-    """Ship, wait, or stop: what a log says in one sentence, and six checks whether its numbers can be trusted.
+    """Ship, wait, or stop: what a log says in one sentence, and seven checks whether its numbers can be trusted.
 
     `print(js.verdict(log, goals=["purchase"]))`; options as in `replay`, whose result is taken too (then only `split`
     counts). Intervals hold for all variants and for every day on which one looks: of logs of equal variants at most
@@ -626,7 +627,8 @@ def simulate(source: Scenario | str | Path, *, seed: int | None = None, rep: int
     if not isinstance(rep, (int, np.integer)) or rep < 0:
         raise UsageError(f"rep is {rep}; expected the number of a world, from 0 on")
     if seed is not None:
-        scenario = msgspec.structs.replace(scenario, seed=seed)
+        checked_type(seed, (int, np.integer), "seed", "a whole number")
+        scenario = msgspec.structs.replace(scenario, seed=int(seed))
     affordable(scenario)
     block = simulate_block(scenario, range(rep, rep + 1), wire=wire)
     log = block.log(rep)
@@ -731,8 +733,11 @@ def sweep(
     import tempfile
 
     scenario = _scenario(source)
+    for name, given in (("replications", replications), ("workers", workers)):
+        if given is not None:
+            checked_type(given, (int, np.integer), name, "a whole number")
     if replications is not None:
-        scenario = msgspec.structs.replace(scenario, replications=replications)
+        scenario = msgspec.structs.replace(scenario, replications=int(replications))
     how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "race": race}
     if out is not None:
         return Sweep(run_sweep(scenario, Path(out), resume=resume, again="the same call with resume=True", **how))
@@ -769,8 +774,10 @@ def recommend(
     """
     from justai_sim.sweeps.collect import read_tables
 
+    checked_type(result, (Sweep, str, Path), "result", "a Sweep, or the folder of one")
+    question = Question(criterion=criterion, day=day, limit=limit)
     data = result.data if isinstance(result, Sweep) else read_tables(Path(result))
-    return recommendations.recommend(data, Question(criterion=criterion, day=day, limit=limit))
+    return recommendations.recommend(data, question)
 
 
 def report(
@@ -787,6 +794,8 @@ def report(
     from justai_sim.pages.bias_page import BiasData
     from justai_sim.pages.recommend_page import RecommendData
 
+    known = (Sweep, Replay, Verdict, WhatIf, Interpretations, Reconciliation, Diagnosis, Bias, Recommendation)
+    checked_type(result, known, "result", f"one of {', '.join(k.__name__ for k in known)}")
     out = Path(out)
     if isinstance(result, Replay):
         from justai_sim.verdicts.desk import desk

@@ -55,6 +55,17 @@ def one_line(text: str) -> str:
     return escaped(text).replace("\n", "\\u000a")
 
 
+def checked_type(value: object, kinds: type | tuple[type, ...], what: str, expected: str) -> None:
+    """UsageError where an argument is of another type (a truth value is no number).
+
+    >>> checked_type("8", int, "workers", "a whole number")
+    Traceback (most recent call last):
+    justai_sim.errors.UsageError: workers is a str; expected a whole number
+    """
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise UsageError(f"{what} is a {type(value).__name__}; expected {expected}")
+
+
 def several(n: int, one: str) -> str:
     """A count with its noun.
 

@@ -94,6 +94,13 @@ def as_pandas(frame: Any, what: str) -> pd.DataFrame:
     return _arrow(frame, what).to_pandas()
 
 
+def need(frame: pd.DataFrame, columns: str, what: str, source: str) -> None:
+    """UsageError where one of the columns (their names, with spaces) is not there; `source` says what has them."""
+    for name in columns.split():
+        if name not in frame:
+            raise UsageError(f"{what}'s frame has no column {name!r}; expected {source}")
+
+
 def _arrow(frame: Any, table: str) -> pa.Table:
     """Any table as Arrow; a column of mixed Python objects becomes text."""
     if isinstance(frame, pd.DataFrame):
@@ -109,7 +116,10 @@ def _arrow(frame: Any, table: str) -> pa.Table:
 
 
 def _values_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A dictionary (a categorical, an enum) as its values: polars has some that Arrow cannot cast."""
+    """Texts as Arrow can sort them, and a dictionary (a categorical, an enum) as its values: polars has some that Arrow
+    cannot cast."""
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
     if not pa.types.is_dictionary(column.type):
         return column
     kind = column.type.value_type

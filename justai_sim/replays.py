@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -376,6 +376,8 @@ def replay(
     Without `shares` no policy is stepped through the log. With `partitions`, `workers` or a Dask `scheduler` users are
     attributed in parts, on several processes; the results are the same, to the bit.
     """
+    if key_metric not in get_args(KeyMetric):
+        raise UsageError(f"metric {key_metric!r} is not known; {nearest(str(key_metric), get_args(KeyMetric))}")
     if not len(log.sends):
         refused = sum(log.rejects.values())
         raise DataError(

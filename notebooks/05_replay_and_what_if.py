@@ -53,7 +53,7 @@ published = js.replay(log, goals=["purchase"])
 published
 
 # %% [markdown]
-# Ship, wait, or stop? The intervals hold for every day on which one looks, and six checks say whether to trust them.
+# Ship, wait, or stop? The intervals hold for every day on which one looks, and seven checks say whether to trust them.
 
 # %%
 verdict = js.verdict(published)

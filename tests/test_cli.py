@@ -55,7 +55,7 @@ def test_replay_writes_what_it_promises(capsys: pytest.CaptureFixture[str], plai
     assert code == 0
     assert "as of 2026-01-10T08:00:00Z (the last receipt)" in err
     assert "ALL (distinct)" in text
-    assert text.startswith("Wait ")
+    assert text.startswith("Stop: cannot be told: no send is mature yet; at the present rate it takes ")
     assert {p.name for p in out.iterdir()} >= {
         "credits.parquet",
         "reasons.parquet",

@@ -19,7 +19,16 @@ from justai_sim.cli import run
 from justai_sim.clock import DAY, parse
 from justai_sim.estimate.additive import Fit, fit
 from justai_sim.estimate.age import send_weights
-from justai_sim.estimate.delay import UNLIKE, Captured, Value, Window, background_words, less_than_half, warnings
+from justai_sim.estimate.delay import (
+    UNLIKE,
+    Captured,
+    Value,
+    Window,
+    background_words,
+    less_than_half,
+    rankings,
+    warnings,
+)
 from justai_sim.pages.delay import lines, sentence
 from justai_sim.streams import generator
 
@@ -359,6 +368,18 @@ def test_shares_are_said_within_what_is_possible(monkeypatch: pytest.MonkeyPatch
     look = Window(fast_and_slow(held=0.2), 3, 14, 2)
     monkeypatch.setattr(Window, "captured", captured)
     assert "sees 0 % (0 to 9) of what" in warnings(look, NAMES, 3, 14)[0]
+
+
+def test_shares_that_read_the_same_are_no_difference_of_delays() -> None:
+    """Two variants of which the window sees all but for rounding errors, each surely: nothing to warn of."""
+    part = 1e-15 * np.arange(50)
+    close: Any = Window.__new__(Window)
+    for share, warned in ((1 - 1e-9, False), (0.9, True)):
+        close.shown, close.total, close.inside = 2, np.array([0.05, 0.05]), np.array([0.05, 0.05 * share])
+        close.total_parts = close.inside_parts = np.tile(part[:, None], (1, 2))
+        close.fit = dataclasses.replace(fast_and_slow(), sends=np.array([1_000, 1_000]), known=True)
+        assert close.pair(0, 1, 0.95)[2].sign == 1
+        assert any("Delays differ" in w for w in rankings(close, NAMES, "the window", "28 days")) == warned
 
 
 @pytest.mark.parametrize("background", [2.17e-18, -1e-9, 0.0])

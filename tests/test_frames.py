@@ -106,6 +106,16 @@ def test_naive_times_need_a_zone() -> None:
     assert (len(log.events), log.rejects) == (1, {"naive_time": 1})
 
 
+@pytest.mark.parametrize("table", [pl.from_pandas, lambda f: pa.Table.from_pandas(f).cast(
+    pa.schema([(n, pa.string_view()) for n in f.columns]))])  # fmt: skip
+def test_texts_and_times_as_polars_keeps_them(table: Any) -> None:
+    """Arrow cannot take rows of its string views."""
+    rows = [sends(sent_at=["2026-01-05T00:00:00Z"]), events(occurred_at=["2026-01-05T01:00:00Z"] * 2)]
+    want = rows_of(from_frames(*rows))
+    assert same(rows_of(from_frames(*map(table, rows))), want)
+    assert same(rows_of(from_frames(*(pa.table(table(f)) for f in rows))), want)
+
+
 def test_missing_columns_and_nothing_readable() -> None:
     with pytest.raises(DataError, match=r"'occurred_at' of events is missing.*'occured_at' meant"):
         from_frames(sends(), events().rename(columns={"occurred_at": "occured_at"}))

@@ -58,6 +58,7 @@ JUDGE, DRAW, SIMULATE = (Contest, "judge"), (matplotlib.figure.Figure, "savefig"
 READ = (Summary, "add")
 ONE = ("--workers", "1")
 AGAIN = "interrupted; the same command starts again"
+NOTHING = "no part was finished yet: the same command starts again"
 COMMANDS = {
     "load": (READ, ("load", "log", "--esp", "generic", "--out", "out"), "the same command goes on where it was"),
     "replay": (JUDGE, ("replay", "log", "--goal", "purchase"), AGAIN),
@@ -69,11 +70,11 @@ COMMANDS = {
                        "out"), AGAIN),
     "what-if": (JUDGE, ("what-if", "log", "--goal", "purchase"), AGAIN),
     "bias": (SIMULATE, ("bias", "mine.toml"), AGAIN),
-    "run": (SIMULATE, ("run", "mine.toml", "--out", "out", *ONE), "the same command with --resume goes on"),
+    "run": (SIMULATE, ("run", "mine.toml", "--out", "out", *ONE), NOTHING),
     "run, its page": (DRAW, ("run", "mine.toml", "--out", "out", *ONE), "tables are kept: justai-sim report out"),
-    "sweep": (SIMULATE, ("sweep", "mine.toml", "--out", "out", *ONE), "the same command with --resume goes on"),
+    "sweep": (SIMULATE, ("sweep", "mine.toml", "--out", "out", *ONE), NOTHING),
     "sweep, its page": (DRAW, ("sweep", "mine.toml", "--out", "out", *ONE), "tables are kept: justai-sim report out"),
-    "demo": (SIMULATE, ("demo", "--out", "out", "--replications", "1", *ONE), "parts: the same command goes on"),
+    "demo": (SIMULATE, ("demo", "--out", "out", "--replications", "1", *ONE), NOTHING),
     "report": (DRAW, ("report", "swept"), "the tables are kept: justai-sim report swept"),
     "recommend": (DRAW, ("recommend", "swept", "--out", "out"), AGAIN),
 }  # fmt: skip
@@ -134,7 +135,7 @@ def test_a_report_that_was_stopped_is_that_of_its_tables(
 
 def test_from_python_it_says_how_to_go_on(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pressed(*SIMULATE, monkeypatch):
-        with pytest.raises(StoppedError, match="the same call with resume=True goes on"):
+        with pytest.raises(StoppedError, match="no part was finished yet: the same call starts again"):
             js.sweep(made / "mine.toml", tmp_path / "out", workers=1)
         with pytest.raises(StoppedError, match=r"nothing is kept without a folder \(out\)"):
             js.sweep(made / "mine.toml", workers=1)

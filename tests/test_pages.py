@@ -30,6 +30,7 @@ from justai_sim.pages.figures import plot_age, plot_delay, plot_race, plot_recei
 from justai_sim.pages.inputs import ReplayData, SweepData
 from justai_sim.pages.page import tidy
 from justai_sim.pages.race import share_band
+from justai_sim.pages.recommend_page import by_criterion, recommendations
 from justai_sim.pages.replay_page import MEANING, headline, write_replay_report
 from justai_sim.pages.style import spread
 from justai_sim.pages.sweep_page import write_sweep_report
@@ -40,6 +41,9 @@ from justai_sim.scenario import Point, Scenario, points, read
 from justai_sim.stats import wilson
 from justai_sim.streams import generator
 from justai_sim.surfaces import of_frame
+from justai_sim.sweeps.criteria import Question
+from justai_sim.sweeps.data import Raced
+from justai_sim.sweeps.recommend import recommend
 from justai_sim.tables import REASONS
 
 DELAY, ORGANIC = 1.5, 0.002
@@ -459,6 +463,14 @@ def test_windows_expected_to_pick_another_are_ahead_by_two_errors_over_worlds() 
     assert "are expected" not in said
 
 
+def test_a_map_that_is_empty_world_by_world_does_not_say_that_nothing_was_counted() -> None:
+    """Some conversions of a variant in each of 40 worlds: more than 100 in all, too few in one."""
+    frame = window_frame(["control", "story"], [0.005, 0.005], 40, 150)
+    said = map_sentence(worlds_of(frame, "story"), (3.0, 14.0), "story")
+    assert frame.groupby(["offset_day", "lookback_day", "variant_id"])["conversions"].sum().max() > 100
+    assert said.startswith("No window has 10 conversions of every variant in a world, on average over 40 worlds")
+
+
 def test_spread_keeps_order_gap_and_range() -> None:
     rng = generator(3, "spread")
     for _ in range(200):
@@ -491,10 +503,12 @@ def test_answer_equals_the_frames() -> None:
         assert row["caused"] == pytest.approx(total["caused"].sum() * per)
         assert row["own"] + row["borrowed"] + row["organic"] == pytest.approx(row["credited"])
         assert row["happened"] == pytest.approx(40 * 56 * data.scenario.replications * per)
-    best = max(said.comparison.rows, key=lambda r: r["right"])
-    assert f"in {percent(best['right'])} of (world, step) pairs" in said.headline
-    assert said.headline.endswith(f"14/3: {percent(said.comparison.rows[0]['right'])}.")
-    assert said.comparison.rows[0]["verdict"] == "less often right"
+    found = recommend(data, Question(criterion="right_by_day"))
+    assert said.headline.startswith(found.answer.split(". ")[0])
+    assert [r["verdict"] for r in said.comparison.rows] == found.table["verdict"].tolist()
+    for p, row in zip(data.points, said.summary.rows, strict=True):
+        assert row["verdict"].removeprefix("in use; ") == found.cases[0].of(p.name).verdict
+    assert said.summary.rows[0]["verdict"] == "in use; worse"
     assert "40 worlds" in said.size
     assert "seed 1" in said.size
     assert json.loads(json.dumps(said.as_dict()))["headline"] == said.headline
@@ -510,16 +524,82 @@ def with_right(data: SweepData, right: dict[str, float]) -> SweepData:
 @pytest.mark.parametrize(
     ("right", "said"),
     [
-        ({"14/3": 0.4, "0-14": 0.7, "0-7": 0.71, "0-3": 0.4}, r"Count from day 0 to day .*; 14/3: 40 %\."),
-        ({"14/3": 0.9, "0-14": 0.4, "0-7": 0.3, "0-3": 0.2}, r"Keep counting from day 3 to day 14 .*; 0-3: 20 %\."),
+        (
+            {"14/3": 0.2, "0-14": 0.9, "0-7": 0.2, "0-3": 0.2},
+            r"A tie: 0-14 .* cannot be told .*\. In use: 14/3 · .* \(counts from day 3 to day 14\), which is worse\.",
+        ),
+        ({"14/3": 0.9, "0-14": 0.3, "0-7": 0.3, "0-3": 0.2}, r"A tie: 14/3 · .* they do better than 0-14 .*\."),
         (
             {"14/3": 0.5, "0-14": 0.5, "0-7": 0.5, "0-3": 0.5},
-            r"(No clear winner|Keep counting).*cannot be told from it\.",
+            r"No difference that 40 worlds can tell between .* points away\.",
         ),
     ],
-)
+)  # fmt: skip
 def test_headline_fits_what_was_found(right: dict[str, float], said: str) -> None:
     assert re.fullmatch(said, answer(with_right(sweep_data(), right)).headline)
+
+
+def test_the_headline_goes_by_the_criterion_of_the_race() -> None:
+    data = sweep_data()
+    best = data.race["happened"] + 50.0 * (data.race["point"] == "0-14 · uniform")
+    data = dataclasses.replace(with_right(data, dict.fromkeys(("14/3", "0-14", "0-7", "0-3"), 0.5)),
+                               race=data.race.assign(happened=best, right_leader=0.5))  # fmt: skip
+    raced = dataclasses.replace(data, raced=Raced("conversions", [40], 0.99, []))
+    said = answer(raced)
+    assert said.headline.startswith("Choose 0-14 · uniform: ")
+    assert "by: true conversions earned" in said.comparison.title
+    assert by_criterion(recommendations(raced)).rows[0]["answer"].startswith("Choose 0-14 · uniform: ")
+    plain = answer(data).headline
+    assert plain.startswith("No difference")
+    assert " But by true conversions earned: Choose 0-14 · uniform: " in plain
+
+
+def test_worlds_of_different_assumptions_are_not_ranked() -> None:
+    """The policy in the place of an assumption: no sentence says that a point with one is better than with another."""
+    base = sweep_data()
+    s = msgspec.structs.replace(base.scenario, sweep={"window": base.scenario.sweep["window"],
+                                                      "world.bounce_rate": [0.0, 0.1]})  # fmt: skip
+    new = {"weighted_thompson": "0.0", "uniform": "0.1"}
+
+    def swapped(frame: pd.DataFrame) -> pd.DataFrame:
+        if "policy" not in frame:
+            return frame
+        label = frame["policy"].map(new)
+        return frame.rename(columns={"policy": "bounce_rate"}).assign(
+            bounce_rate=label, point=frame["window"] + " · " + label
+        )
+
+    frames = {k: swapped(getattr(base, k)) for k in ("metrics", "race", "shares")}
+    race = frames["race"]
+    race = race.assign(lost_per_10k=race["lost_per_10k"] - 1000.0 * (race["point"] == "0-14 · 0.1"))
+    ps = points(s)
+    data = dataclasses.replace(base, scenario=s, points=ps, reference=ps[0].name, **(frames | {"race": race}))
+    said = answer(data)
+    text = " ".join(p.text for p in (said.leads, said.lost, said.credited))
+    assert "Most often right of all" not in text
+    assert "loses least with bounce rate 0.0." in text
+    assert "0-14 · 0.1 loses least" not in text
+    assert "(bounce rate 0.0)" in said.leads.text
+    assert "sets of assumptions" in said.headline
+
+
+def test_a_single_point_is_compared_with_nothing() -> None:
+    base = sweep_data()
+    s = msgspec.structs.replace(base.scenario, sweep={})
+    name = points(s)[0].name
+
+    def alone(frame: pd.DataFrame) -> pd.DataFrame:
+        if "point" not in frame:
+            return frame
+        return frame[frame["point"] == base.reference].assign(point=name).drop(columns=["window", "policy"])
+
+    frames = {k: alone(getattr(base, k)) for k in ("metrics", "race", "shares")}
+    said = answer(dataclasses.replace(base, scenario=s, points=points(s), reference=name, **frames))
+    text = " ".join([said.headline, said.leads.text, said.lost.text, said.credited.text])
+    for word in ("more often", "most", "least", "best of", "Nothing that was compared"):
+        assert word not in text, text
+    assert said.headline.startswith("Counting from day 3 to day 14 puts the best variant first in ")
+    assert "verdict" not in [c.key for c in said.summary.columns]
 
 
 def test_worlds_that_all_agree_still_have_an_interval() -> None:
@@ -533,14 +613,15 @@ def test_a_single_world_makes_a_page(tmp_path: Path) -> None:
     assert "1 world ×" in said.text
     assert "nan" not in said.text
     assert "inf" not in said.text.replace("in front", "")
-    assert "Few worlds (1)" in said.text
+    assert said.h1.startswith("One world tells nothing apart")
 
 
 def test_differences_of_few_worlds_stay_within_100_points() -> None:
     part = answer(sweep_data(4, 3)).comparison
     assert "Few worlds (3)" in part.note
     for row in part.rows:
-        assert -1 <= row["minus_best_low"] <= row["minus_best"] <= row["minus_best_high"] <= 1
+        if row["verdict"] != "best":
+            assert -1 <= row["difference_low"] <= row["difference"] <= row["difference_high"] <= 1
     assert "Few worlds" not in answer(sweep_data()).comparison.note
 
 

@@ -22,7 +22,7 @@ from justai_sim.cli import run
 from justai_sim.errors import UsageError
 from justai_sim.pages import reports
 from justai_sim.pages.figures import plot_recommend
-from justai_sim.pages.recommend_page import RecommendData, by_criterion
+from justai_sim.pages.recommend_page import RecommendData, recommendations
 from justai_sim.scenario import Point, Scenario, points, read, with_settings
 from justai_sim.sweeps.criteria import ALPHA, Question
 from justai_sim.sweeps.data import Raced, Stopped, SweepData
@@ -204,6 +204,24 @@ def test_the_answer_does_not_depend_on_the_order_of_the_assumptions(best: dict[s
         pd.testing.assert_frame_equal(f, frames[0])
 
 
+@pytest.mark.parametrize("shares", [False, True])
+def test_sets_of_assumptions_that_are_equal_have_no_order_either(shares: bool) -> None:
+    """What is furthest apart is so under two sets alike: the same one is named, wherever it stands."""
+    rng = np.random.default_rng(8)
+    noise = {d: rng.normal(size=40) for d in DECISIONS}
+    found = {d: 100 + 10.0 * (d == "c") + x for d, x in noise.items()}
+    if shares:
+        found = {d: (x + 3.0 * (d == "c") > 1).astype(float) for d, x in noise.items()}
+    said = set()
+    for order in permutations((50, 100, 200)):
+        sweep = {"world.signups_per_day": list(order), "window": DECISIONS}
+        values = {f"{v} · {d}": found["a" if v == 100 else d] for v in order for d in DECISIONS}
+        data = made(values, sweep, "right_leader" if shares else "caused")
+        said.add(recommend(data, Question(criterion="right_by_day" if shares else "conversions")).answer)
+    assert len(said) == 1, said
+    assert next(iter(said)).startswith("Choose c: ")
+
+
 def test_a_flip_that_depends_on_another_assumption_says_with_which_value() -> None:
     def best(signups: str, bounces: str) -> set[str]:
         return set("b" if (signups, bounces) == ("200", "0.1") else "a")
@@ -217,6 +235,17 @@ def test_a_flip_that_depends_on_another_assumption_says_with_which_value() -> No
     always = by_axes({"world.signups_per_day": [50, 200], "world.bounce_rate": [0.0, 0.1]},
                      lambda signups, _: set("a" if signups == "50" else "b"))  # fmt: skip
     assert [(f.axis, f.under) for f in always.flips] == [("signups_per_day", ())]
+
+
+def test_a_variant_s_rate_is_said_to_be_of_that_variant() -> None:
+    """A sentence must not say `conversion_rate 0.1` where three variants have one."""
+    r = by_axes_of_rates()
+    name = r.scenario.variants[2].id
+    assert f"most with conversion_rate of {name} 0.1: " in r.answer
+
+
+def by_axes_of_rates() -> Recommendation:
+    return by_axes({"variants.2.conversion_rate": [0.02, 0.1]}, {"0.02": set(), "0.1": set("c")}.__getitem__)
 
 
 def test_a_sentence_about_one_set_of_assumptions_names_it() -> None:
@@ -367,6 +396,8 @@ def test_by_a_day() -> None:
     assert late.chosen == ["a", "b"]
     with pytest.raises(UsageError, match=r"first is 0|expected more than 0"):
         recommend(data, Question(criterion="right_by_day", day=-1))
+    with pytest.raises(UsageError, match="day is 99; the sweep ends on day 56"):
+        recommend(data, Question(criterion="right_by_day", day=99))
 
 
 def test_after_a_race_intervals_hold_for_all_looks() -> None:
@@ -400,7 +431,7 @@ def test_what_cannot_be_recommended(sweep: dict[str, Any], says: str) -> None:
     data = made({p.name: np.zeros(3) for p in points(s)}, sweep)
     with pytest.raises(UsageError, match=says):
         recommend(data, Question(criterion="conversions"))
-    assert by_criterion(data)[0].rows == []
+    assert recommendations(data) == []
 
 
 def test_one_world_tells_nothing() -> None:
@@ -490,7 +521,9 @@ def test_on_simulated_worlds_it_is_right_or_a_stated_tie(name: str, tmp_path: Pa
     sweep, criterion, best = REAL[name]
     right = none = 0
     for seed in range(100):
-        r = recommend(api.run_sweep(flow(20, seed, sweep), tmp_path, workers=1), Question(criterion=criterion))
+        r = recommend(
+            api.run_sweep(flow(20, seed, sweep), tmp_path / str(seed), workers=1), Question(criterion=criterion)
+        )
         right += bool(best & set(r.chosen))
         none += r.answer.startswith("No difference")
     assert right >= 95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from justai_sim import api
 from justai_sim.cli import run
+from justai_sim.cli.output import Bar
 from justai_sim.errors import DataError, StoppedError, UsageError
 from justai_sim.scenario import Scenario, packaged, points, read, with_settings
 from justai_sim.sweeps import run as runs
@@ -77,6 +79,72 @@ def test_a_sweep_resumes_without_redoing_what_is_finished(tmp_path: Path, monkey
     assert len(later) == len(points(small())) * len(blocks(small())) - 1
     pd.testing.assert_frame_equal(again.metrics, whole.metrics)
     assert files(out) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("how", ["cut", "garbage", "empty", "zeroed"])
+def test_a_damaged_part_is_done_again(how: str, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    api.run_sweep(small(), whole, workers=1)
+    shutil.copytree(whole, out)
+    first, second = sorted((out / "parts").glob("*.npz"))
+    good = second.read_bytes()
+    damaged = {"cut": good[: len(good) // 2], "garbage": b"no archive" * 50, "empty": b"",
+               "zeroed": good[:2000] + bytes(4000) + good[6000:]}[how]  # fmt: skip
+    second.write_bytes(damaged)
+    stamp = first.stat().st_mtime_ns
+    said: list[str] = []
+    api.run_sweep(small(), out, workers=1, resume=True, notice=said.append)
+    assert len(said) == 1
+    assert str(second) in said[0]
+    assert "is damaged" in said[0]
+    assert "done again" in said[0]
+    assert first.stat().st_mtime_ns == stamp
+    assert second.read_bytes() == good
+    assert files(out) == files(whole)
+
+
+def test_damaged_tables_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    api.run_sweep(small(), tmp_path, workers=1)
+    path = tmp_path / "tables" / "race.parquet"
+    good = path.read_bytes()
+    for damaged in (good[:100], b"", good[:-200] + bytes(200)):
+        path.write_bytes(damaged)
+        for argv in (["recommend", str(tmp_path)], ["report", str(tmp_path)]):
+            assert run(argv) == 3
+            said = capsys.readouterr().err
+            assert str(path) in said
+            assert "--resume writes it again" in said
+
+
+def test_a_finished_sweep_is_not_overwritten_without_a_word(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    api.run_sweep(small(), out, workers=1)
+    before = files(out)
+    other = msgspec.structs.replace(small(), name="other")
+    with pytest.raises(UsageError, match=r"holds the sweep of another scenario, welcome; choose another folder"):
+        api.run_sweep(other, out, workers=1)
+    assert files(out) == before
+    assert len(list((out / "parts").glob("*.npz"))) == 2
+    with pytest.warns(UserWarning, match="2 parts of an earlier sweep are replaced; --resume would have kept them"):
+        api.run_sweep(small(), out, workers=1)
+    said: list[str] = []
+    api.run_sweep(msgspec.structs.replace(small(), seed=8), out, workers=1, notice=said.append)
+    assert said == [f"{out}: 2 parts of an earlier sweep are replaced"]
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("justai_sim.cli.output.time.monotonic", lambda: now[0])
+    bar = Bar("simulating")
+    for done in range(10, 101):  # ten were there; one every ten seconds
+        bar(done, 100)
+        now[0] += 10.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "simulating: 13 %, about 14 min left"
+    assert len(lines) == 29
+    bar.close()
 
 
 def test_a_killed_sweep_resumes(tmp_path: Path) -> None:
@@ -160,7 +228,7 @@ def test_parts_of_another_scenario_are_not_mixed_in(tmp_path: Path) -> None:
     other = msgspec.structs.replace(small(), seed=2)
     with pytest.raises(UsageError, match="another scenario"):
         api.run_sweep(other, tmp_path, workers=1, resume=True)
-    api.run_sweep(other, tmp_path, workers=1)
+    api.run_sweep(other, tmp_path, workers=1, notice=lambda _: None)
     assert read_tables(tmp_path).scenario.seed == 2
 
 

@@ -17,7 +17,7 @@ import justai_sim as js
 from benchmarks.claims import ships_at_some_look
 from justai_sim import frames, replays
 from justai_sim.cli import run
-from justai_sim.clock import DAY, HOUR, MINUTE, SECOND
+from justai_sim.clock import DAY, HOUR, MINUTE, MISSING, SECOND
 from justai_sim.errors import UsageError
 from justai_sim.estimate.sequences import confidence_path, confidence_sequence, sequence_radius
 from justai_sim.estimate.trials import Trials
@@ -26,7 +26,7 @@ from justai_sim.pages.looks import sentence
 from justai_sim.pages.style import render
 from justai_sim.scenario import Scenario, read
 from justai_sim.sim.engine import simulate_block
-from justai_sim.tables import CONVERSION, OPEN, UNSUBSCRIBE, Events, Log, TextCodes
+from justai_sim.tables import CONVERSION, OPEN, UNSUBSCRIBE, Events, Log, Sends, TextCodes
 from justai_sim.verdicts import desk as desks
 from justai_sim.verdicts.compare import LEAST_SENDS, TUNED, Compared
 from justai_sim.verdicts.decide import MOST_DAYS
@@ -35,6 +35,7 @@ from justai_sim.verdicts.trust import NAMES
 from justai_sim.verdicts.verdict import Verdict
 from justai_sim.verdicts.verdict import compared as compared_of
 from tests.doctor_logs import clean_log, with_events, without_sends
+from tests.verdict_logs import NAMES as NAMES_OF
 from tests.verdict_logs import T0, made_log
 
 END = T0 + 76 * DAY
@@ -97,6 +98,11 @@ EQUAL: dict[str, dict[str, Any]] = {
     "many variants": {
         "rates": (0.04,) * 8, "shares": (0.9 / 7,) * 7 + (0.1,), "names": (*"abcdefg", "control"), "per_day": 600,
         "learn": True,
+    },
+    "few users": {"users": 400, "sticky": True, "shares": (1 / 3,) * 3},
+    "days in turn": {
+        "propensities": False, "daily": np.linspace(2, 0.3, 56),
+        "shares": np.where(np.arange(56)[:, None] % 7 < 3, [[0.8, 0.1, 0.1]], [[0.1, 0.8, 0.1]]),
     },
     "drift": {"learn": True, "daily": np.linspace(2, 0.3, 56)},
     "money": {"amounts": lambda rng, n: rng.lognormal(3, 1, n)},
@@ -214,6 +220,152 @@ def test_it_stops_where_waiting_would_be_too_long() -> None:
     assert "too few" in few.sentence
 
 
+def test_another_variant_that_may_be_far_better_is_in_the_first_line() -> None:
+    """c is drawn seldom, and as good as b or twice as good, for all that is known."""
+    wide = {"names": ("b", "c", "control"), "shares": (0.47, 0.06, 0.47), "per_day": 500}
+    log = made_log(3, rates=(0.07, 0.07, 0.04), **wide)
+    got = judged(log, as_of=T0 + 56 * DAY)
+    assert (got.kind, got.variant, got.decided.perhaps) == ("ship", "b", ["c"])
+    assert got.sentence.endswith("against control; c may be better still, so keep testing it.")
+    assert any(line.startswith("c minus b is ") for line in got.decided.because)
+    assert judged(log).decided.perhaps == []  # nothing is sent any more
+    # What is sent no more cannot be tested on, and what is told to be far behind need not be.
+    gone = np.where(np.arange(56)[:, None] < 36, [wide["shares"]], [(0.5, 0.0, 0.5)])
+    left = judged(made_log(3, rates=(0.07, 0.07, 0.04), **(wide | {"shares": gone})), as_of=T0 + 56 * DAY)
+    assert (left.variant, left.decided.perhaps) == ("b", [])
+    even = judged(made_log(3, rates=(0.08, 0.03, 0.04), per_day=700, names=wide["names"]), as_of=T0 + 56 * DAY)
+    assert (even.variant, even.decided.perhaps) == ("b", [])
+
+
+def test_a_difference_of_two_variants_is_right_however_they_share_the_control() -> None:
+    wrong = 0
+    for seed in range(8):
+        log = made_log(seed, rates=(0.10, 0.06, 0.04), shares=(0.4, 0.2, 0.4), per_day=700)
+        result = js.replay(log, goals=["purchase"], as_of=END)
+        _, low, high = compared_of(result)[0].gaps["b"]
+        wrong += not low < -40 < high
+    assert wrong <= scipy_stats.binom.ppf(1 - 1e-3, 8, 0.05)
+
+
+def test_before_and_after_is_no_comparison() -> None:
+    """The control until day 22, then a, while everybody bought more and more: with and without propensities."""
+    shares = np.where(np.arange(56)[:, None] < 22, [[0.0, 1.0]], [[1.0, 0.0]])
+    made: dict[str, Any] = {"rates": (0.04, 0.04), "shares": shares, "daily": np.linspace(0.5, 2, 56),
+                            "per_day": 500, "names": ("a", "control")}  # fmt: skip
+    turns = np.where(np.arange(56)[:, None] % 2 == 0, [[0.0, 1.0]], [[1.0, 0.0]])
+    for known in (True, False):
+        for use in (shares, turns):
+            got = judged(made_log(1, **(made | {"shares": use}), propensities=known))
+            assert got.answer == "stop: cannot be told"
+            assert "no template had two variants at the same time" in got.sentence
+
+
+def test_without_propensities_only_days_with_both_count() -> None:
+    """The control until day 40, a from day 20 on: 20 days are shared, and on each of them a is better by 40."""
+    day = np.arange(56)[:, None]
+    shares = np.where(day < 20, [[0.0, 1.0]], np.where(day < 40, [[0.5, 0.5]], [[1.0, 0.0]]))
+    wrong = 0
+    for seed in range(6):
+        log = made_log(seed, rates=(0.08, 0.04), shares=shares, daily=np.where(np.arange(56) < 20, 4.0, 1.0),
+                       per_day=600, names=("a", "control"), propensities=False)  # fmt: skip
+        row = judged(log).table.iloc[0]
+        assert row["rows"] == 20 * 600
+        wrong += not row["low_per_1000"] < 40 < row["high_per_1000"]
+    assert wrong <= scipy_stats.binom.ppf(1 - 1e-3, 6, 0.05)
+
+
+def test_a_variant_that_has_just_joined_is_waited_for() -> None:
+    """a and the control are equal, b joined on day 40 of 60: nothing of it is mature before day 56."""
+    shares = np.where(np.arange(90)[:, None] < 40, [[0.5, 0.0, 0.5]], [[1 / 3] * 3])
+    log = made_log(1, rates=(0.03, 0.12, 0.03), shares=shares, per_day=200, days=90)
+    thousandth = np.sort(log.sends.sent_at[(log.sends.variant == 1)])[LEAST_SENDS - 1] + 16 * DAY
+    for day in (55, 60, 65):
+        got = judged(log, as_of=T0 + day * DAY)
+        right = (thousandth - got.as_of) / DAY
+        assert got.kind == "wait"
+        assert got.days is not None
+        assert got.days == pytest.approx(right, abs=3)
+        assert "and look again at b" in got.sentence
+    assert judged(log, as_of=T0 + 85 * DAY).answer == "ship b"
+    # a ship before that says that it is not the last word
+    early = judged(made_log(1, rates=(0.09, 0.12, 0.03), shares=shares, per_day=400, days=90), as_of=T0 + 52 * DAY)
+    assert (early.variant, early.decided.perhaps) == ("a", ["b"])
+
+
+def test_few_users_tell_nothing_however_many_sends_they_got(tmp_path: Path) -> None:
+    for users in (1, 5, 150):
+        got = judged(made_log(1, rates=(0.02, 0.06, 0.04), shares=(1 / 3,) * 3, users=users, sticky=users > 1,
+                              per_day=400))  # fmt: skip
+        assert got.answer == "stop: cannot be told"
+        if users > 1:
+            assert "users, too few" in got.sentence
+        assert "nan" not in str(got)
+        assert not got.table["ready"].any()
+        save_brief(got, tmp_path / "brief.png")
+    page = js.report(js.replay(made_log(1, users=1), goals=["purchase"]), tmp_path / "page").read_text()
+    assert "amount to 1 user" in page
+    assert "nan" not in page.split("<h1>")[1].split("</h1>")[0]
+
+
+def test_a_template_in_which_it_is_worse_is_in_the_first_line() -> None:
+    """a is far better in t0 and worse in t1: odd users get t1."""
+    even = made_log(1, rates=(0.16, 0.05, 0.05), shares=(1 / 3,) * 3, per_day=500)
+    odd = made_log(2, rates=(0.01, 0.05, 0.05), shares=(1 / 3,) * 3, per_day=500)
+    both = joined_templates(even, odd)
+    got = judged(both)
+    assert got.answer == "ship a, not in t1"
+    assert got.sentence.startswith("Ship a, not in t1, where it is worse: +")
+    assert status(got, "templates") == "fail"
+    told = results(js.replay(both, goals=["purchase"], as_of=END)).set_index(["template_id", "variant_id"])["told"]
+    assert (told["t0", "a"], told["t1", "a"]) == (1, -1)
+    alone = judged(both, template="t1")
+    assert alone.kind in ("wait", "stop")
+    assert alone.sentence.endswith("; a is worse than control.")
+    assert status(judged(joined_templates(even, even)), "templates") == "pass"
+    swapped = judged(joined_templates(
+        made_log(1, rates=(0.02, 0.02, 0.05), shares=(1 / 3,) * 3, per_day=800),
+        made_log(2, rates=(0.09, 0.02, 0.05), shares=(1 / 3,) * 3, per_day=200, names=NAMES_OF)))  # fmt: skip
+    assert swapped.sentence.startswith("Ship control, not in t1, where a is better: ")
+
+
+def joined_templates(a: Log, b: Log) -> Log:
+    """The second log's users and sends become others, with the template t1."""
+    n, m = len(a.sends), len(a.events)
+    s, e = b.sends, b.events
+    s = s.with_(send=s.send + n, user=s.user + n, template=np.ones(len(s), np.int64))
+    e = e.with_(event=e.event + m, user=e.user + n)
+    codes = dict(a.codes) | {
+        "user": replace(a.codes["user"], size=n + len(s)), "send": replace(a.codes["send"], size=n + len(s)),
+        "event": replace(a.codes["event"], size=m + len(e)), "template": TextCodes(["t0", "t1"]),
+    }  # type: ignore[type-var]  # fmt: skip
+    return replace(a, sends=Sends.concat([a.sends, s]), events=Events.concat([a.events, e]), codes=codes)
+
+
+def test_randomness_that_nobody_checked_is_a_condition_in_the_first_line() -> None:
+    log = made_log(1, rates=(0.08, 0.04, 0.04), per_day=500, propensities=False)
+    got = judged(log)
+    assert got.sentence.startswith("Ship a, if variants were drawn at random (not checked): +")
+    sure = judged(log, split={"a": 0.45, "b": 0.45, "control": 0.1})
+    assert sure.sentence.startswith("Ship a: +")
+    with pytest.raises(UsageError, match=r"split: 'b' has no share, but .* sends of template 't0'"):
+        judged(log, split={"a": 0.8, "control": 0.2})
+
+
+def test_before_the_first_send_there_is_nothing_and_that_is_what_it_says() -> None:
+    got = judged(made_log(0), as_of=T0 - 365 * DAY)
+    assert got.sentence == "Stop: cannot be told: nothing was sent before 2025-01-05 00:00 UTC."
+    assert next(c.said for c in got.checks if c.name == "split") == "No send is there by then."
+
+
+def test_a_send_that_could_not_go_out_fails_the_split() -> None:
+    log = made_log(0)
+    chance = np.where(np.arange(len(log.sends)) < 500, 0.0, log.sends.propensity)
+    got = judged(replace(log, sends=log.sends.with_(propensity=chance)))
+    assert got.answer == "stop: cannot be told"
+    assert status(got, "split") == "fail"
+    assert "s0" not in got.sentence
+
+
 def test_sends_that_have_stopped_are_not_waited_for() -> None:
     got = judged(made_log(0, per_day=250), as_of=T0 + 120 * DAY)
     assert got.answer == "stop: cannot be told"
@@ -221,9 +373,22 @@ def test_sends_that_have_stopped_are_not_waited_for() -> None:
 
 
 def test_it_waits_for_the_first_mature_sends() -> None:
-    got = judged(made_log(0), as_of=T0 + 10 * DAY)
-    assert got.answer == "wait 7 days"  # 14 days of window and 2 of allowance from day 0, less 10, begun
-    assert "no send is mature yet" in got.sentence
+    """It says when an answer may be there: the 1,000th send of the control, 14 days of window and 2 of allowance."""
+    log = made_log(0)
+    thousandth = np.sort(log.sends.sent_at[log.sends.variant == 2])[LEAST_SENDS - 1]
+    for day in (1, 10, 15, 30):
+        got = judged(log, as_of=T0 + day * DAY)
+        right = (thousandth + 16 * DAY - got.as_of) / DAY
+        assert got.kind == "wait"
+        assert got.days is not None
+        # the share of the control is known from its sends so far
+        assert got.days == pytest.approx(right, abs=1 + 4 * right / np.sqrt(30 * min(day, 14)))
+        assert got.sentence.startswith(f"Wait {got.days} days, until ")
+    got = judged(log, as_of=T0 + 10 * DAY)
+    assert "and look again: no send is mature yet" in got.sentence
+    slow = judged(made_log(0, per_day=30, days=20), as_of=T0 + 10 * DAY)
+    assert slow.answer == "stop: cannot be told"
+    assert "at the present rate it takes" in slow.sentence
     assert status(got, "maturity") == "cannot tell"
     early = judged(made_log(0, per_day=100), as_of=T0 + 20 * DAY)
     assert early.kind in ("wait", "stop")
@@ -306,6 +471,16 @@ def test_conversions_heard_of_late_fail_maturity_and_wait() -> None:
     got = judged(with_events(log, received_at=log.events.occurred_at + 6 * DAY))
     assert status(got, "maturity") == "fail"
     assert got.answer == "wait 7 days"  # the lateness of the rule
+    for when in (np.full(len(log.events), MISSING), log.events.occurred_at):
+        assert status(judged(with_events(log, received_at=when)), "maturity") == "cannot tell"
+
+
+def test_a_map_without_a_leader_cannot_tell() -> None:
+    """Two variants as good as each other beat the control: no window tells the first of them."""
+    got = judged(made_log(1, rates=(0.08, 0.08, 0.03), shares=(1 / 3,) * 3, per_day=500))
+    assert got.kind == "ship"
+    assert status(got, "window") == "cannot tell"
+    assert "second" in next(c.said for c in got.checks if c.name == "window")
 
 
 def early_buyers(log: Log, variant: int, share: float) -> Log:
@@ -364,7 +539,11 @@ def test_a_few_heavy_orders_are_seen() -> None:
 
     got = judged(made_log(1, **made, amounts=heavy), metric="revenue_per_send")
     assert status(got, "heavy orders") == "fail"
-    assert got.kind != "ship"
+    assert got.sentence == "Stop: cannot be told, because a few orders carry the difference."
+
+    one = made_log(1, rates=(0.04,) * 3, per_day=500, amounts=lambda _, n: np.where(np.arange(n) == 7, 500_000.0, 20.0))
+    got = judged(one, metric="revenue_per_send")
+    assert got.sentence == "Stop: cannot be told, because one order carries the difference."
     none = judged(made_log(1, **made))
     assert status(none, "heavy orders") == "cannot tell"
 
@@ -465,8 +644,24 @@ def test_the_chance_to_be_the_best_of_two_is_that_of_a_normal_difference() -> No
         m = [table.loc[v, f"mature_{metric}"] for v in ("a", "control")]
         se = [(table.loc[v, f"mature_{metric}_high"] - table.loc[v, f"mature_{metric}_low"]) / 2 / 1.959964
               for v in ("a", "control")]  # fmt: skip
-        want = scipy_stats.norm.cdf(sign * (m[0] - m[1]) / np.hypot(*se))
-        assert table.loc["a", "chance_best"] == pytest.approx(want, abs=1e-5)
+        difference = table.loc["a", "difference_per_1000"]
+        gap = m[0] - m[1] if pd.isna(difference) else difference / 1000
+        want = scipy_stats.norm.cdf(sign * gap / np.hypot(*se))
+        # Shares stood still, so that errors by AIPW and of plain rates are the same but for 1 / sqrt(n).
+        assert table.loc["a", "chance_best"] == pytest.approx(want, abs=0.01)
+        assert table["chance_best"].iloc[:2].sum() == pytest.approx(1)
+
+
+def test_the_chance_to_be_the_best_agrees_with_the_verdict_where_shares_changed() -> None:
+    """Simpson: a is better on every day; by the plain rates the control would be the best for sure."""
+    shares = np.where(np.arange(56)[:, None] < 28, [[0.1, 0.9]], [[0.9, 0.1]])
+    daily = np.where(np.arange(56) < 28, 2.0, 1.0)
+    log = made_log(4, rates=(0.045, 0.03), shares=shares, daily=daily, per_day=2_000, names=("a", "control"))
+    result = js.replay(log, goals=["purchase"], as_of=END)
+    table = results(result).set_index("variant_id")
+    assert js.verdict(result).answer == "ship a"
+    assert table.loc["control", "mature_conversion_rate"] > table.loc["a", "mature_conversion_rate"]
+    assert table.loc["a", "chance_best"] > 0.99
 
 
 def test_segments_add_up() -> None:

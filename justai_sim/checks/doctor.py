@@ -24,7 +24,7 @@ from justai_sim.checks.window import window
 from justai_sim.errors import UsageError, nearest
 from justai_sim.loop.replay import last_received
 from justai_sim.meant import with_currency
-from justai_sim.tables import CONVERSION, Log, badge
+from justai_sim.tables import CONVERSION, HELD_OUT, Log, badge
 from justai_sim.whatif.study import control_of
 
 CHECKS: dict[str, Callable[[Facts], Iterator[Said]]] = {
@@ -179,7 +179,8 @@ def counted_goals(log: Log, asked: Sequence[str]) -> list[str]:
 
 
 def checked_split(log: Log, split: Mapping[str, float] | None) -> Mapping[str, float] | None:
-    """The split if its variants are in the log and its shares add up to 1; UsageError otherwise."""
+    """The split if its variants are in the log, with all others of their templates, and its shares add up to 1;
+    UsageError otherwise."""
     if split is None:
         return None
     names = log.names("variant")
@@ -191,4 +192,21 @@ def checked_split(log: Log, split: Mapping[str, float] | None) -> Mapping[str, f
     total = sum(split.values())
     if abs(total - 1) > 1e-3:
         raise UsageError(f"split: the shares add up to {total:g}; expected 1")
+    _whole(log, set(split))
     return {v: p / total for v, p in split.items()}
+
+
+def _whole(log: Log, split: set[str]) -> None:
+    """UsageError where a template of a split's variants has others, that are in no share; held-out users may be."""
+    s, names = log.sends, log.names("variant")
+    drawn = s.status != HELD_OUT
+    pairs = np.unique(np.stack([s.template[drawn], s.variant[drawn]]), axis=1)
+    inside = np.isin(pairs[1], [names.index(v) for v in split])
+    left = pairs[:, np.isin(pairs[0], pairs[0][inside]) & ~inside]
+    if left.size:
+        t, v = left[:, 0].tolist()
+        n = int((drawn & (s.template == t) & (s.variant == v)).sum())
+        raise UsageError(
+            f"split: {names[v]!r} has no share, but {n:,} sends of template {log.names('template')[t]!r}; expected a "
+            "share for each variant"
+        )

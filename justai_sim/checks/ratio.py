@@ -13,7 +13,7 @@ from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, count, exceeding, listed, percent
 from justai_sim.clock import DAY, MISSING
 from justai_sim.loop.replay import with_decisions
-from justai_sim.tables import B1, F8, I8
+from justai_sim.tables import B1, F8, I8, Sends
 
 EXPECTED = 30.0
 """Sends of a variant that must be expected, so that the normal approximation holds at LEVEL."""
@@ -59,7 +59,20 @@ class Draws:
 def sample_ratio(f: Facts, shown: B1 | None = None) -> Iterator[Said]:
     """Shares of the variants against the logged propensities, or the declared split; `shown` (sends,) narrows the
     former."""
-    d = _logged(f, shown) if f.split is None else _declared(f, f.split)
+    rows = f.got.outcomes.send_row
+    if not (len(rows) if shown is None else shown[rows].any()):
+        yield NotChecked("sample ratio", "no send is there by then")
+        return
+    if f.split is None:
+        sends = _with_propensities(f, shown)
+        bad = int((sends.propensity <= 0).sum() + (sends.propensity > 1).sum())
+        if bad:
+            yield Finding(
+                "sample_ratio", "wrong",
+                f"{count(bad, 'send')} went out with a logged propensity of 0 or less, or above 1: what is logged is "
+                "not the share that variants were drawn with.", MEND, {"sends": bad},
+            )  # fmt: skip
+    d = _draws(sends) if f.split is None else _declared(f, f.split)
     if d is None:
         why = "the log has no propensities; say what was meant with --split control=0.1,other=0.9"
         yield NotChecked("sample ratio", why)
@@ -103,12 +116,14 @@ def _declared(f: Facts, split: Mapping[str, float]) -> Draws | None:
     )  # fmt: skip
 
 
-def _logged(f: Facts, shown: B1 | None) -> Draws | None:
+def _with_propensities(f: Facts, shown: B1 | None) -> Sends:
     rows = f.got.outcomes.send_row
     sends = f.log.sends.take(rows if shown is None else rows[shown[rows]])  # a holdout that is drawn with them, too
-    if not (sends.propensity > 0).any():
-        sends = with_decisions(sends, f.log.decisions)
-    known = sends.propensity > 0
+    return sends if (sends.propensity > 0).any() else with_decisions(sends, f.log.decisions)
+
+
+def _draws(sends: Sends) -> Draws | None:
+    known = (sends.propensity > 0) & (sends.propensity <= 1)
     if not known.any():
         return None
     s = sends.take(known)

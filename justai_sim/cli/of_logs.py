@@ -128,7 +128,7 @@ def verdict(
     """Ship a variant, wait some days, or stop: the first line is the answer, then why and whether to trust it.
 
     Intervals hold for all variants and for every day on which one looks: of logs of equal variants at most 5 % are
-    ever told to ship one. docs/verdict.md says how, and what each of the six checks looks at.
+    ever told to ship one. docs/verdict.md says how, and what each of the seven checks looks at.
 
     Example: justai-sim verdict log/ --goal purchase --brief brief.png
 

@@ -6,6 +6,7 @@ Everything that a command prints goes through here: texts of a log must not comm
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,14 +48,19 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> None:
 
 
 class Bar:
-    """A progress bar over units, silent where stderr is not a terminal."""
+    """A progress bar over units; where stderr is no terminal a line with an estimate of the end every half minute."""
+
+    EVERY = 30.0
+    """Seconds between two lines."""
 
     def __init__(self, what: str, unit: str = "part") -> None:
         self.what, self.unit = what, unit
         self.bar: Any = None
+        self.began, self.told, self.first = time.monotonic(), time.monotonic(), -1
 
     def __call__(self, done: int, total: int | None) -> None:
         if not sys.stderr.isatty():
+            self._line(done, total)
             return
         if self.bar is None:
             from tqdm import tqdm
@@ -64,6 +70,16 @@ class Bar:
                             file=sys.stderr, leave=True)  # fmt: skip
         self.bar.total = total  # a race gets shorter
         self.bar.update(done - self.bar.n)
+
+    def _line(self, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if self.first < 0:
+            self.first, self.began, self.told = done, now, now
+        if total is None or now - self.told < self.EVERY or not self.first < done < total:
+            return
+        self.told = now
+        left = (now - self.began) / (done - self.first) * (total - done)
+        say(f"{self.what}: {100 * done / total:.0f} %, about {max(1, round(left / 60)):,} min left")
 
     def close(self) -> None:
         if self.bar is not None:

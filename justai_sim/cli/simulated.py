@@ -141,7 +141,7 @@ def _sweep(scenario: Scenario, out: Path, workers: int | None, **options: Any) -
     reports.checked_folder(out, "sweep")
     bar = Bar("simulating")
     try:
-        return api.run_sweep(scenario, out, workers=workers, progress=bar, **options)
+        return api.run_sweep(scenario, out, workers=workers, progress=bar, notice=say, **options)
     finally:
         bar.close()
 

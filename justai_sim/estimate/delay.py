@@ -139,6 +139,8 @@ UNLIKE = (
     "Shares of variants changed between days or templates, so what variants add, and how soon, is not compared: they "
     "stand for other days."
 )
+SHOWN = 0.01
+"""Shares are shown in whole percents."""
 NONE = 1e-6
 """Conversions per user-day below which a background is practically none."""
 
@@ -219,7 +221,10 @@ def rankings(look: Window, names: list[str], window: str, days: str) -> list[str
         a, b = (i, j) if inside.value > 0 else (j, i)
         if total.sign * inside.sign < 0:
             turned.append(f"{names[a]} adds more than {names[b]} inside {window}, and less within {days}")
-        elif cross.sign and each[i].total.sign > 0 < each[j].total.sign and not total.sign * inside.sign > 0:
+        elif (
+            cross.sign and each[i].total.sign > 0 < each[j].total.sign and not total.sign * inside.sign > 0
+            and _apart(each[i].share, each[j].share)
+        ):  # fmt: skip
             a, b = (i, j) if cross.sign > 0 else (j, i)
             differ.append(f"{names[a]} ({_of(each[a].share)}) than of {names[b]} ({_of(each[b].share)})")
     out = [f"The window turns the ranking round: {text}." for text in turned]
@@ -227,6 +232,11 @@ def rankings(look: Window, names: list[str], window: str, days: str) -> list[str
         more = f", and so in {len(differ) - 1} more pairs" if len(differ) > 1 else ""
         out.append(f"Delays differ, so another window can change the ranking: {window} sees more of {differ[0]}{more}.")
     return out
+
+
+def _apart(a: Value | None, b: Value | None) -> bool:
+    """Whether two shares differ by what their figures show."""
+    return a is None or b is None or abs(max(a.value, 0.0) - max(b.value, 0.0)) >= SHOWN
 
 
 def _of(share: Value | None) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim import stats
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
 from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     CONTROL,
@@ -160,6 +160,7 @@ def plot_age(
     are a container; its `child_axes` are the two panels.
     """
     age = as_pandas(age, "plot_age's frame")
+    need(age, "group variant_id age_day conversions exposure", "plot_age", "Sweep.age, or Replay.age()")
     got = curves(age, control, offset_days, lookback_days)
     if got is None:
         return panels(ax, QUESTION, f"Nothing to compare: it takes sends of {shown(control)} and of a variant.", [])[0]

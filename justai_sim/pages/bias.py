@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from justai_sim.biases.table import ALL, HELD_OUT
 from justai_sim.biases.terms import ADDED, IDENTITIES, MISSED
 from justai_sim.errors import UsageError, nearest
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
 from justai_sim.pages.canvas import figure
 from justai_sim.pages.inputs import SweepData
 from justai_sim.pages.style import (
@@ -63,6 +63,7 @@ def plot_bias(
     is shown, green takes away; terms that are 0 are left out. Returns the container; `child_axes` holds the panel.
     """
     frame = as_pandas(frame, "plot_bias's frame")
+    need(frame, "identity term value template_id variant_id", "plot_bias", "Bias.table")
     if identity not in IDENTITIES:
         raise UsageError(f"identity={identity!r} is not an identity; {nearest(str(identity), IDENTITIES)}")
     value = _values(frame, identity, variant, template)

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from justai_sim import clock
+from justai_sim.errors import checked_type
 from justai_sim.pages.canvas import SCALES, figure, inches, white
 from justai_sim.pages.rule_words import window_words
 from justai_sim.pages.style import (
@@ -30,7 +31,7 @@ from justai_sim.pages.style import (
     write,
 )
 from justai_sim.tables import B1
-from justai_sim.verdicts.decide import said
+from justai_sim.verdicts.answer import said
 from justai_sim.verdicts.verdict import Verdict
 
 SIZE = (8.0, 4.5)
@@ -45,6 +46,7 @@ MARKS = {"pass": "✓", "fail": "✗", "cannot tell": "?"}
 def plot_brief(got: Verdict, ax: Axes | None = None) -> Axes:
     """The verdict as a slide: its sentence, the differences per 1,000 sends with their intervals, the checks, source,
     as-of and rule. Returns the container; `child_axes` holds the panel. Without `ax` 1600 x 900 pixels at 200 dpi."""
+    checked_type(got, Verdict, "plot_brief's verdict", "js.verdict(log)")
     if ax is None:
         made = Figure(figsize=SIZE, facecolor="white")
         FigureCanvasAgg(made)
@@ -94,7 +96,7 @@ def _head(ax: Axes, got: Verdict) -> float:
         _text(ax, EDGE, y, "SIMULATED", fontsize=8, weight="bold", color="white", va="top",
               bbox={"boxstyle": "square,pad=0.3", "facecolor": INK, "edgecolor": INK})  # fmt: skip
         y -= 0.27
-    for size in (19.0, 16.0, 13.5):
+    for size in (19.0, 16.0, 13.5, 11.5, 9.5):
         lines = wrap(got.sentence, SIZE[0] - 2 * EDGE, size, "bold")
         if len(lines) <= 3:
             break

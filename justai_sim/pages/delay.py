@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim.estimate.delay import NONE
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
 from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     CONTROL,
@@ -89,6 +89,8 @@ def plot_delay(
     that adds most inside the window, and the control.
     """
     frame = as_pandas(frame, "plot_delay's frame")
+    if len(frame.columns):
+        need(frame, "variant_id age_day effect background source", "plot_delay", "Replay.delay")
     got = lines(frame) if len(frame) else []
     if not got:
         return panels(ax, QUESTION, NOTHING_TOLD, [])[0]

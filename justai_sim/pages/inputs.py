@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from justai_sim.replays import ReplayData
-from justai_sim.sweeps.criteria import CRITERIA, Question
+from justai_sim.sweeps.criteria import CRITERIA, Question, kinds, titles
 from justai_sim.sweeps.data import Raced, SweepData
-from justai_sim.sweeps.recommend import Recommendation, recommend
+from justai_sim.sweeps.recommend import Recommendation, Standing, recommend
 
-__all__ = ["CRITERIA", "Question", "Raced", "Recommendation", "ReplayData", "SweepData", "recommend"]
+__all__ = [
+    "CRITERIA",
+    "Question",
+    "Raced",
+    "Recommendation",
+    "ReplayData",
+    "Standing",
+    "SweepData",
+    "kinds",
+    "recommend",
+    "titles",
+]

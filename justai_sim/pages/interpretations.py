@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
 from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     CONTROL,
@@ -53,6 +53,7 @@ def plot_interpretations(frame: Any, ax: Axes | None = None) -> Axes:
     ends in an arrow. Returns the container; `child_axes` holds the panel.
     """
     frame = as_pandas(frame, "plot_interpretations's frame")
+    need(frame, "status reading difference_per_1000 unit metric", "plot_interpretations", "Interpretations.table")
     rows = frame[frame["status"].isin(["in use", "changes"]) & frame["difference_per_1000"].notna()]
     if not len(rows) or pd.isna(frame["difference_per_1000"].iloc[0]):
         return panels(ax, QUESTION, "Nothing to compare: it takes sends of two variants.", [])[0]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from justai_sim.pages.inputs import kinds, titles
 from justai_sim.pages.table import Column
-from justai_sim.scenario import Point
+from justai_sim.scenario import Point, Scenario
 
 WINDOW = "window"
 
 
-def axis_columns(points: Sequence[Point]) -> list[Column]:
+def axis_columns(scenario: Scenario) -> list[Column]:
     """The columns that name a point: its label on every axis."""
-    axes = list(dict.fromkeys(a for p in points for a in p.labels))
-    return [Column(a, a.replace("_", " ")) for a in axes] or [Column("point", "point")]
+    return [Column(a, called.replace("_", " ")) for a, called in titles(scenario).items()] or [Column("point", "point")]
 
 
 def label_of(p: Point) -> dict[str, Any]:
@@ -48,16 +48,29 @@ def siblings(points: Sequence[Point], like: Point) -> list[Point]:
     return [p for p in points if elsewhere(p) == elsewhere(like)]
 
 
+def alike(scenario: Scenario, points: Sequence[Point], use: Point) -> list[Point]:
+    """The points that a decision is made between: those with the assumptions of `use`, itself among them."""
+    assumed = [name for name, kind in kinds(scenario).items() if kind == "assumption"]
+    return [p for p in points if all(p.labels[a] == use.labels[a] for a in assumed)]
+
+
+def with_assumed(scenario: Scenario, use: Point) -> str:
+    """' with mean_days 2' where the points differ in what is assumed, else ''."""
+    named, found = titles(scenario), kinds(scenario)
+    assumed = [f"{named[n].replace('_', ' ')} {use.labels[n]}" for n, kind in found.items() if kind == "assumption"]
+    return f" with {', '.join(assumed)}" if assumed else ""
+
+
 def reference(points: Sequence[Point], name: str) -> Point:
     """The point in use."""
     return next((p for p in points if p.name == name), points[0])
 
 
-def each_window(points: Sequence[Point], use: Point, say: Callable[[int], str]) -> str:
-    """'14/3: 38 %, 0-7: 71 % (weighted_thompson)': what `say` says of the windows with all else as in use."""
-    family = siblings(points, use)
+def each_window(scenario: Scenario, points: Sequence[Point], use: Point, say: Callable[[int], str]) -> str:
+    """'14/3: 38 %, 0-7: 71 % (policy weighted_thompson)': what `say` says of the windows with all else as in use."""
+    family, called = siblings(points, use), titles(scenario)
     said = ", ".join(f"{window_label(p)}: {say(i)}" for i, p in enumerate(points) if p in family)
-    rest = ", ".join(elsewhere(use).values())
+    rest = ", ".join(f"{called[k].replace('_', ' ')} {v}" for k, v in elsewhere(use).items())
     return f"{said} ({rest})" if rest and len(family) < len(points) else said
 
 

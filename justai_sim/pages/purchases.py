@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from justai_sim.pages.inputs import SweepData
-from justai_sim.pages.naming import axis_columns, each_window, label_of, reference
+from justai_sim.pages.naming import alike, axis_columns, each_window, label_of, reference, with_assumed
 from justai_sim.pages.table import Column, Part, write
 from justai_sim.scenario import Point, Scenario, Touch
 from justai_sim.streams import generator
@@ -49,7 +49,7 @@ def lifts(data: SweepData) -> Part:
     """Best variant over control: the truth, and the ratio of the rates that the window shows."""
     s = data.scenario
     compared = [(t, v) for t in s.touches if (v := _treatment(s, t)) is not None]
-    columns: list[Column] = [*axis_columns(data.points), Column("true_lift", "true lift", "lift"),
+    columns: list[Column] = [*axis_columns(data.scenario), Column("true_lift", "true lift", "lift"),
                              Column("shown_lift", "shown lift", "lift", interval=True)]  # fmt: skip
     title = "True lift against shown lift"
     if not compared:
@@ -63,7 +63,10 @@ def lifts(data: SweepData) -> Part:
     names = {v for _, v in compared}
     who = f"{names.pop()}, the best variant," if len(names) == 1 else "the best variant of each step"
     said = each_window(
-        data.points, reference(data.points, data.reference), lambda i: write(rows[i]["shown_lift"], "lift")
+        data.scenario,
+        data.points,
+        reference(data.points, data.reference),
+        lambda i: write(rows[i]["shown_lift"], "lift"),
     )
     text = f"The true lift of {who} over the control is {write(rows[0]['true_lift'], 'lift')}. Shown: {said}."
     note = "Shown: credited purchases per send, variant over control, the mean over steps; 95 % intervals over worlds."
@@ -120,12 +123,7 @@ def credited(data: SweepData) -> Part:
             "borrowed": total["credited_borrowed"] * per, "organic": total["credited_organic"] * per,
             "happened": float(happened[p.name]) * per, "caused": total["caused"] * per,
         })  # fmt: skip
-    most = max(zip(data.points, rows, strict=True), key=lambda x: x[1]["credited"])
-    own = most[1]["own"] / most[1]["credited"] if most[1]["credited"] else 0.0
-    text = (
-        f"More credited is not better: {most[0].name} credits most ({most[1]['credited']:.1f} per 1,000 sends), and "
-        f"{write(own, 'percent')} of that went to the send that caused it; its sends caused {most[1]['caused']:.1f}."
-    )
+    text = _credits_most(data, rows)
     repeated = s.program.rule.scope == "template" and len(s.touches) > 1
     note = (
         "Own: caused by the send that got the credit; borrowed: caused by another send; organic: would have "
@@ -133,7 +131,21 @@ def credited(data: SweepData) -> Part:
         "Happened: all purchases after sign-up, whatever caused them."
         + (" A purchase is credited once at each step, so more can be credited than happened." if repeated else "")
     )
-    columns = [*axis_columns(data.points), Column("credited", "credited", "one"), Column("own", "of these: own", "one"),
+    columns = [*axis_columns(data.scenario),
+               Column("credited", "credited", "one"), Column("own", "of these: own", "one"),
                Column("borrowed", "borrowed", "one"), Column("organic", "organic", "one"),
                Column("happened", "happened", "one"), Column("caused", "caused", "one")]  # fmt: skip
     return Part("Credited, happened, caused (per 1,000 sends)", text, rows, columns, note)
+
+
+def _credits_most(data: SweepData, rows: list[dict[str, Any]]) -> str:
+    """Of the points with the assumptions in use, the one that credits most, and to what."""
+    use = reference(data.points, data.reference)
+    own = alike(data.scenario, data.points, use)
+    found = [(p, r) for p, r in zip(data.points, rows, strict=True) if p in own]
+    point, most = max(found, key=lambda x: x[1]["credited"])
+    part = write(most["own"] / most["credited"] if most["credited"] else 0.0, "percent")
+    to = f"{part} of that went to the send that caused it; its sends caused {most['caused']:.1f}."
+    if len(found) == 1:
+        return f"{most['credited']:.1f} are credited{with_assumed(data.scenario, use)}, and {to.replace('its', 'the')}"
+    return f"More credited is not better: {point.name} credits most ({most['credited']:.1f} per 1,000 sends), and {to}"

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from justai_sim import stats
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
 from justai_sim.pages.canvas import figure
 from justai_sim.pages.looks import QUESTION, plot_looks
 from justai_sim.pages.style import End, distinct, label_ends, look, panels, room_for, shown, units
@@ -35,6 +35,7 @@ def plot_race(race: Any, *, lines: str = "window", missing: str = "", ax: Axes |
     race = as_pandas(race, "plot_race's frame")
     if "difference_per_1000" in race or not len(race.columns):
         return plot_looks(race, ax, missing)
+    need(race, "point rep day right_leader lost_per_10k", "plot_race", "Sweep.race, or Verdict.race")
     here, lines, fixed = same_elsewhere(race, lines)
     labels, left_out = _choose(here, lines)
     names = list(distinct(labels, 16).values())

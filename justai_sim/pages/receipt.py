@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
 from justai_sim.pages.canvas import figure
 from justai_sim.pages.reasons import plot_reasons
 from justai_sim.pages.style import FONT, GREY, GRID, INK, PALETTE, SMALL, panels, text_width, units, width_of, wrap
@@ -29,6 +29,12 @@ def plot_receipt(frame: Any, ax: Axes | None = None) -> Axes:
     frame = as_pandas(frame, "plot_receipt's frame")
     if "kind" in frame:
         return plot_reasons(frame, ax)
+    need(
+        frame,
+        "template_id step reason conversions",
+        "plot_receipt",
+        "Reconciliation.receipt, or Replay.reason_counts()",
+    )
     rows = frame[frame["template_id"] == "ALL"].reset_index(drop=True)
     if not len(rows):
         return panels(ax, QUESTION, "Nothing to compare: the dashboard gives no conversions.", [])[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
 from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     CONTROL,
@@ -54,6 +54,7 @@ def plot_recommend(frame: Any, ax: Axes | None = None) -> Axes:
     24 rows, whole sets of assumptions from the first on. Returns the container; `child_axes` holds the panel.
     """
     frame = as_pandas(frame, "plot_recommend's frame")
+    need(frame, "decision difference low high verdict criterion unit", "plot_recommend", "Recommendation.table")
     assumed = axes_of(frame)
     rows, left_out = _chosen(frame, assumed)
     scale = 100.0 if rows["criterion"].iloc[0] == "right_by_day" else 1.0

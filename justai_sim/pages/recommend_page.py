@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 from justai_sim.errors import UsageError
 from justai_sim.pages.assumed import assumptions
 from justai_sim.pages.figures import plot_recommend
 from justai_sim.pages.inputs import CRITERIA, Question, Raced, Recommendation, SweepData, recommend
+from justai_sim.pages.naming import WINDOW
 from justai_sim.pages.page import picture
 from justai_sim.pages.question_page import write_question_page
 from justai_sim.pages.recommend import standings
@@ -31,12 +31,12 @@ class RecommendData:
 def write_recommend_page(data: RecommendData, title: str, out: Path) -> Path:
     """Write index.html, recommend.csv and the figure into the folder `out`; returns the page."""
     found, scenario = data.found, data.found.scenario
-    first, _, rest = found.answer.rstrip(".").partition(". ")
+    first, rest = first_sentence(found)
     write_csv(found.table, out / "recommend.csv", "%.10g")
     tie = "A tie is a tie: more worlds may tell."
     return write_question_page(
-        out, title=title, top=f"judged by: {found.question.what.title}", headline=f"{first}.", simulated=True,
-        lines=[f"{rest}." if rest else ""],
+        out, title=title, top=f"judged by: {found.question.what.title}", headline=first, simulated=True,
+        lines=[rest],
         blocks=[picture(plot_recommend(found.table), out, "recommend", ALT, tie),
                 *(p for p in (standings(found.table, "Every decision", "", ""), stopped(data.raced)) if p.rows),
                 assumptions(scenario)],
@@ -45,22 +45,33 @@ def write_recommend_page(data: RecommendData, title: str, out: Path) -> Path:
     )  # fmt: skip
 
 
-def by_criterion(data: SweepData) -> tuple[Part, pd.DataFrame | None]:
-    """What to choose by each criterion, and the table of the first; nothing where a sweep compares no decisions."""
-    first = data.raced.criterion if data.raced is not None else "right_by_day"
-    rows: list[dict[str, str]] = []
-    table, note = None, ""
-    few = data.metrics["rep"].nunique() < 2
-    for name in [] if few else sorted(CRITERIA, key=lambda c: c != first):
-        try:
-            found = recommend(data, Question(criterion=name))
-        except UsageError:
-            break
-        table = found.table if table is None else table
-        rows.append({"criterion": CRITERIA[name].title, "answer": found.answer})
-        note = found.method
+def first_sentence(found: Recommendation) -> tuple[str, str]:
+    """The answer's first sentence, and the others."""
+    first, _, rest = found.answer.rstrip(".").partition(". ")
+    return f"{first}.", f"{rest}." if rest else ""
+
+
+def recommendations(data: SweepData) -> list[Recommendation]:
+    """What to choose by each criterion; none where a sweep compares no decisions, or has one world.
+
+    The first is what the page is about: the criterion of the race, else the right variant where windows are compared,
+    else conversions: what they are measured by may differ.
+    """
+    windows = any(WINDOW in p.labels for p in data.points)
+    first = data.raced.criterion if data.raced is not None else "right_by_day" if windows else "conversions"
+    if data.metrics["rep"].nunique() < 2:
+        return []
+    try:
+        return [recommend(data, Question(criterion=name)) for name in sorted(CRITERIA, key=lambda c: c != first)]
+    except UsageError:
+        return []
+
+
+def by_criterion(found: Sequence[Recommendation]) -> Part:
+    """What to choose by each criterion."""
+    rows = [{"criterion": r.question.what.title, "answer": r.answer} for r in found]
     columns = (Column("criterion", "judged by"), Column("answer", "answer"))
-    return Part("What to choose", "", rows, columns, note), table
+    return Part("What to choose", "", rows, columns, found[-1].method if found else "")
 
 
 def stopped(raced: Raced | None) -> Part:

@@ -223,7 +223,8 @@ def results(metrics: pd.DataFrame, prefix: str, added: Sequence[Column] = ()) ->
     if prefix:
         more = (
             " Differences are of the key metric; their intervals hold for all variants of the template and all days at "
-            "once (none below 1,000 mature sends of either). Chance to be the best: within the template. "
+            "once (none below 1,000 mature sends of either). Chance to be the best: within the template, "
+            "by the same estimates as the differences, not by the plain rates. "
             f"{ALL}: every event once."
         )
         return Part("Results on mature sends", "Only sends whose window has closed: young sends still wait for theirs."
@@ -277,7 +278,7 @@ def _pictures(data: ReplayData, out: Path) -> list[Picture]:
             plot_window_map(data.windows, **(window | {"lookback_days": data.rule.lookback_days}),
                             from_offset=data.rule.lookback_from == "offset_end"), out, "window_map",
             WINDOWS,
-            "Every rectangle is a window. A coloured one has a leader: its difference per 1,000 sends is beyond the "
+            "Every rectangle is a window. A coloured one has a leader: its lead over the second variant is beyond the "
             "bound that the largest of all windows passes in 5 % of logs of equal variants. " + ADVICE,
         ),
         picture(

@@ -20,6 +20,7 @@ from justai_sim.pages.table import Column, Form, Part
 from justai_sim.pages.what_if import QUESTION as POLICIES
 from justai_sim.pages.what_if_page import CAPTION, LIMITS, estimates_part, overlap_part
 from justai_sim.sheets import write_csv
+from justai_sim.verdicts.compare import LEAST_SENDS, LEAST_USERS
 from justai_sim.verdicts.desk import Desk
 from justai_sim.verdicts.verdict import Verdict
 from justai_sim.whatif.interpretations import Interpretations, records
@@ -96,7 +97,8 @@ def differences(got: Verdict) -> Part:
     for r in got.table.to_dict("records"):
         ends = {"difference_low": r["low_per_1000"], "difference_high": r["high_per_1000"]}
         shown = {"difference": r["difference_per_1000"], **ends} if r["ready"] else {}
-        said = TOLD[int(r["told"])] if r["ready"] else "too few mature sends"
+        few = "too few users" if r["users"] < LEAST_USERS and r["sends"] >= LEAST_SENDS else "too few mature sends"
+        said = TOLD[int(r["told"])] if r["ready"] else few
         rows.append({"variant_id": r["variant_id"], "sends": r["sends"], "against": r["against_sends"], **shown,
                      "said": said})  # fmt: skip
     columns = (
@@ -113,7 +115,7 @@ def differences(got: Verdict) -> Part:
 
 
 def trust(got: Verdict) -> Part:
-    """The six checks."""
+    """The seven checks."""
     rows = [{"name": c.name, "status": c.status, "said": c.said} for c in got.checks]
     columns = (Column("name", "check"), Column("status", "result"), Column("said", "because"))
     return Part("Can these numbers be trusted?", "", rows, columns)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
 from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     FAINT,
@@ -44,6 +44,7 @@ def plot_shares(shares: Any, *, control: str | None = "control", ax: Axes | None
     shares = as_pandas(shares, "plot_shares's frame")
     if not len(shares):
         return panels(ax, SHARES, "There was nothing to learn from: no refresh saw a send.", [])[0]
+    need(shares, "day template_id variant_id share", "plot_shares", "Replay.shares, or Sweep.data.shares")
     templates = _busiest(shares)
     variants = sorted({str(v) for v in shares["variant_id"]})
     style, names = looks(variants, control), distinct(variants)

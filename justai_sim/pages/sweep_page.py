@@ -11,7 +11,7 @@ from justai_sim.pages.figures import plot_age, plot_bias, plot_race, plot_recomm
 from justai_sim.pages.inputs import SweepData
 from justai_sim.pages.page import AGE, WINDOWS, Picture, picture, write_page
 from justai_sim.pages.purchases import best_overall, control_of
-from justai_sim.pages.recommend_page import ALT, by_criterion, stopped
+from justai_sim.pages.recommend_page import ALT, by_criterion, recommendations, stopped
 
 BEST = "By the first of the criteria above. `justai-sim recommend` draws it by another one, or by another day."
 
@@ -22,13 +22,13 @@ def write_sweep_report(data: SweepData, out: Path) -> Path:
     The same data gives the same bytes.
     """
     out.mkdir(parents=True, exist_ok=True)
-    said = answer(data)
-    choose, table = by_criterion(data)
-    chosen = [] if table is None else [picture(plot_recommend(table), out, "recommend", ALT, BEST)]
+    found = recommendations(data)
+    said = answer(data, found)
+    chosen = [picture(plot_recommend(r.table), out, "recommend", ALT, BEST) for r in found[:1]]
     tables = [p for p in (stopped(data.raced), said.comparison, said.credited) if p.rows or p.text]
     return write_page(
         "sweep.html.j2", out, title=data.scenario.name, question=data.scenario.question, said=said,
-        choose=choose, chosen=chosen, pictures=_pictures(data, out), tables=tables,
+        choose=by_criterion(found), chosen=chosen, pictures=_pictures(data, out), tables=tables,
         notes=[said.leads, said.lost, said.lift],
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from justai_sim.frames import as_pandas
+from justai_sim.frames import as_pandas, need
 from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     CONTROL,
@@ -60,6 +60,7 @@ def plot_what_if(frame: Any, check: Check | None = None, answer: str = "", ax: A
     log cannot tell of has words in place of a mark. Returns the container; `child_axes` holds the panel.
     """
     frame = as_pandas(frame, "plot_what_if's frame")
+    need(frame, "template_id policy status value gain low high metric chosen", "plot_what_if", "WhatIf.estimates")
     first = ALL if (frame["template_id"] == ALL).any() else frame["template_id"].iloc[0]
     rows = frame[frame["template_id"] == first].to_dict("records")
     lines = _lines(rows, check)

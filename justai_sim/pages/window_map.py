@@ -14,8 +14,8 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.patches import Rectangle
 from scipy import special
 
-from justai_sim.errors import listed
-from justai_sim.frames import as_pandas
+from justai_sim.errors import listed, several
+from justai_sim.frames import as_pandas, need
 from justai_sim.pages.canvas import figure
 from justai_sim.pages.style import (
     FEW_WORLDS,
@@ -163,6 +163,8 @@ def plot_window_map(
     frame = windows.by_group if isinstance(windows, WindowSurface) else as_pandas(windows, "plot_window_map's frame")
     if not len(frame):
         return panels(ax, LOG_QUESTION, "There is nothing to compare: no send was found.", [])[0]
+    columns = "group offset_day lookback_day variant_id conversions sends"
+    need(frame, columns, "plot_window_map", "Sweep.windows, or js.window_surface(...)")
     if groups_are_worlds:
         got = _of_worlds(worlds_of(frame, best), use, control, best)
     else:
@@ -372,7 +374,10 @@ def sentence(got: Worlds, use: tuple[float, float], best: str | None) -> str:
     """What to see, in a sentence; `use` is (offset, lookback)."""
     known = int((got.leader >= 0).sum())
     if not known:
-        return f"No window has {FEW} conversions for every variant: there is nothing to compare yet."
+        return (
+            f"No window has {FEW} conversions of every variant in a world, on average over "
+            f"{several(got.groups, 'world')}: too few to compare. With more users a world the map fills."
+        )
     cell = got.at(*use)
     here = ""
     if cell is not None and got.leader[cell] >= 0:

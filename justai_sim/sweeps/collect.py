@@ -99,6 +99,13 @@ def write_tables(data: SweepData, out: Path) -> None:
     (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
 
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as e:  # Arrow's errors are of these
+        raise DataError(f"{path}: cannot be read, the same sweep with --resume writes it again: {e}") from None
+
+
 def read_tables(out: Path) -> SweepData:
     """A finished sweep from its folder."""
     path = out / "manifest.json"
@@ -106,9 +113,9 @@ def read_tables(out: Path) -> SweepData:
         raw = msgspec.json.decode(path.read_bytes())
         scenario = msgspec.convert(raw["scenario"], Scenario)
         raced = msgspec.convert(raw.get("race"), Raced | None)
-        frames = {n: pd.read_parquet(out / "tables" / f"{n}.parquet") for n in FRAMES}
-    except (OSError, KeyError, msgspec.DecodeError, msgspec.ValidationError) as e:
+    except (OSError, KeyError, TypeError, msgspec.DecodeError, msgspec.ValidationError) as e:
         raise DataError(f"{out}: is not the folder of a finished sweep: {e}") from None
+    frames = {n: _read_table(out / "tables" / f"{n}.parquet") for n in FRAMES}
     all_points = points(scenario)
     if [p.name for p in all_points] != raw["points"]:
         raise DataError(f"{path}: its design draws other points with the scipy that is installed; sweep again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from justai_sim.designs import axes_of, decided
-from justai_sim.errors import UsageError, nearest
+from justai_sim.errors import UsageError, checked_type, nearest
 from justai_sim.scenario import Point, Scenario
 from justai_sim.tables import F8
 
@@ -48,6 +49,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     limit: float = 0.05
 
     def __post_init__(self) -> None:
+        checked_type(self.criterion, str, "criterion", f"one of {', '.join(CRITERIA)}")
+        for name, given in (("day", 1 if self.day is None else self.day), ("limit", self.limit)):
+            checked_type(given, (int, float, np.number), name, "a number")
         if self.criterion not in CRITERIA:
             raise UsageError(f"criterion {self.criterion!r} is not known; {nearest(self.criterion, CRITERIA)}")
         if self.day is not None and self.criterion != "right_by_day":
@@ -77,6 +81,8 @@ def values(question: Question, point: Point, metrics: pd.DataFrame, race: pd.Dat
     decision_time: days until the rule ships a variant, the mean over templates; the run's length where it never does.
     """
     if question.criterion == "right_by_day":
+        if question.day is not None and question.day > point.scenario.days:
+            raise UsageError(f"day is {question.day:g}; the sweep ends on day {point.scenario.days:g}")
         days = race["day"][race["day"] <= (question.day or np.inf)]
         if not len(days):
             raise UsageError(f"day is {question.day:g}; the sweep's first is {race['day'].min():g}")
@@ -126,6 +132,16 @@ def kinds(scenario: Scenario) -> dict[str, Kind]:
         name: "decision" if any(map(decided, keys)) else "assumption"
         for axis in axes_of(scenario.sweep, scenario.seed) for name, keys in axis.keys.items()
     }  # fmt: skip
+
+
+def titles(scenario: Scenario) -> dict[str, str]:
+    """By axis: what it is called in a sentence. A variant's key names the variant: 'conversion_rate of story'."""
+    out = {}
+    for axis in axes_of(scenario.sweep, scenario.seed):
+        for name, keys in axis.keys.items():
+            place = re.fullmatch(r"variants\.(\d+)\.(.+)", keys[0]) if len(keys) == 1 else None
+            out[name] = f"{place[2]} of {scenario.variants[int(place[1])].id}" if place else name
+    return out
 
 
 def families(scenario: Scenario, points: list[Point]) -> dict[tuple[str, ...], list[int]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from justai_sim.designs import axes_of
 from justai_sim.scenario import Scenario
+from justai_sim.sweeps.criteria import titles
 
 if TYPE_CHECKING:
     from justai_sim.sweeps.recommend import Case
@@ -42,15 +43,18 @@ def flips(scenario: Scenario, cases: Sequence[Case]) -> list[Flip]:
     (`_threshold`).
     """
     out: list[Flip] = []
+    called = titles(scenario)
     for axis in axes_of(scenario.sweep, scenario.seed):
         together = [n for n in axis.keys if n in cases[0].assumed]
         others: dict[str, list[Case]] = {}
         for c in cases if together else []:
-            others.setdefault(", ".join(f"{k} {v}" for k, v in c.assumed.items() if k not in together), []).append(c)
+            others.setdefault(
+                ", ".join(f"{called[k]} {v}" for k, v in c.assumed.items() if k not in together), []
+            ).append(c)
         found = [(name, flip) for name, along in others.items() for flip in _of_axis(together, along)]
         times = Counter(flip for _, flip in found)
-        for flip, n in times.most_common():
-            under = tuple(name for name, other in found if other == flip) if n < len(others) else ()
+        for flip, n in sorted(times.items(), key=lambda x: (-x[1], order(x[0].below), x[0].below, x[0].before)):
+            under = tuple(sorted(name for name, other in found if other == flip)) if n < len(others) else ()
             out.append(replace(flip, under=under))
     return out
 

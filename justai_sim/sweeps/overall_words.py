@@ -24,9 +24,9 @@ def overall(r: Recommendation) -> str:
     """The decision that is told worse under no set of assumptions, or a tie of several, or where the answer flips."""
     told = [c for c in r.cases if c.best]
     if not told:
-        case = min(r.cases, key=_nearly)
+        case = min(r.cases, key=lambda c: (*_nearly(c), under(r, c)))
         said = words.nothing_shown(r, case)
-        return f"{said} That is for {under(case)}; the same holds under all {_sets(r)}."
+        return f"{said} That is for {under(r, case)}; the same holds under all {_sets(r)}."
     if not r.chosen:
         return _flipped(r) + _warnings(r)
     said = _choose(r) if len(r.chosen) == 1 else _tie(r)
@@ -35,13 +35,13 @@ def overall(r: Recommendation) -> str:
         said += f" Under {len(r.cases) - len(told)} of {_sets(r)} no decision is shown to keep false ships at or below "
         said += f"{limit}."
     if r.flips:
-        said += f" The answer flips: {_flips(r.flips)}."
+        said += f" The answer flips: {_flips(r)}."
     return said + _warnings(r)
 
 
-def under(case: Case) -> str:
+def under(r: Recommendation, case: Case) -> str:
     """A set of assumptions: 'mean_days 1.5, bounce_rate 0.1'."""
-    return ", ".join(f"{k} {v}" for k, v in case.assumed.items())
+    return ", ".join(f"{r.titles[k]} {v}" for k, v in case.assumed.items())
 
 
 def _sets(r: Recommendation) -> str:
@@ -68,15 +68,28 @@ def _choose(r: Recommendation) -> str:
     if not worse[rival]:
         said = f"Choose {names([first])}: every other decision is told worse under one of the {_sets(r)}."
         return said + _open(r) + _comes_to(r)
-    most = min((v for v in r.lead if v.decision == rival and v.verdict == "worse"), key=lambda v: sign * v.difference)
+    told = [v for v in r.lead if v.decision == rival and v.verdict == "worse"]
+    most = min(told, key=lambda v: (sign * v.difference, under(r, r.cases[v.case])))  # any order of equal ones: by name
     ends = sorted((abs(most.low), abs(most.high)))
     low, high = (size(r, e).split(" ")[0] for e in ends)
+    where = under(r, r.cases[most.case])
     said = (
         f"Choose {names([first])}: it {AHEAD[r.question.criterion]} {names([rival])} under {_of(r, worse[rival])} "
-        f"(most with {under(r.cases[most.case])}: {size(r, abs(most.difference))}, {low} to {high}), and is told worse "
-        "than another under none."
+        f"(most with {where}: {size(r, abs(most.difference))}, {low} to {high})"
     )
-    return said + _open(r) + _comes_to(r)
+    none = ", and is told worse than another under none."
+    return said + (_but(r) or none) + _open(r) + _comes_to(r)
+
+
+def _but(r: Recommendation) -> str:
+    """Where something that is not chosen does better: only what is told from the best, but not from each that is tied
+    with it, comes to that."""
+    better = [v for v in r.lead if v.verdict == "better" and not r.cases[v.case].of(v.decision).stopped]
+    if not better:
+        return ""
+    order = r.cases[0].decisions
+    who = sorted({v.decision for v in better}, key=order.index)
+    return f"; {names(who)} did better under {_of(r, len({v.case for v in better}))}."
 
 
 def _open(r: Recommendation) -> str:
@@ -90,18 +103,22 @@ def _open(r: Recommendation) -> str:
     if not tied:
         return ""
     sets = len({v.case for v in tied})
-    far = max(tied, key=behind)
+    far = max(tied, key=lambda v: (behind(v), under(r, r.cases[v.case])))
     where = r.cases[far.case]
     of = where.of(r.chosen[0])
     bound = words.bounded(r, behind(far), of)
-    most = f": at most {bound} behind {names([far.decision])} with {under(where)}" if bound else ""
+    most = f": at most {bound} behind {names([far.decision])} with {under(r, where)}" if bound else ""
     return f" Under {_of(r, sets)} it cannot be told from some other{most}."
 
 
 def _tie(r: Recommendation) -> str:
     """Decisions that no set of assumptions tells apart."""
     rows = [v for v in r.lead if v.decision in r.chosen]
-    far = max(rows, key=lambda v: max(abs(v.low), abs(v.high)))
+    if any(v.verdict != "tied" for v in rows):
+        return (
+            f"A tie: each of {names(r.chosen)} does better than another of them under some assumptions.{_comes_to(r)}"
+        )
+    far = max(rows, key=lambda v: (max(abs(v.low), abs(v.high)), under(r, r.cases[v.case])))
     of = r.cases[far.case].of(r.chosen[0])
     most = max(abs(far.low), abs(far.high))
     worse = {v.decision: v for v in r.lead if v.verdict == "worse"}
@@ -111,7 +128,7 @@ def _tie(r: Recommendation) -> str:
         return f"{said}: {words.apart_at_most(r, most, of)}.{_comes_to(r)}"
     bound = words.bounded(r, most, of)
     said = f"A tie: {names(r.chosen)} cannot be told apart under any of {_sets(r)}"
-    said += f" ({bound} at most, with {under(r.cases[far.case])})" if bound and most else ""
+    said += f" ({bound} at most, with {under(r, r.cases[far.case])})" if bound and most else ""
     sets = {k for k, c in enumerate(r.cases) for s in c.standings if s.decision in others and s.verdict == "worse"}
     return f"{said}; under {_of(r, len(sets))} {names(others)} did worse.{_comes_to(r)}"
 
@@ -141,7 +158,7 @@ def _comes_to(r: Recommendation) -> str:
 def _flipped(r: Recommendation) -> str:
     """No decision is among the best everywhere."""
     if r.flips:
-        return f"The answer flips: {_flips(r.flips)}; no decision is best or tied under all {_sets(r)}."
+        return f"The answer flips: {_flips(r)}; no decision is best or tied under all {_sets(r)}."
     times = Counter(d for c in r.cases for d in c.chosen)
     order = {d: i for i, d in enumerate(r.cases[0].decisions)}
     most = sorted(times, key=lambda d: (-times[d], order[d]))
@@ -152,13 +169,13 @@ def _flipped(r: Recommendation) -> str:
     )
 
 
-def _flips(flips: list[Flip]) -> str:
-    said = [flip(f) for f in flips[:MOST_FLIPS]]
-    more = len(flips) - len(said)
+def _flips(r: Recommendation) -> str:
+    said = [flip(f, r.titles[f.axis]) for f in r.flips[:MOST_FLIPS]]
+    more = len(r.flips) - len(said)
     return "; ".join(said) + (f"; and {more} more times (see the table)" if more else "")
 
 
-def flip(f: Flip) -> str:
+def flip(f: Flip, axis: str) -> str:
     """Between which values of an assumption the answer changes."""
 
     def of(found: tuple[str, ...]) -> str:
@@ -168,8 +185,8 @@ def flip(f: Flip) -> str:
     if f.under:
         fits += f" (with {f.under[0]})" if len(f.under) == 1 else f" (so under {len(f.under)} sets of the others)"
     if all(re.fullmatch(r"[-+.\deE]+", v) for v in (f.below, f.above)):
-        return f"{of(f.before)} up to {f.axis} {f.below}, {of(f.after)} from {f.above} on{fits}"
-    return f"{of(f.before)} with {f.axis} {f.below}, {of(f.after)} with {f.above}{fits}"
+        return f"{of(f.before)} up to {axis} {f.below}, {of(f.after)} from {f.above} on{fits}"
+    return f"{of(f.before)} with {axis} {f.below}, {of(f.after)} with {f.above}{fits}"
 
 
 def _warnings(r: Recommendation) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from justai_sim.errors import DataError
 from justai_sim.scenario import Scenario
 from justai_sim.sim.cost import WORLDS_TOGETHER, together
 from justai_sim.sim.record import Columns
@@ -42,11 +45,15 @@ def write_part(path: Path, tables: Tables) -> None:
 
 
 def read_part(path: Path) -> Tables:
+    """A part from its file. DataError for a file that is damaged."""
     out: Tables = {}
-    with np.load(path) as data:
-        for key in data.files:
-            table, _, column = key.partition("/")
-            out.setdefault(table, {})[column] = data[key]
+    try:
+        with path.open("rb") as f, np.load(f) as data:
+            for key in data.files:
+                table, _, column = key.partition("/")
+                out.setdefault(table, {})[column] = data[key]
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as e:
+        raise DataError(f"{path}: is damaged: {e}") from None
     return out
 
 

@@ -15,7 +15,7 @@ from justai_sim import stats
 from justai_sim.errors import UsageError, listed
 from justai_sim.scenario import Point, Scenario
 from justai_sim.sweeps import recommend_words as words
-from justai_sim.sweeps.criteria import ALPHA, Question, false_ships, families, kinds, pairs, values
+from justai_sim.sweeps.criteria import ALPHA, Question, false_ships, families, kinds, pairs, titles, values
 from justai_sim.sweeps.data import Raced, SweepData
 from justai_sim.sweeps.flips import Flip, flips
 from justai_sim.tables import F8
@@ -108,6 +108,11 @@ class Recommendation:
     lead: list[Versus]
     comparisons: int
     looks: int = 1
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """What each axis is called in a sentence."""
+        return titles(self.scenario)
 
     @property
     def answer(self) -> str:

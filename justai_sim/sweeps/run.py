@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from justai_sim.errors import StoppedError, UsageError
+from justai_sim.errors import DataError, StoppedError, UsageError, several
 from justai_sim.esp.generic import plain_files
 from justai_sim.executor import Executor, WorkerError, executor
 from justai_sim.logstore import is_log
@@ -25,6 +26,7 @@ AGAIN = "the same command with --resume"
 """What to do after a sweep has ended early."""
 Progress = Callable[[int, int], None]
 """Called with (units done, units in all)."""
+Notice = Callable[[str], None]
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -54,13 +56,15 @@ def sweep(
     race: str | None = None,
     progress: Progress | None = None,
     again: str = AGAIN,
+    notice: Notice = warnings.warn,
 ) -> tuple[list[Point], list[list[Tables]], Raced | None]:
     """Run every point; returns the points, for each its parts in the order of the replications, and how a race went.
 
-    Parts lie in `out/parts`; with `resume` those of the same scenario are kept, without it they are redone. Units run
-    on `workers` processes or on the Dask cluster at `scheduler`; their files are written here. `race`: the criterion
-    by which points that are clearly worse stop early. `again`: what is said to do after an interruption. The numbers
-    depend neither on workers nor on interruptions.
+    Parts lie in `out/parts`; with `resume` those of the same scenario are kept, and what is damaged is done again;
+    without it all are redone. `notice` is told of what is replaced. UsageError if `out` holds another's sweep.
+    Units run on `workers` processes or on the Dask cluster at `scheduler`; their files are written here. `race`:
+    the criterion by which points that are clearly worse stop early. `again`: what is said to do after an
+    interruption. The numbers depend neither on workers nor on interruptions.
     """
     if is_log(out) or plain_files(out):
         raise UsageError(f"{out} holds a log; choose another folder for the report")
@@ -71,8 +75,8 @@ def sweep(
     stops = [scenario.replications] if race is None else looks(cut)
     racing = None if race is None else Racing(scenario, all_points, race, stops)
     folder = out / "parts"
-    _prepare(folder, fingerprint(scenario, wire), resume)
-    job = _Job(all_points, cut, folder, wire, progress)
+    _prepare(folder, fingerprint(scenario, wire), scenario.name, resume, notice)
+    job = _Job(all_points, cut, folder, wire, progress, notice)
     try:
         with executor(workers, scheduler, partial(_compile, scenario)) as on:
             for stop in stops:
@@ -91,6 +95,8 @@ def kept(out: Path, again: str = AGAIN) -> str:
     """What a sweep that ended early has left, and how to go on; without `again` nothing is left."""
     if not again:
         return "nothing is kept without a folder (out)"
+    if not any((out / "parts").glob("*.npz")):
+        return f"no part was finished yet: {again.partition(' with ')[0]} starts again"
     return f"finished parts are kept in {out / 'parts'}: {again} goes on"
 
 
@@ -98,9 +104,11 @@ class _Job:
     """The parts of a sweep, done and to do."""
 
     def __init__(
-        self, all_points: list[Point], cut: list[range], folder: Path, wire: bool, progress: Progress | None
-    ) -> None:
+        self, all_points: list[Point], cut: list[range], folder: Path, wire: bool, progress: Progress | None,
+        notice: Notice,
+    ) -> None:  # fmt: skip
         self.points, self.cut, self.folder, self.wire, self.progress = all_points, cut, folder, wire, progress
+        self.notice = notice
         self.figures = figures_of(all_points)
         self.read: dict[Path, Tables] = {}
 
@@ -108,7 +116,7 @@ class _Job:
         """Simulate what is not there of the worlds before `stop`, for all points but those that are `out`."""
         still = [i for i in range(len(self.points)) if i not in set(out)]
         wanted = [(i, b) for b in self.cut if b.stop <= stop for i in still]
-        left = [(i, b) for i, b in wanted if not part_path(self.folder, i, b).exists()]
+        left = [(i, b) for i, b in wanted if not self.sound(part_path(self.folder, i, b))]
         gone = sum(part_path(self.folder, i, b).exists() for i in out for b in self.cut)
         done = gone + len(wanted) - len(left)
         total = gone + len(still) * len(self.cut)
@@ -117,6 +125,17 @@ class _Job:
         for n, (k, tables) in enumerate(on.map(run_unit, units), 1):
             write_part(part_path(self.folder, *left[k]), tables)
             self.tell(done + n, total)
+
+    def sound(self, path: Path) -> bool:
+        """Whether a part is there and can be read; a damaged one is removed, to be done again."""
+        if path in self.read or not path.exists():
+            return path in self.read
+        try:
+            self.read[path] = read_part(path)
+        except DataError as e:
+            self.notice(f"{e}; it is done again")
+            path.unlink()
+        return path in self.read
 
     def tell(self, done: int, total: int) -> None:
         if self.progress is not None:
@@ -128,22 +147,30 @@ class _Job:
         return [self.read[p] if p in self.read else self.read.setdefault(p, read_part(p)) for p in paths if p.exists()]
 
 
-def _prepare(folder: Path, mark: str, resume: bool) -> None:
+def _prepare(folder: Path, mark: str, name: str, resume: bool, notice: Notice) -> None:
     stamp = folder / "scenario"
     if folder.exists():
-        same = stamp.exists() and stamp.read_text() == mark
-        if resume and not same and any(folder.glob("*.npz")):
+        found, _, other = stamp.read_text(encoding="utf-8").partition("\n") if stamp.exists() else ("", "", "")
+        parts = sum(1 for _ in folder.glob("*.npz"))
+        if resume and found != mark and parts:
             raise UsageError(
                 f"{folder}: these parts belong to another scenario or version; use another --out, or leave out --resume"
             )
         if not resume:
             if not stamp.exists() and any(folder.iterdir()):
                 raise UsageError(f"{folder}: is not a sweep's folder; expected an empty or a new one")
+            if parts and other and other != name:
+                raise UsageError(
+                    f"{folder.parent} holds the sweep of another scenario, {other}; choose another folder, or remove it"
+                )
+            if parts:
+                kept = "; --resume would have kept them" if found == mark else ""
+                notice(f"{folder.parent}: {several(parts, 'part')} of an earlier sweep are replaced{kept}")
             shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for half in folder.glob(".point*"):  # left by a kill in the middle of a write
         half.unlink()
-    stamp.write_text(mark)
+    stamp.write_text(f"{mark}\n{name}", encoding="utf-8")
 
 
 def _compile(scenario: Scenario) -> None:

@@ -1,4 +1,4 @@
-"""Whether the numbers of a verdict can be trusted: six checks that pass, fail, or cannot tell."""
+"""Whether the numbers of a verdict can be trusted: seven checks that pass, fail, or cannot tell."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from justai_sim.checks import ratio, rows
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import Finding, NotChecked, Number, Said, at_least, percent
-from justai_sim.clock import DAY
+from justai_sim.clock import DAY, MISSING
 from justai_sim.errors import JustaiError, listed
 from justai_sim.estimate.batches import stratified
 from justai_sim.estimate.trials import Trials
 from justai_sim.replays import Replay
 from justai_sim.stats import z_value
 from justai_sim.surfaces import CANNOT_TELL, TOO_CLOSE, WindowSurface
+from justai_sim.tables import CONVERSION
 from justai_sim.verdicts.compare import Pair
 from justai_sim.whatif.study import column
-from justai_sim.whatif.words import signed
+from justai_sim.whatif.words import ranged, signed
 
 Status = Literal["pass", "fail", "cannot tell"]
-NAMES = ("split", "maturity", "window", "days", "machines", "heavy orders")
+NAMES = ("split", "maturity", "window", "days", "templates", "machines", "heavy orders")
 OF_CONVERSIONS = ("conversion_rate", "revenue_per_send")
 LATE = 0.05
 """Part of the conversions of mature sends heard of only after they had matured, from which on mature is not settled."""
@@ -76,6 +78,9 @@ def maturity(result: Replay) -> Check:
         return _ripe(n, ripe, "")
     n, ripe, late, whole = (row[k] for k in ("sends", "mature_sends", "mature_moved", "mature_conversions"))
     rule = result.program.rule
+    if ripe and whole and _lateness_unknown(result):
+        said = "The log does not say when conversions were heard of (no received_at), so late ones cannot be seen."
+        return Check("maturity", "cannot tell", said, {"sends": n, "mature_sends": ripe})
     if at_least(late, max(round(whole), late)) > LATE:
         said = (
             f"{late:,} conversions of mature sends were heard of only after they had matured "
@@ -84,6 +89,13 @@ def maturity(result: Replay) -> Check:
         )
         return Check("maturity", "fail", said, {"late": late, "conversions": whole})
     return _ripe(n, ripe, f" Of their conversions {percent(late, max(whole, 1))} were heard of late.")
+
+
+def _lateness_unknown(result: Replay) -> bool:
+    """Whether no conversion says when it was heard of; a receipt at the very moment of all of them says nothing."""
+    e = result.log.events
+    e = e.take(e.kind == CONVERSION)
+    return not ((e.received_at != MISSING) & (e.received_at != e.occurred_at)).any()
 
 
 def _ripe(n: int, ripe: int, rest: str) -> Check:
@@ -110,6 +122,9 @@ def told_by_windows(got: WindowSurface, leader: str) -> Check:
     able = close + sum(count.values())
     numbers: dict[str, Number] = {"windows": able, "same": count.get(leader, 0), "cannot_tell": blind}
     others = {v: n for v, n in count.items() if v != leader}
+    if not count and able:
+        said = f"No window of {able} tells the best variant from the second (the verdict compares with the control)."
+        return Check("window", "cannot tell", said, numbers)
     if others:
         said = ", ".join(f"{v} in {n}" for v, n in others.items())
         numbers["other"] = sum(others.values())
@@ -144,6 +159,33 @@ def _strata(pair: Pair) -> np.ndarray:
     return np.unique(pair.context * (int(np.ptp(day)) + 1) + day - day.min(), return_inverse=True)[1].ravel()
 
 
+def templates(tables: pd.DataFrame, pooled: pd.DataFrame) -> Check:
+    """Do single templates say the opposite of all together? `tables`: each compared by itself, with `template_id`;
+    `pooled`: all. Both as `Compared.table`."""
+    if not len(tables):
+        return Check("templates", "pass", "There is one template.")
+    ready = tables[tables["ready"]]
+    n = int(ready["template_id"].nunique())
+    whole = dict(zip(pooled["variant_id"], pooled["told"], strict=True))
+    against = [r for r in ready.to_dict("records") if _opposite(r["told"], whole.get(r["variant_id"], 0))]
+    numbers: dict[str, Number] = {"templates": n, "against": len(against)}
+    if against:
+        each = [
+            f"{r['variant_id']} is {'worse' if r['told'] < 0 else 'better'} than {r['against']} in {r['template_id']} "
+            f"({ranged(r['difference_per_1000'], r['low_per_1000'], r['high_per_1000'], 1)} per 1,000 sends)"
+            for r in against
+        ]
+        return Check("templates", "fail", f"Templates differ from all together: {listed(each)}.", numbers)
+    if not n:
+        return Check("templates", "cannot tell", "In no single template is enough mature to tell.", numbers)
+    return Check("templates", "pass", f"None of {n} templates that can tell says the opposite.", numbers)
+
+
+def _opposite(told: int, pooled: int) -> bool:
+    """Whether a variant is told to be worse in a template and not in all together, or better and there worse."""
+    return pooled >= 0 if told < 0 else told > 0 > pooled
+
+
 def machines(facts: Facts, result: Replay) -> Check:
     """Do machines open or click what people are counted for?"""
     kind = {"open_rate": "open", "click_rate": "click"}.get(result.program.key_metric)
@@ -173,13 +215,14 @@ def heavy_orders(pair: Pair, result: Replay) -> Check:
     each = np.where(t.arm == 1, value, -value) / t.propensity
     square = each * each
     top = np.argpartition(square, -LARGEST)[-LARGEST:]
+    half = int(np.searchsorted(np.cumsum(np.sort(square[top])[::-1]), HEAVY * square.sum())) + 1
     carried = float(square[top].sum() / square.sum())
     whole, rest = (1000 * float(x) / t.propensity.size for x in (each.sum(), each.sum() - each[top].sum()))
     said = (
         f"The {LARGEST} heaviest of {n:,} sends with revenue carry {percent(carried)} of the variance of the revenue "
         f"difference ({signed(whole)} per 1,000 sends, {signed(rest)} without them)."
     )
-    numbers: dict[str, Number] = {"orders": n, "carried": carried, "difference": whole, "without": rest}
+    numbers: dict[str, Number] = {"orders": n, "carried": carried, "half": half, "difference": whole, "without": rest}
     return Check("heavy orders", "fail" if carried > HEAVY else "pass", said, numbers)
 
 
@@ -187,14 +230,17 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def checks(facts: Facts, result: Replay, pair: Pair | None, leader: str) -> list[Check]:
-    """All six, in the order of `NAMES`; without a pair those that need one cannot tell."""
+def checks(
+    facts: Facts, result: Replay, pair: Pair | None, leader: str, tables: pd.DataFrame, pooled: pd.DataFrame
+) -> list[Check]:  # fmt: skip
+    """All of them, in the order of `NAMES`; without a pair those that need one cannot tell."""
     alone = "There is no pair of variants to compare."
     first = [split(facts, result), maturity(result)]
     if pair is None:
-        rest = [Check(n, "cannot tell", alone) for n in ("window", "days")]
+        rest = [Check(n, "cannot tell", alone) for n in ("window", "days", "templates")]
         return [*first, *rest, machines(facts, result), Check("heavy orders", "cannot tell", alone)]
-    return [*first, window(result, leader), days(pair), machines(facts, result), heavy_orders(pair, result)]
+    middle = [window(result, leader), days(pair), templates(tables, pooled)]
+    return [*first, *middle, machines(facts, result), heavy_orders(pair, result)]
 
 
 def failed(found: list[Check]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -16,18 +17,19 @@ from justai_sim import clock
 from justai_sim.attribution import Rule
 from justai_sim.checks.doctor import checked_split
 from justai_sim.checks.facts import Facts
-from justai_sim.clock import DAY, MISSING
+from justai_sim.clock import DAY
 from justai_sim.errors import DataError
 from justai_sim.replays import Replay
 from justai_sim.tables import I8
-from justai_sim.verdicts.compare import Compared, compare
-from justai_sim.verdicts.decide import Answer, Pace, decide, said
-from justai_sim.verdicts.trust import OF_CONVERSIONS, Check, checks
+from justai_sim.verdicts.answer import Answer, Given, said
+from justai_sim.verdicts.compare import LEAST_SENDS, LEAST_USERS, Compared, by_template, compare, gaps
+from justai_sim.verdicts.decide import decide, users_words
+from justai_sim.verdicts.pace import flows, mature_sends, ripe_at
+from justai_sim.verdicts.trust import Check, checks
 from justai_sim.whatif.decided import Decided, decided
 from justai_sim.whatif.study import study
 
-RECENT = 14
-"""Days whose sends are the present rate."""
+EMPTY = pd.DataFrame()
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Verdict:
 
     sentence: the answer with its reason. answer: 'ship X', 'wait N days' or 'stop: cannot be told'; kind, variant, days
     are its parts. table: a row a variant against the control, per 1,000 sends, with intervals that hold for all
-    variants and all days together (95 %). race: the same at every day. checks: six, each pass, fail or cannot tell.
+    variants and all days together (95 %). race: the same at every day. templates: of several templates the same as
+    `table` for each by itself, with `template_id`. checks: seven, each pass, fail or cannot tell.
     smallest_per_1000: differences below it are not visible now. as_of in microseconds.
     """
 
@@ -53,6 +56,7 @@ class Verdict:
     as_of: int
     source: str
     simulated: bool
+    templates: pd.DataFrame = field(default_factory=pd.DataFrame)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -113,9 +117,11 @@ class Verdict:
         """Plain values for `--json`."""
         return {
             "sentence": self.sentence, "answer": self.answer, "kind": self.kind, "variant": self.variant,
-            "days": self.days, "leader": self.leader, "against": self.reference, "because": self.decided.because,
+            "days": self.days, "leader": self.leader, "against": self.reference, "not_in": self.decided.not_in,
+            "may_be_better": self.decided.perhaps, "because": self.decided.because,
             "smallest_per_1000": self.smallest_per_1000, "metric": self.metric, "unit": self.unit, "level": self.level,
             "differences": _records(self.table), "race": _records(self.race),
+            "templates": _records(self.templates),
             "checks": [{"name": c.name, "status": c.status, "said": c.said, "numbers": dict(c.numbers)}
                        for c in self.checks],
         }  # fmt: skip
@@ -136,6 +142,8 @@ class Verdict:
 
 
 def _said(r: Mapping[str, Any]) -> str:
+    if r["users"] < LEAST_USERS and min(r["sends"], r["against_sends"]) >= LEAST_SENDS:
+        return f"too few users: the sends amount to {users_words(r['users'])}"
     if not r["ready"]:
         return f"too little is mature: {r['sends']:,} sends, {r['against_sends']:,} of {r['against']}"
     told = {1: "better", -1: "worse", 0: "not told apart"}[int(r["told"])]
@@ -176,25 +184,42 @@ def verdict(
     )
     notes: list[str] = []
     got: Compared | None = None
-    why = ""
+    why, as_of = "", result.attribution.as_of
+    ripe = ripe_at(result)
+    compared_sends, tables = 0, EMPTY
     try:
+        found = found or decisions(result, ripe)
         got, notes = compared(result, found)
+        compared_sends, tables = len(found[0]), _templates(found, as_of)
     except DataError as e:
-        why = str(e)
+        why = re.sub(r"send '[^']*'", "a send", str(e))  # a page names no message and no user
+    if not (log.sends.sent_at <= as_of).any():
+        why = f"nothing was sent before {clock.iso(as_of)[:16].replace('T', ' ')} UTC"
     pair = got.pairs[0] if got is not None and got.pairs else None
-    checked = checks(facts, result, pair, _leader(got) if got is not None else "")
+    table = EMPTY if got is None else got.table
+    checked = checks(facts, result, pair, _leader(got) if got is not None else "", tables, table)
     unit = UNITS.get(program.key_metric, program.rule.currency)
-    answer = decide(got, checked, _pace(result), metric=program.key_metric, unit=unit, rule=program.rule, why=why)
-    empty = pd.DataFrame()
+    given = Given(
+        got, tables, flows(result, ripe, compared_sends), mature_sends(result, ripe), as_of, program.key_metric, unit,
+        program.rule, why,
+    )  # fmt: skip
     return Verdict(
-        answer, empty if got is None else got.table, empty if got is None else got.race, checked,
+        decide(given, checked), table, EMPTY if got is None else got.race, checked,
         result.control if got is None else got.reference, program.key_metric, unit, 0.95 if got is None else got.level,
-        program.rule, list(program.goals), result.attribution.as_of, Path(log.source).name,
-        result.simulated, notes,
+        program.rule, list(program.goals), as_of, Path(log.source).name, result.simulated, tables, notes,
     )  # fmt: skip
 
 
-def decisions(result: Replay) -> tuple[Decided, I8]:
+def _templates(found: tuple[Decided, I8], as_of: int) -> pd.DataFrame:
+    """Each of several templates compared by itself; empty where there is one."""
+    d, ripe = found
+    if len(set(d.templates)) < 2:
+        return EMPTY
+    each = [c.table.assign(template_id=t) for t, c in by_template(d, ripe, as_of).items() if len(c.table)]
+    return pd.concat(each, ignore_index=True) if each else EMPTY
+
+
+def decisions(result: Replay, ripe: I8 | None = None) -> tuple[Decided, I8]:
     """The decisions whose outcome is mature, and when each became it. DataError where there is none."""
     program, chosen = result.program, result.selection
     control = result.control if result.control in result.log.names("variant") else None
@@ -203,27 +228,19 @@ def decisions(result: Replay) -> tuple[Decided, I8]:
         until=chosen.until, as_of=result.attribution.as_of, currency_given=True, mature=True,
     )  # fmt: skip
     d = decided(s, program.key_metric, control)
-    return d, ripe_at(result)[d.send]
+    return d, (ripe_at(result) if ripe is None else ripe)[d.send]
 
 
 def compared(result: Replay, found: tuple[Decided, I8] | None = None) -> tuple[Compared, list[str]]:
     """Every variant against the control at every look, and what to say of it. DataError as `decisions`."""
     d, ripe = found or decisions(result)
     got = compare(d, ripe, looks(ripe, result.attribution.as_of))
+    if len(got.table) > 1 and got.table["told"].iloc[0] > 0:
+        got = replace(got, gaps=gaps(got, d, ripe))
     notes = [*d.notes, *got.notes]
     if result.program.rule.denominator == "users":
         notes.append("the verdict's differences are per send, although the rule divides by users")
     return got, notes
-
-
-def ripe_at(result: Replay) -> I8:
-    """When the outcome of each send row is mature, microseconds; MISSING where it never is."""
-    o, rule = result.attribution.outcomes, result.program.rule
-    close = o.close_at if result.program.key_metric in OF_CONVERSIONS else o.engagement_close_at
-    allowance = round(rule.mature_allowance_hours * clock.HOUR)
-    out = np.full(len(result.log.sends), MISSING)
-    out[o.send_row] = np.where(close == MISSING, MISSING, close + allowance)
-    return out
 
 
 def looks(ripe: I8, as_of: int) -> I8:
@@ -238,17 +255,3 @@ def _leader(got: Compared) -> str:
         return ""
     top = got.table.iloc[0]
     return str(top["variant_id"]) if got.sign * top["difference_per_1000"] > 0 else got.reference
-
-
-def _pace(result: Replay) -> Pace:
-    """How fast sends come in and mature."""
-    as_of, shown = result.attribution.as_of, result.shown
-    sent, ripe = result.log.sends.sent_at[shown], ripe_at(result)[shown]
-    ripe = ripe[ripe != MISSING]
-    pending = ripe[ripe > as_of]
-    if not len(sent):
-        return Pace(as_of, 0.0, 0, 0, None, None)
-    span = min(RECENT, max((as_of - int(sent.min())) / DAY, 1.0))
-    rate = float((sent > as_of - RECENT * DAY).sum()) / span
-    ends = (int(pending.min()), int(pending.max())) if len(pending) else (None, None)
-    return Pace(as_of, rate, int((ripe <= as_of).sum()), len(pending), *ends)

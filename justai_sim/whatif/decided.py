@@ -101,8 +101,8 @@ def decided(s: Study, metric: str, control: str | None, logged: bool | None = No
 
     Forced, external and held-out ones never enter. A sticky repeat carries the propensity and the day of the first
     choice. Where the log has propensities, decisions without one are left out (they were not drawn); where it has
-    none they are estimated from the shares of each template and segment (`_estimated`). `logged`: True refuses to
-    estimate, False estimates although they are logged.
+    none they are estimated from the shares of each template and segment (`with_estimated_shares`). `logged`: True
+    refuses to estimate, False estimates although they are logged.
     Raises DataError where no decision is left or a propensity is none.
     """
     rows, left_out, reward = _mature(s, metric)
@@ -125,7 +125,7 @@ def decided(s: Study, metric: str, control: str | None, logged: bool | None = No
     settings: dict[str, Any] = {"goals": s.goals, "key_metric": metric, "rule": s.rule}
     program = program_of(s.log, Program(policy=PolicySpec(name="uniform"), **settings), control)
     got = _arrays(s, sends, rows, reward, program, metric, left_out)
-    return _estimated(got) if estimate else _logged(got, s, sends.propensity[rows])
+    return with_estimated_shares(got) if estimate else _logged(got, s, sends.propensity[rows])
 
 
 def _mature(s: Study, metric: str) -> tuple[I8, dict[str, int], F8]:
@@ -241,7 +241,7 @@ def _logged(d: Decided, s: Study, pscore: F8) -> Decided:
     return replace(d, pscore=pscore, behaviour=behaviour)
 
 
-def _estimated(d: Decided) -> Decided:
+def with_estimated_shares(d: Decided) -> Decided:
     """With shares of each context as probabilities: of the whole log where they do not change from week to week, else
     of as few days as hold every variant often enough."""
     day = d.at // DAY - d.at.min() // DAY
