@@ -428,6 +428,7 @@ def replay(
 
 def write_tables(result: Replay, out: Path) -> None:
     """credits.parquet, reasons.parquet and metrics.csv."""
+    out.mkdir(parents=True, exist_ok=True)
     result.credits.to_parquet(out / "credits.parquet", index=False)
     result.reasons.to_parquet(out / "reasons.parquet", index=False)
     write_csv(result.metrics, out / "metrics.csv")

@@ -565,6 +565,7 @@ def test_switches_for_what_is_told_again_and_for_soft_bounces(tmp_path: Path) ->
         ("users.messages.email.SoftBounce", CAMPAIGN),
         ("users.behaviors.subscription.GlobalStateChange", {"subscription_status": "Unsubscribed", "channel": "email"}),
         ("users.behaviors.subscription.GlobalStateChange", {"subscription_status": "Subscribed", "channel": "email"}),
+        ("users.behaviors.subscriptiongroup.StateChange", {"subscription_status": "Unsubscribed", "channel": "email"}),
         ("users.behaviors.subscriptiongroup.StateChange", {"subscription_status": "Unsubscribed", "channel": "sms"}),
     ]
     bodies = [{"events": [{"event_type": k, "id": f"e{i}", "time": START // 10**6, "user": {"external_user_id": "u"},

@@ -62,8 +62,8 @@ def plot_brief(got: Verdict, ax: Axes | None = None) -> Axes:
         _differences(ax, got, top=y - 0.1, bottom=foot + 0.62)
     else:
         _missing(ax, got, top=y - 0.3, bottom=foot + 0.2)
-    marks = "     ".join(f"{MARKS[c.status]} {c.name}" for c in got.checks)
-    _text(ax, EDGE, foot, f"Checks:  {marks}", fontsize=9, va="bottom")
+    marks = "   ".join(f"{MARKS[c.status]} {c.name}" for c in got.checks)
+    _text(ax, EDGE, foot, f"Checks:  {marks}", fontsize=8.5, va="bottom")
     _text(ax, SIZE[0] - EDGE, foot, "✓ pass   ✗ fail   ? cannot tell", fontsize=7, va="bottom", ha="right", color=GREY)
     ax.plot([EDGE / SIZE[0], 1 - EDGE / SIZE[0]], [0.5 / SIZE[1]] * 2, color=GRID, linewidth=0.8,
             transform=ax.transAxes)  # fmt: skip

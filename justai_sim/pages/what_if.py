@@ -135,14 +135,17 @@ def _draw(panel: Panel, lines: Sequence[_Line], logged: float | None, scale: flo
 
 
 def _key(ax: Axes, width: float, total: float, split: bool, several: bool) -> None:
-    """What the marks mean, in one line below the axis."""
-    y, x = 0.24 / total, 0.15
+    """What the marks mean, in one line below the axis, or two."""
     marks = [("o", CHOSEN, "estimate" if not several else "chosen by overlap")]
     marks += [("s", OTHER, "other estimators")] if several else []
     marks += [("|", CONTROL, "the log's own")]
     marks += [("x", INK, "later half, earned")] if split else []
-    for shape, colour, words in marks:
-        ax.plot([x / width], [y], shape, color=colour, markersize=9 if shape == "|" else 6, transform=ax.transAxes,
-                clip_on=False, markeredgewidth=2 if shape in "x|" else 1)  # fmt: skip
-        write(ax, (x + 0.12) / width, y, words, fontsize=SMALL, color=INK, va="center", transform=ax.transAxes)
-        x += 0.12 + text_width(words, SMALL) + 0.25
+    lengths = [0.12 + text_width(words, SMALL) + 0.25 for *_, words in marks]
+    x, y = 0.15, (0.24 if 0.15 + sum(lengths) - 0.25 <= width else 0.32)
+    for (shape, colour, words), length in zip(marks, lengths, strict=True):
+        if x + length - 0.25 > width:
+            x, y = 0.15, y - 0.22
+        ax.plot([x / width], [y / total], shape, color=colour, markersize=9 if shape == "|" else 6,
+                transform=ax.transAxes, clip_on=False, markeredgewidth=2 if shape in "x|" else 1)  # fmt: skip
+        write(ax, (x + 0.12) / width, y / total, words, fontsize=SMALL, color=INK, va="center", transform=ax.transAxes)
+        x += length
