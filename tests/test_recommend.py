@@ -277,6 +277,23 @@ def test_over_several_sets_of_assumptions_it_is_right_or_a_stated_tie_in_95_of_1
     assert none >= 95
 
 
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        ("b c", r"A tie: b and c \(any policy\) cannot be told apart .*; they do better than a \(any policy\)\."),
+        ("uniform", r"A tie: .* and .*; they do better than weighted_thompson \(any window\)\."),
+        ("c", r"A tie: c · .* and c · .* cannot be told apart .*; they do better than a and b \(any policy\)\."),
+    ],
+)  # fmt: skip
+def test_decisions_that_are_alike_whatever_else_is_decided_are_named_by_what_they_share(best: str, said: str) -> None:
+    sweep = {"window": DECISIONS, "program.policy.name": ["uniform", "weighted_thompson"]}
+    rng = np.random.default_rng(5)
+    found = {f"{d} · {policy}": 100 + 10.0 * bool({d, policy} & set(best.split())) + rng.normal(size=40)
+             for d in DECISIONS for policy in ("uniform", "weighted_thompson")}  # fmt: skip
+    answer = recommend(made(found, sweep), Question(criterion="conversions")).answer
+    assert re.match(said, answer), answer
+
+
 def test_a_bound_that_says_nothing_is_not_told() -> None:
     """Three worlds leave open 100 points, or more than all that was earned."""
     shares = recommend(made({d: np.array([0.0, 1.0, 0.0]) for d in "abc"}, {"window": DECISIONS}, "right_leader"),

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from justai_sim.sweeps import recommend_words as words
-from justai_sim.sweeps.recommend_words import names, percent, size
+from justai_sim.sweeps.recommend_words import names, percent, size, together
 
 if TYPE_CHECKING:
     from justai_sim.sweeps.flips import Flip
@@ -115,22 +115,25 @@ def _tie(r: Recommendation) -> str:
     """Decisions that no set of assumptions tells apart."""
     rows = [v for v in r.lead if v.decision in r.chosen]
     if any(v.verdict != "tied" for v in rows):
-        return (
-            f"A tie: each of {names(r.chosen)} does better than another of them under some assumptions.{_comes_to(r)}"
+        said = (
+            f"A tie: each of {together(r, r.chosen, least=2)} does better than another of them under some assumptions."
         )
+        return said + _comes_to(r)
     far = max(rows, key=lambda v: (max(abs(v.low), abs(v.high)), under(r, r.cases[v.case])))
     of = r.cases[far.case].of(r.chosen[0])
     most = max(abs(far.low), abs(far.high))
     worse = {v.decision: v for v in r.lead if v.verdict == "worse"}
     others = [d for d in r.cases[0].decisions if d not in r.chosen and (d in worse or _worse(r, d))]
     if not others:
-        said = f"No difference that {_worlds(r)} can tell between {names(r.chosen)} under any of {_sets(r)}"
+        said = (
+            f"No difference that {_worlds(r)} can tell between {together(r, r.chosen, least=2)} under any of {_sets(r)}"
+        )
         return f"{said}: {words.apart_at_most(r, most, of)}.{_comes_to(r)}"
     bound = words.bounded(r, most, of)
-    said = f"A tie: {names(r.chosen)} cannot be told apart under any of {_sets(r)}"
+    said = f"A tie: {together(r, r.chosen, least=2)} cannot be told apart under any of {_sets(r)}"
     said += f" ({bound} at most, with {under(r, r.cases[far.case])})" if bound and most else ""
     sets = {k for k, c in enumerate(r.cases) for s in c.standings if s.decision in others and s.verdict == "worse"}
-    return f"{said}; under {_of(r, len(sets))} {names(others)} did worse.{_comes_to(r)}"
+    return f"{said}; under {_of(r, len(sets))} {together(r, others)} did worse.{_comes_to(r)}"
 
 
 def _worse(r: Recommendation, decision: str) -> bool:

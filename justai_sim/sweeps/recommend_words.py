@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from justai_sim import stats
 from justai_sim.errors import listed, several
-from justai_sim.sweeps.criteria import ALPHA
+from justai_sim.sweeps.criteria import ALPHA, kinds
 
 if TYPE_CHECKING:
     from justai_sim.sweeps.recommend import Case, Recommendation, Standing
@@ -84,7 +84,7 @@ def overtaken(ahead: list[str]) -> str:
 
 def not_shown(r: Recommendation, unproven: list[str]) -> str:
     """A warning of decisions that may ship too many wrong variants."""
-    return f" {names(unproven)}: not shown to keep false ships at or below {percent(r.question.limit)}."
+    return f" {together(r, unproven)}: not shown to keep false ships at or below {percent(r.question.limit)}."
 
 
 def nothing_shown(r: Recommendation, case: Case) -> str:
@@ -113,12 +113,12 @@ def would(r: Recommendation, s: Standing) -> str:
 def _tie(r: Recommendation, best: Standing, tied: list[Standing], worse: list[str]) -> str:
     far = max(max(abs(s.low), abs(s.high)) for s in tied)
     worlds = several(best.worlds, "world")
-    alike = names([best.decision, *(s.decision for s in tied)])
+    alike = together(r, [best.decision, *(s.decision for s in tied)], least=2)
     if not worse:
         said = f"No difference that {worlds} can tell between {alike}"
         return f"{said}: {does(r, best)}; {apart_at_most(r, far, best)}."
     bound = f" ({of} at most)" if (of := bounded(r, far, best)) else ""
-    return f"A tie: {alike} cannot be told apart{bound}; they do better than {names(worse)}."
+    return f"A tie: {alike} cannot be told apart{bound}; they do better than {together(r, worse)}."
 
 
 def apart_at_most(r: Recommendation, far: float, s: Standing) -> str:
@@ -176,6 +176,22 @@ def size(r: Recommendation, x: float) -> str:
 def names(found: Iterable[str]) -> str:
     """Decisions in a sentence."""
     return listed([f'"{n}"' if "," in n else n for n in found], most=4)
+
+
+def together(r: Recommendation, found: Iterable[str], least: int = 1) -> str:
+    """Decisions in a sentence; where they are `least` labels or more of one axis with every label of the others, only
+    these: '0-7 and 0-3 (any policy)'."""
+    some, every = list(found), r.cases[0].decisions
+    axes = [name for name, kind in kinds(r.scenario).items() if kind == "decision"]
+    labels = {d: d.split(" · ") for d in every}
+    if any(len(parts) != len(axes) for parts in labels.values()) or len(some) == len(every):
+        return names(some)
+    for i in range(len(axes)):
+        own = list(dict.fromkeys(labels[d][i] for d in every if d in some))
+        if least <= len(own) < len(some) and {d for d in every if labels[d][i] in own} == set(some):
+            others = listed([r.titles[a] for j, a in enumerate(axes) if j != i])
+            return f"{names(own)} (any {others})"
+    return names(some)
 
 
 def percent(x: float) -> str:
