@@ -15,7 +15,7 @@ from justai_sim.clock import MISSING
 from justai_sim.tables import B1, BOUNCE, CLICK, CONVERSION, DELIVERY, DROP, I1, I8, OPEN, PARTS, REASON, Events, Sends
 
 SKEW = 5 * clock.MINUTE
-"""An engagement that names its send may lie this much before it (rule 20)."""
+"""Clocks differ by so much without being wrong: an engagement may lie this much before the send it names (rule 20)."""
 
 
 class Look(NamedTuple):

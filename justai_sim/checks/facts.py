@@ -12,6 +12,7 @@ from justai_sim.attribution import Attribution, Rule, bind
 from justai_sim.attribution.attribute import under
 from justai_sim.attribution.prepare import Ready, prepare
 from justai_sim.attribution.window import Contest
+from justai_sim.checks import copies
 from justai_sim.checks.ages import Ages
 from justai_sim.checks.codes import flags
 from justai_sim.clock import MISSING
@@ -74,6 +75,21 @@ class Facts:
     def first(self) -> B1:
         """Events that count at all: known by then, in time, no copies."""
         return np.asarray(self.got.reason > REASON["duplicate"])
+
+    @cached_property
+    def first_sends(self) -> I8:
+        """For each row of sends the earliest one with its id."""
+        return copies.first_sends(self.log.sends)
+
+    @cached_property
+    def lost_sends(self) -> I8:
+        """Rows of sends with the id of an earlier send that they are no copy of."""
+        return copies.lost_sends(self.log.sends, self.first_sends)
+
+    @cached_property
+    def lost_events(self) -> I8:
+        """Rows of events that are left out as copies, but tell of something else."""
+        return copies.lost_events(self.log.events, self.user, self.occurred, self.got.reason)
 
     @cached_property
     def goal(self) -> I8:

@@ -7,25 +7,23 @@ from collections.abc import Iterator
 import numpy as np
 
 from justai_sim.checks.codes import ranked, repeated
+from justai_sim.checks.copies import RETOLD
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import Finding, NotChecked, Said, at_least, count, percent
-from justai_sim.checks.times import SKEW
-from justai_sim.clock import DAY, MISSING, SECOND
-from justai_sim.tables import CLICK, CONVERSION, DELIVERY, I8, KINDS, OPEN, REASON, SENT, UNSUBSCRIBE
+from justai_sim.clock import MISSING, SECOND
+from justai_sim.tables import CLICK, CONVERSION, DELIVERY, KINDS, OPEN, REASON, SENT, UNSUBSCRIBE
 
 SHARE = 0.05
 """The part of opens by machines, or of sends without delivery, from which on it is worth a line."""
 FAST = 10 * SECOND
 """Nobody opens a message sooner after it left."""
-RETOLD = DAY
-"""Sources tell one send with times so far apart: when it was planned, and when it left."""
 
 
 def copies(f: Facts) -> Iterator[Said]:
     """Rows told more than once; harmless, as one counts."""
-    events = int((f.got.reason == REASON["duplicate"]).sum()) - len(lost_events(f))
+    events = int((f.got.reason == REASON["duplicate"]).sum()) - len(f.lost_events)
     s = f.log.sends
-    sends = len(s) - len(ranked(s.send)[0]) - len(lost_sends(f))
+    sends = len(s) - len(ranked(s.send)[0]) - len(f.lost_sends)
     if events + sends:
         whole = len(f.log.events) + len(s)
         yield Finding(
@@ -34,38 +32,6 @@ def copies(f: Facts) -> Iterator[Said]:
             "rows): each counts once.", "Nothing to do; providers retry, and exports overlap.",
             {"events": events, "sends": sends, "share": (events + sends) / whole},
         )  # fmt: skip
-
-
-def lost_sends(f: Facts) -> I8:
-    """Rows of sends with the id of an earlier send that they are no copy of."""
-    s = f.log.sends
-    order = np.lexsort((s.sent_at, s.send))
-    first = _first(order, s.send)
-    other = (s.user != s.user[first]) | (s.variant != s.variant[first]) | (s.template != s.template[first])
-    return np.flatnonzero(other | (s.sent_at - s.sent_at[first] > RETOLD))
-
-
-def lost_events(f: Facts) -> I8:
-    """Rows of events that are left out as copies of one of the same user and id, but tell of something else."""
-    e, reason = f.log.events, f.got.reason
-    copy = reason == REASON["duplicate"]
-    rows = np.flatnonzero((reason >= REASON["duplicate"]) & np.isin(e.event, e.event[copy]))
-    user, event = f.user[rows], e.event[rows]
-    kept = rows[_first(np.lexsort((copy[rows], event, user)), user, event)]
-    other = (e.kind[rows] != e.kind[kept]) | (e.name[rows] != e.name[kept])
-    other |= np.abs(f.occurred[rows] - f.occurred[kept]) > SKEW
-    amounts = (e.value[rows] != MISSING) & (e.value[kept] != MISSING)
-    other |= amounts & ((e.value[rows] != e.value[kept]) | (e.currency[rows] != e.currency[kept]))
-    return rows[other & copy[rows]]
-
-
-def _first(order: I8, *keys: I8) -> I8:
-    """For each row the first one in `order`, which is sorted by `keys`, whose keys are the same."""
-    new = np.ones(len(order), bool)
-    new[1:] = np.any([k[order][1:] != k[order][:-1] for k in keys], axis=0)
-    out = np.empty(len(order), np.int64)
-    out[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
-    return out
 
 
 def shared_ids(f: Facts) -> Iterator[Said]:
@@ -85,7 +51,7 @@ def shared_ids(f: Facts) -> Iterator[Said]:
             f"Rows of {count(differ, 'send id')} differ in variant or template: the first one heard of counts.",
             "Make send_id one message; look at what writes the variant into it.", {"ids": differ},
         )  # fmt: skip
-    first = _first(np.lexsort((s.sent_at, s.send)), s.send)
+    first = f.first_sends
     again = int(((s.user == s.user[first]) & (s.sent_at - s.sent_at[first] > RETOLD)).sum())
     if again:
         yield Finding(
@@ -106,7 +72,7 @@ def shared_ids(f: Facts) -> Iterator[Said]:
 
 
 def _shared_event_ids(f: Facts) -> Iterator[Said]:
-    rows, e = lost_events(f), f.log.events
+    rows, e = f.lost_events, f.log.events
     if not len(rows):
         return
     conversions = rows[e.kind[rows] == CONVERSION]

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import special
 
 from justai_sim import clock
+from justai_sim.attribution.prepare import SKEW
 from justai_sim.checks.ages import Ages
 from justai_sim.checks.facts import Facts
 from justai_sim.checks.finding import LEVEL, Finding, NotChecked, Said, at_least, count, exceeding, percent, spread
@@ -20,8 +21,6 @@ WEEKEND = 3 * DAY
 """A shorter silence must stand out among the others, or it may be a weekend."""
 SLOWER = 0.5
 """Rates may be this much lower than on average (seasons, weekdays) without being a silence."""
-SKEW = 5 * MINUTE
-"""Clocks differ by so much without being wrong."""
 NO_RECEIPTS = "the log does not say when rows were received"
 SHIFTS = tuple(k for k in range(-14, 15) if k)
 

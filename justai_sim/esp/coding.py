@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -361,18 +361,3 @@ def rows_of(log: Log) -> Rows:
     for name, row in ROWS.items():
         getattr(rows, name).extend(map(row._make, zip(*public_columns(log, name).values(), strict=True)))
     return rows
-
-
-def send_order(log: Log) -> Iterator[tuple[int, str, int]]:
-    """(received_at, table, row) of a log in the order of arrival: sends first, then the order of rows."""
-    times, kinds, numbers = [], [], []
-    for kind, name in enumerate(("sends", "events")):
-        table = getattr(log, name)
-        own = getattr(table, OWN_TIME[name])
-        times.append(np.where(table.received_at == MISSING, own, table.received_at))
-        kinds.append(np.full(len(table), kind))
-        numbers.append(np.arange(len(table)))
-    t, k, n = np.concatenate(times), np.concatenate(kinds), np.concatenate(numbers)
-    order = np.lexsort((n, k, t))
-    for at, kind, row in zip(t[order].tolist(), k[order].tolist(), n[order].tolist(), strict=True):
-        yield at, "events" if kind else "sends", row

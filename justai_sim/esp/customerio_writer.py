@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from justai_sim.esp import customerio_fields as f
-from justai_sim.esp.coding import public_columns, send_order
+from justai_sim.esp.coding import public_columns
 from justai_sim.esp.exports import pieces, plain_line
 from justai_sim.esp.jsonbytes import encode
+from justai_sim.esp.payloads import order_of_arrival
 from justai_sim.tables import Log
 
 WORKSPACE = 1
@@ -97,11 +98,12 @@ class _Writer:
 
     def _piece(self, piece: Log, own: IO[bytes]) -> None:
         sends, events = public_columns(piece, "sends"), public_columns(piece, "events")
-        for _, table, row in send_order(piece):
+        s, (_, order) = piece.sends, order_of_arrival(piece)
+        for at in order.tolist():
             self.seq += 1
-            if table == "sends":
-                s = piece.sends
-                self._send(sends, row, int(s.user[row]), int(s.template[row]), int(s.variant[row]))
+            row = at - len(s)  # the rows of events follow those of sends
+            if at < len(s):
+                self._send(sends, at, int(s.user[at]), int(s.template[at]), int(s.variant[at]))
             elif events["kind"][row] == "conversion" or not events["send_id"][row]:
                 own.write(plain_line(events, row))
             else:
