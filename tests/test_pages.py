@@ -528,7 +528,10 @@ def with_right(data: SweepData, right: dict[str, float]) -> SweepData:
             {"14/3": 0.2, "0-14": 0.9, "0-7": 0.2, "0-3": 0.2},
             r"A tie: 0-14 .* cannot be told .*\. In use: 14/3 · .* \(counts from day 3 to day 14\), which is worse\.",
         ),
-        ({"14/3": 0.9, "0-14": 0.3, "0-7": 0.3, "0-3": 0.2}, r"A tie: 14/3 · .* than 0-14, 0-7 and 0-3 \(any policy\)\."),
+        (
+            {"14/3": 0.9, "0-14": 0.3, "0-7": 0.3, "0-3": 0.2},
+            r"A tie: 14/3 · .* they do better than 0-14, 0-7 and 0-3 \(any policy\)\.",
+        ),
         (
             {"14/3": 0.5, "0-14": 0.5, "0-7": 0.5, "0-3": 0.5},
             r"No difference that 40 worlds can tell between .* points away\.",
